@@ -1,0 +1,73 @@
+# From a fresh machine: `make quickstart` for a leaderboard, `make test` for the checks.
+# The first target that needs it makes .venv and installs; after that nothing here uses the network.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := test
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+QUICKSTART := results/quickstart
+PYTEST_ARGS ?=
+# Which tests `make test` runs. `make test MARKERS="not gpu"` adds the slow ones.
+MARKERS ?= not slow and not gpu
+
+# Data and weights come from the package; a test that asks a hub for anything is a bug.
+export HF_HUB_OFFLINE := 1
+export HF_DATASETS_OFFLINE := 1
+export TRANSFORMERS_OFFLINE := 1
+
+.PHONY: test quickstart lint types pytest slow gpu format wheel readme-table clean
+
+test: lint types pytest
+
+quickstart: $(STAMP)
+	$(BIN)/tempeval quickstart -o $(QUICKSTART)
+
+$(STAMP): pyproject.toml
+	@if [ ! -x $(BIN)/python ]; then \
+	  $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "error: '$(PYTHON) -m venv' failed; on Debian or Ubuntu install python3-venv (it brings ensurepip), or set PYTHON=" >&2; exit 1; }; \
+	fi
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'setuptools>=77'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[dev]'
+	@touch $@
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# mypy follows neither the editable finder nor the checkout guard, so it gets the package as it
+# ships: a folder of links.
+types: $(STAMP)
+	@rm -rf .typing && mkdir -p .typing/tempeval
+	@ln -s $(CURDIR)/tempeval/* .typing/tempeval/
+	@ln -s $(CURDIR)/tasks $(CURDIR)/model_wrappers $(CURDIR)/leaderboard .typing/tempeval/
+	cd .typing && MYPYPATH=. ../$(BIN)/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache -p tempeval
+
+pytest: $(STAMP)
+	$(BIN)/python -m pytest -m "$(MARKERS)" $(PYTEST_ARGS)
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest -m "slow and not gpu" $(PYTEST_ARGS)
+
+gpu: $(STAMP)
+	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
+
+# build/ is removed first: setuptools would ship modules that were deleted since.
+wheel: $(STAMP)
+	rm -rf build dist
+	$(BIN)/python -m build --wheel --no-isolation
+
+# Puts the table that `make quickstart` wrote into the README.
+readme-table: $(STAMP)
+	$(BIN)/python -m tempeval.readme README.md $(QUICKSTART)/leaderboard/leaderboard.md
+
+clean:
+	rm -rf build dist .typing .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	find tempeval tasks model_wrappers leaderboard tests -name __pycache__ -type d -exec rm -rf {} +

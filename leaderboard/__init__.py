@@ -1,0 +1,7 @@
+"""From run files to comparison tables; imports neither torch nor lmms_eval."""
+
+from tempeval.leaderboard.api import Summary, build
+from tempeval.leaderboard.errors import BadRecord, LeaderboardError, RunsNotFound
+from tempeval.leaderboard.records import Refusal
+
+__all__ = ["BadRecord", "LeaderboardError", "Refusal", "RunsNotFound", "Summary", "build"]

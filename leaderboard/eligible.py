@@ -1,0 +1,79 @@
+"""Which tasks of which runs may enter a comparison at all, judged one by one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tempeval.leaderboard.records import Entry, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_RERUN = "Rerun or resume it"
+
+
+def split(
+    entries: Iterable[Entry], *, on: str, max_failure_ratio: float
+) -> tuple[list[Entry], list[Refusal]]:
+    """Divide entries into those that may be compared and the reasons for the others.
+
+    Args:
+        entries: tasks of runs.
+        on: the measure that is the budget.
+        max_failure_ratio: most failed samples accepted, as a fraction of all, in [0, 1].
+
+    Returns:
+        The eligible entries and one refusal for each of the others, in the order received.
+    """
+    good, refusals = [], []
+    for entry in entries:
+        refusal = _refuse(entry, on, max_failure_ratio)
+        if refusal is None:
+            good.append(entry)
+        else:
+            refusals.append(refusal)
+    return good, refusals
+
+
+def _refuse(entry: Entry, on: str, max_failure_ratio: float) -> Refusal | None:
+    """Give the first reason why an entry cannot be compared, None when there is none."""
+    task, samples = entry.task, entry.samples
+    lines, failed = len(samples.ids), int(samples.failed.sum())
+    said = f"{task.answered} answered + {task.failed} failed"
+    if lines == 0 or task.expected != lines or task.expected != task.answered + task.failed:
+        reason = f"run.json says {said}, the samples file has {lines} lines"
+        return refusal(entry, "samples", f"{lines} lines", f"{task.expected} expected", reason)
+    if failed != task.failed:
+        reason = f"{failed} samples carry an error, run.json says {task.failed}"
+        return refusal(entry, "failed", str(failed), str(task.failed), reason)
+    if failed > max_failure_ratio * lines:
+        reason = f"{failed} of {lines} samples failed ({failed / lines:.1%})"
+        limit = f"at most {max_failure_ratio:.1%}"
+        return refusal(entry, "failed", f"{failed / lines:.1%}", limit, reason)
+    if failed and not task.higher_is_better:
+        reason = "a failed sample counts as score 0, which would be the best score of this task"
+        return refusal(entry, "failed", str(failed), "0", reason)
+    unknown = int(np.isnan(samples.measures[on][~samples.failed]).sum())
+    if unknown:
+        reason = f"{unknown} of {lines - failed} answered samples have no measured {on}"
+        action = "Run it with a tempeval model: its budget is measured for every sample"
+        return refusal(entry, on, "unknown", "measured", reason, action)
+    return None
+
+
+def refusal(
+    entry: Entry, field: str, value: str, other: str, reason: str, action: str = _RERUN
+) -> Refusal:
+    """Refuse one task of one run; the arguments are those of Refusal."""
+    return Refusal(
+        run=entry.run.name,
+        method=entry.run.label,
+        tasks=(entry.task.name,),
+        field=field,
+        value=value,
+        other=other,
+        reason=reason,
+        action=action,
+    )

@@ -1,0 +1,137 @@
+"""Say why an entry has no partner, in words that name both values and what to do."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from tempeval.leaderboard.eligible import refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tempeval.leaderboard.match import Distance, Key
+    from tempeval.leaderboard.records import Entry, Refusal
+
+_ACTIONS = {
+    "task_version": "Rerun the older one with the current task",
+    "model_revision": "Run both with the same weights",
+    "prompt_hash": "Run both with the same prompt settings",
+    "dataset_digest": "Run both on the same dataset revision",
+    "metric": "Rerun the older one with the current task",
+    "limit": "Run both with the same --limit, or both without",
+    "sample_set": "Run both over the same samples",
+    "frame_policy": "Run a baseline with this frame policy",
+    "position_rule": "Run a baseline with this position rule",
+    "dtype": "Run a baseline in this dtype",
+}
+
+
+def no_baseline(
+    entry: Entry, key: Key, known: Sequence[tuple[Key, Entry]], baseline: str
+) -> Refusal:
+    """Refuse an entry whose settings no baseline shares, naming the nearest baseline.
+
+    Args:
+        entry: the entry without a partner.
+        key: its key.
+        known: all baselines that could have been partners, with their keys.
+        baseline: the baseline's method name.
+
+    Returns:
+        A refusal whose field is the first that differs from the nearest baseline (the one with
+        the fewest differing fields); the others are named in its reason.
+    """
+    rivals = [(other, anchor) for other, anchor in known if other.task == key.task]
+    if not rivals:
+        reason = f"no comparable {baseline!r} run of this task"
+        action = f"Run method={baseline} with the same settings"
+        return refusal(entry, "baseline", "none", f"one {baseline!r} run", reason, action)
+    other, anchor = min(rivals, key=lambda pair: (len(_differing(key, pair[0])), pair[1].run.name))
+    fields = _differing(key, other)
+    field = fields[0]
+    mine, theirs = (_value(field, getattr(k, field)) for k in (key, other))
+    tail = f"; {', '.join(fields[1:])} differ too" if len(fields) > 1 else ""
+    if len(fields) == 2:
+        tail = f"; {fields[1]} differs too"
+    if field == "sample_set":
+        tail = f" ({_samples(entry, anchor)}){tail}"
+    reason = f"no {baseline!r} run has this {field}; the nearest is run {anchor.run.name}{tail}"
+    return refusal(entry, field, mine, theirs, reason, _ACTIONS[field])
+
+
+def unmatched(entry: Entry, anchor: Entry, far: Distance, tolerance: float, on: str) -> Refusal:
+    """Refuse an entry whose measured budget is not the baseline's."""
+    mine, theirs = f"{far.value:.6g}", f"{far.reference:.6g}"
+    if far.paired == 0:
+        reason = (
+            f"no sample has a measured {on} here and in the nearest baseline, run {anchor.run.name}"
+        )
+        return refusal(entry, on, "unknown", "unknown", reason)
+    largest = max(abs(far.value), abs(far.reference))
+    off = abs(far.value - far.reference) / largest if largest else 0.0
+    reason = (
+        f"more than {100 * tolerance:.3g} % off the nearest baseline, run {anchor.run.name}, in "
+        f"{far.outside} of {far.paired} samples and {100 * off:.3g} % off on average"
+    )
+    action = f"Rerun it at {far.reference:.6g} {on}, or run a baseline at {far.value:.6g}"
+    return refusal(entry, on, mine, theirs, reason, action)
+
+
+def duplicate(entry: Entry, kept: Entry) -> Refusal:
+    """Refuse an entry that repeats another; the latest finished one is ranked."""
+    reason = f"the same method and settings as run {kept.run.name}, which finished later"
+    if entry.run.finished == kept.run.finished:
+        reason = f"the same method and settings as run {kept.run.name}"
+    return refusal(
+        entry,
+        "duplicate",
+        entry.run.finished or "not finished",
+        kept.run.finished or "not finished",
+        reason,
+        "Leave one of the two out; the latest is ranked",
+    )
+
+
+def frames(policy: str) -> str:
+    """Put a frame policy (canonical JSON) in words, such as '8 frames, uniform'."""
+    fields = json.loads(policy)
+    number, fps = fields.pop("num_frames", None), fields.pop("fps", None)
+    words = [f"{number} frames"] if number is not None else []
+    words += [f"{fps:g} frames/s"] if fps is not None else []
+    rule = fields.pop("rule", None)
+    words += [str(rule)] if rule is not None else []
+    words += [f"{name}={value}" for name, value in sorted(fields.items()) if value is not None]
+    return ", ".join(words) or "no frame policy"
+
+
+def limited(limit: float) -> str:
+    """Put a --limit in words, such as 'first 20 samples'."""
+    return f"first {limit:.3g} of the samples" if limit < 1 else f"first {limit:.0f} samples"
+
+
+def _differing(key: Key, other: Key) -> list[str]:
+    return [name for name in key._fields if getattr(key, name) != getattr(other, name)]
+
+
+def _value(field: str, value: object) -> str:
+    if field == "frame_policy" and isinstance(value, str):
+        return frames(value)
+    if field == "limit":
+        return limited(value) if isinstance(value, (int, float)) else "full run"
+    return str(value)
+
+
+def _samples(entry: Entry, anchor: Entry) -> str:
+    """Say how two sample sets differ, with one example."""
+    mine = dict(zip(entry.samples.ids, entry.samples.contents, strict=True))
+    theirs = dict(zip(anchor.samples.ids, anchor.samples.contents, strict=True))
+    shared = mine.keys() & theirs.keys()
+    changed = sorted(name for name in shared if mine[name] != theirs[name])
+    if changed:
+        return f"{len(changed)} shared ids have another content_hash, such as {changed[0]!r}"
+    lone = sorted(mine.keys() ^ theirs.keys())
+    if lone:
+        here, there = len(mine) - len(shared), len(theirs) - len(shared)
+        return f"{len(shared)} ids shared, {here} only here, {there} only there: {lone[0]!r}"
+    return "the same ids in other clusters"

@@ -1,0 +1,1 @@
+"""lmms-eval model classes, one thin file per method."""

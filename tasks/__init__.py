@@ -1,0 +1,1 @@
+"""lmms-eval task YAMLs (data-only folders) and the helpers they name."""

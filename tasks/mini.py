@@ -1,0 +1,92 @@
+"""Helpers that the YAMLs of the mini suite name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tempeval.tasks.answers import match_choice
+
+from tempeval.mini.paths import suite_dir
+from tempeval.mini.questions import prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from datasets import Dataset
+
+Doc = dict[str, Any]
+
+
+def _of_aspect(docs: Dataset, aspect: str) -> Dataset:
+    return docs.select([i for i, found in enumerate(docs["aspect"]) if found == aspect])
+
+
+def action(docs: Dataset) -> Dataset:
+    """Keep the questions about actions."""
+    return _of_aspect(docs, "action")
+
+
+def direction(docs: Dataset) -> Dataset:
+    """Keep the questions about directions."""
+    return _of_aspect(docs, "direction")
+
+
+def speed(docs: Dataset) -> Dataset:
+    """Keep the questions about changes of speed."""
+    return _of_aspect(docs, "speed")
+
+
+def order(docs: Dataset) -> Dataset:
+    """Keep the questions about the order of events."""
+    return _of_aspect(docs, "order")
+
+
+def attribute_change(docs: Dataset) -> Dataset:
+    """Keep the questions about changes of colour."""
+    return _of_aspect(docs, "attribute_change")
+
+
+def doc_to_visual(doc: Doc) -> list[str]:
+    """Return the path of the clip; renders the suite on first use."""
+    return [str(suite_dir() / doc["video"])]
+
+
+def doc_to_text(doc: Doc) -> str:
+    """Return the question with its choices."""
+    return prompt(doc["question"], doc["choices"])
+
+
+def doc_to_messages(doc: Doc) -> list[dict[str, Any]]:
+    """Return one user turn: the clip, then the question.
+
+    The video part carries `fps` (frames per second) when the clip is a frame folder.
+    """
+    video: dict[str, Any] = {"type": "video", "url": doc_to_visual(doc)[0]}
+    if doc["fps"] is not None:
+        video["fps"] = doc["fps"]
+    return [{"role": "user", "content": [video, {"type": "text", "text": doc_to_text(doc)}]}]
+
+
+def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
+    """Score one answer.
+
+    Returns:
+        The metrics `accuracy` (with its cluster) and `parse_failure`, and what joins samples of
+        different runs: `sample_id`, `video_id`, `content_hash`, `score` (0 or 1).
+    """
+    parsed = match_choice(results[0], doc["choices"])
+    score = float(parsed == doc["answer"])
+    return {
+        "accuracy": {"score": score, "video_id": doc["video_id"]},
+        "parse_failure": float(parsed is None),
+        "score": score,
+        "sample_id": doc["sample_id"],
+        "video_id": doc["video_id"],
+        "content_hash": doc["content_hash"],
+        "parsed": parsed,
+    }
+
+
+def mean_score(items: Sequence[Mapping[str, Any]]) -> float:
+    """Return the mean of the samples' scores, 0 to 1."""
+    return sum(item["score"] for item in items) / len(items)

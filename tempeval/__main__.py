@@ -1,0 +1,5 @@
+"""`python -m tempeval`."""
+
+from tempeval.cli import main
+
+main()

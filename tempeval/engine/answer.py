@@ -1,0 +1,268 @@
+"""Answer questions on a shared prefix: generate text, or score continuations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from tempeval.engine.cache import TailCache, tail_bytes_per_token
+from tempeval.errors import InvalidSetting
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tempeval.engine.attach import Attachment
+    from tempeval.engine.cache import SharedPrefix
+
+#: lmms-eval's generation keys that are not transformers'.
+_HOST_KEYS = frozenset({"until", "image_aspect_ratio", "max_gen_toks"})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One generated answer.
+
+    Attributes:
+        text: decoded, without special tokens, cut at the first stop string.
+        token_ids: generated ids up to and including the first end-of-sequence token.
+        tail_bytes: bytes of keys and values that this row's own tokens hold.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    tail_bytes: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of generated tokens."""
+        return len(self.token_ids)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Log-likelihood of one continuation.
+
+    Attributes:
+        log_likelihood: sum over its tokens, in nats.
+        num_tokens: how many tokens that is.
+        is_greedy: whether greedy decoding would produce it.
+        tail_bytes: bytes of keys and values that this row's own tokens hold.
+    """
+
+    log_likelihood: float
+    num_tokens: int
+    is_greedy: bool
+    tail_bytes: int
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Tails of one batch: padding, question, and for scoring the continuation."""
+
+    input_ids: torch.Tensor  # [B, P + T]
+    attention_mask: torch.Tensor  # [B, P + T]
+    index: torch.Tensor  # [B, P + T] token index, see RotaryPlan
+    prompt_length: int
+
+
+def generation_settings(
+    gen_kwargs: Mapping[str, Any],
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Translate lmms-eval's generation arguments to transformers'.
+
+    Greedy unless `temperature > 0` or `do_sample`, as lmms-eval's own wrappers. Everything that is
+    not lmms-eval's own goes to `generate` as it is, and `generate` refuses what it doesn't know.
+
+    Returns:
+        Keyword arguments of `generate`, and the stop strings.
+
+    Raises:
+        InvalidSetting: if `until` is neither a string nor a list of strings.
+    """
+    settings = {k: v for k, v in gen_kwargs.items() if k not in _HOST_KEYS}
+    settings.setdefault("max_new_tokens", gen_kwargs.get("max_gen_toks", 128))
+    temperature = settings.pop("temperature", 0.0) or 0.0
+    settings["do_sample"] = bool(settings.get("do_sample") or temperature > 0)
+    if settings["do_sample"]:
+        if temperature > 0:
+            settings["temperature"] = float(temperature)
+    else:
+        # A checkpoint's own sampling defaults make `generate` warn under greedy decoding.
+        settings.update(temperature=None, top_p=None, top_k=None)
+    until = gen_kwargs.get("until") or ()
+    stops = (until,) if isinstance(until, str) else tuple(until)
+    if not all(isinstance(stop, str) for stop in stops):
+        raise InvalidSetting(f"until={until!r} is not a string or a list of strings")
+    return settings, tuple(stop for stop in stops if stop)
+
+
+@torch.no_grad()
+def generate(
+    attachment: Attachment,
+    prefix: SharedPrefix,
+    questions: Sequence[torch.Tensor],
+    gen_kwargs: Mapping[str, Any],
+) -> list[Answer]:
+    """Generate answers to a batch of questions on one prefix, through transformers' `generate`.
+
+    Args:
+        attachment: entered, with the prefix's plan.
+        prefix: the prefilled prefix.
+        questions: long `[Q_i]` each, the ids after the prefix; at least one id.
+        gen_kwargs: lmms-eval's generation arguments.
+
+    Returns:
+        One answer per question, in order.
+    """
+    family = attachment.family
+    settings, stops = generation_settings(gen_kwargs)
+    batch = _make_batch(attachment, questions)
+    cache = TailCache(prefix, batch.prompt_length)
+    criteria = StoppingCriteriaList()
+    prompt = batch.input_ids.shape[1]
+    if stops:
+        criteria.append(_StopStrings(family.tokenizer, stops, prompt))
+    end_ids = _end_ids(family)
+    output = family.model.generate(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.index,
+        past_key_values=cache,
+        stopping_criteria=criteria,
+        eos_token_id=end_ids,
+        pad_token_id=_pad_id(family),
+        use_cache=True,
+        **settings,
+    )
+    per_token = tail_bytes_per_token(cache.layers)
+    answers = []
+    rows = int(settings.get("num_return_sequences") or 1)
+    for number, question in enumerate(questions):
+        ids = _cut(output[number * rows, prompt:].tolist(), end_ids)
+        text = family.tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        for stop in stops:
+            text = text.split(stop)[0]
+        # The last generated token is never fed back, so it holds no keys and values.
+        held = len(question) + max(len(ids) - 1, 0)
+        answers.append(Answer(text, tuple(ids), held * per_token))
+    return answers
+
+
+@torch.no_grad()
+def score(
+    attachment: Attachment,
+    prefix: SharedPrefix,
+    questions: Sequence[torch.Tensor],
+    continuations: Sequence[torch.Tensor],
+) -> list[Score]:
+    """Score one continuation per question on one prefix, teacher-forced in one batch.
+
+    Args:
+        attachment: entered, with the prefix's plan.
+        prefix: the prefilled prefix.
+        questions: long `[Q_i]` each; at least one id.
+        continuations: long `[C_i]` each; at least one id.
+
+    Returns:
+        One score per pair, in order.
+    """
+    if any(len(c) == 0 for c in continuations):
+        raise InvalidSetting("a continuation has no token; every choice needs some text")
+    batch = _make_batch(attachment, questions, continuations)
+    cache = TailCache(prefix, batch.prompt_length)
+    start = prefix.length
+    width = max(len(c) for c in continuations)
+    logits = attachment.family.model(
+        input_ids=batch.input_ids[:, start:],
+        attention_mask=batch.attention_mask,
+        position_ids=batch.index[:, start:],
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=width + 1,
+    ).logits
+    # Row i of the kept logits predicts continuation token i.
+    log_probs = torch.log_softmax(logits[:, :-1].float(), dim=-1)
+    per_token = tail_bytes_per_token(cache.layers)
+    scores = []
+    for row, (question, continuation) in enumerate(zip(questions, continuations, strict=True)):
+        target = continuation.to(log_probs.device)
+        count = len(target)
+        picked = log_probs[row, :count].gather(1, target.unsqueeze(1)).squeeze(1)
+        greedy = bool((log_probs[row, :count].argmax(-1) == target).all())
+        held = (len(question) + count) * per_token
+        scores.append(Score(float(picked.double().sum()), count, greedy, held))
+    return scores
+
+
+def _make_batch(
+    attachment: Attachment,
+    questions: Sequence[torch.Tensor],
+    continuations: Sequence[torch.Tensor] | None = None,
+) -> _Batch:
+    if not questions or any(len(q) == 0 for q in questions):
+        raise InvalidSetting("a question has no token after the last visual; add a text prompt")
+    device = attachment.family.device
+    layout = attachment.plan.layout
+    length = layout.length
+    widest = max(len(q) for q in questions)
+    extra = max((len(c) for c in continuations), default=0) if continuations else 0
+    ids = torch.zeros(len(questions), length + widest + extra, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    index = torch.zeros_like(ids)
+    index[:, :length] = torch.arange(length)
+    mask[:, :length] = 1
+    ids[:, :length] = layout.input_ids.cpu()
+    for row, question in enumerate(questions):
+        start = length + widest - len(question)
+        # Padding repeats an id of this very row, so that logits processors which look at the
+        # prompt (repetition penalty) see nothing that the row alone would not show them.
+        ids[row, length:] = question[0]
+        ids[row, start : length + widest] = question.cpu()
+        end = length + widest
+        if continuations is not None:
+            end += len(continuations[row])
+            ids[row, length + widest : end] = continuations[row].cpu()
+        mask[row, start:end] = 1
+        index[row, length:] = length
+        index[row, start:] = torch.arange(length, length + ids.shape[1] - start)
+    return _Batch(ids.to(device), mask.to(device), index.to(device), widest)
+
+
+def _end_ids(family: Any) -> list[int]:
+    ids = family.model.generation_config.eos_token_id
+    if ids is None:
+        ids = family.tokenizer.eos_token_id
+    if ids is None:
+        return []
+    return list(ids) if isinstance(ids, (list, tuple)) else [int(ids)]
+
+
+def _pad_id(family: Any) -> int:
+    for value in (family.tokenizer.pad_token_id, *_end_ids(family)):
+        if value is not None:
+            return int(value)
+    return 0
+
+
+def _cut(ids: list[int], end_ids: list[int]) -> list[int]:
+    for position, token in enumerate(ids):
+        if token in end_ids:
+            return ids[: position + 1]
+    return ids
+
+
+class _StopStrings(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped here
+    """Ends a row whose generated text contains a stop string."""
+
+    def __init__(self, tokenizer: Any, stops: tuple[str, ...], prompt: int) -> None:
+        self.tokenizer, self.stops, self.prompt = tokenizer, stops, prompt
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        texts = self.tokenizer.batch_decode(input_ids[:, self.prompt :], skip_special_tokens=True)
+        done = [any(stop in text for stop in self.stops) for text in texts]
+        return torch.tensor(done, dtype=torch.bool, device=input_ids.device)

@@ -1,0 +1,241 @@
+"""Attention of one layer under a plan: query shift, block-wise visibility, prefix plus tail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from tempeval.engine.attention import (
+    Attended,
+    attend_causal,
+    attend_lse,
+    attend_shared,
+    merge,
+    repeat_heads,
+)
+from tempeval.engine.cache import segment_ranges
+
+if TYPE_CHECKING:
+    from tempeval.engine.cache import Piece
+    from tempeval.engine.plan import LayerPlan
+    from tempeval.stages import RotaryPlan, Segments
+
+
+def shift_queries(
+    query: torch.Tensor, rotary: RotaryPlan, scale: torch.Tensor | float
+) -> torch.Tensor:
+    """Rotate queries after rotary, as if their position were shifted.
+
+    The shift is in positions and is turned into radians by the final `inv_freq`, so it does not
+    matter in which order a chain changes frequencies and shifts.
+
+    Args:
+        query: `[B, h, S, d]`, after rotary.
+        rotary: the plan; `query_shift` is `[h, d/2]`.
+        scale: positions per unit of shift, `[S]` or one number for all rows.
+    """
+    if rotary.query_shift is None:
+        return query
+    shift = rotary.query_shift.to(query.device)
+    channels = shift.abs().sum(0).nonzero().squeeze(1)
+    if not len(channels):
+        return query
+    if isinstance(scale, float):
+        return query if scale == 0.0 else _rotate(query, rotary, channels, scale)
+    scale = scale.to(query.device)
+    for value in scale.unique().tolist():
+        if value == 0.0:
+            continue
+        rows = (scale == value).nonzero().squeeze(1)
+        first, last = int(rows[0]), int(rows[-1])
+        if last - first + 1 == len(rows):  # one run of rows: a view instead of a gather
+            where: slice | torch.Tensor = slice(first, last + 1)
+        else:
+            where = rows
+        query[:, :, where] = _rotate(query[:, :, where], rotary, channels, value)
+    return query
+
+
+def _rotate(
+    query: torch.Tensor, rotary: RotaryPlan, channels: torch.Tensor, scale: float
+) -> torch.Tensor:
+    half = query.shape[-1] // 2
+    shift = rotary.query_shift
+    if shift is None:
+        return query
+    inv_freq = rotary.inv_freq.to(query.device).double()
+    angle = shift.to(query.device)[:, channels].double() * scale * inv_freq[channels]
+    wide = torch.float64 if query.dtype == torch.float64 else torch.float32
+    cos = angle.cos().to(wide)[None, :, None]  # [1, h, 1, channels]
+    sin = angle.sin().to(wide)[None, :, None]
+    first, last = int(channels[0]), int(channels[-1])
+    if last - first + 1 == len(channels):
+        low: slice | torch.Tensor = slice(first, last + 1)
+        high: slice | torch.Tensor = slice(first + half, last + 1 + half)
+    else:
+        low, high = channels, channels + half
+    a, b = query[..., low].to(wide), query[..., high].to(wide)
+    out = query.clone()
+    out[..., low] = (a * cos - b * sin).to(query.dtype)
+    out[..., high] = (b * cos + a * sin).to(query.dtype)
+    return out
+
+
+def attend_prefix(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    plan: LayerPlan,
+    *,
+    scale: float,
+) -> tuple[torch.Tensor, str]:
+    """Causal self-attention of the prefix rows present in a layer, under its visibility.
+
+    Args:
+        query: `[1, h, P_l, d]`.
+        key: `[1, h_kv, P_l, d]`.
+        value: `[1, h_kv, P_l, d]`.
+        plan: the layer's plan.
+        scale: factor on the scores.
+
+    Returns:
+        `[1, h, P_l, d]` and the kernel's name.
+    """
+    ranges = segment_ranges(plan.segment)
+    visible = plan.visible
+    if visible is None or _prefix_is_free(visible, ranges):
+        return attend_causal(query, key, value, scale=scale), "sdpa"
+    groups = query.shape[1] // key.shape[1]
+    outs, kernel = [], "math"
+    for number, (segment, start, stop) in enumerate(ranges):
+        rows = query[:, :, start:stop]
+        own = attend_lse(
+            rows,
+            repeat_heads(key[:, :, start:stop], groups),
+            repeat_heads(value[:, :, start:stop], groups),
+            scale=scale,
+            causal=True,
+        )
+        earlier = [(a, b) for s, a, b in ranges[:number] if bool(visible[segment, s])]
+        pieces = [own]
+        if earlier:
+            keys, values = _columns(key, earlier), _columns(value, earlier)
+            pieces.append(attend_shared(rows, keys, values, scale=scale))
+        outs.append(merge(pieces))
+        kernel = own.kernel
+    return torch.cat(outs, dim=2), kernel
+
+
+def _prefix_is_free(visible: torch.Tensor, ranges: list[tuple[int, int, int]]) -> bool:
+    seen: list[int] = []
+    for segment, _, _ in ranges:
+        if not all(bool(visible[segment, s]) for s in seen):
+            return False
+        seen.append(segment)
+    return True
+
+
+def _columns(states: torch.Tensor, ranges: list[tuple[int, int]]) -> torch.Tensor:
+    joined: list[list[int]] = []
+    for start, stop in ranges:
+        if joined and joined[-1][1] == start:
+            joined[-1][1] = stop
+        else:
+            joined.append([start, stop])
+    parts = [states[:, :, a:b] for a, b in joined]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+def attend_tail(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    pieces: tuple[Piece, ...],
+    plan: LayerPlan,
+    segments: Segments,
+    prompt_length: int,
+    padding: torch.Tensor | None,
+    scale: float,
+) -> tuple[torch.Tensor, str]:
+    """Attend the shared prefix without a mask and the own tail causally; merge.
+
+    Args:
+        query: `[B, h, S, d]`, the newest S tail rows.
+        key: `[B, h_kv, T, d]`, the whole tail (T >= S).
+        value: `[B, h_kv, T, d]`.
+        pieces: the shared prefix of this layer.
+        plan: the layer's plan.
+        segments: names of the segments.
+        prompt_length: tail tokens of the prompt; from its last one on, rows are "last".
+        padding: bool `[B, T]`, True on padding; None for none.
+        scale: factor on the scores.
+
+    Returns:
+        `[B, h, S, d]` and the kernel's name.
+    """
+    rows, columns = query.shape[2], key.shape[2]
+    first = columns - rows
+    # Rows before `boundary` belong to the question, the others to "last".
+    boundary = min(max(prompt_length - 1 - first, 0), rows)
+    own = _own_tail(query, key, value, plan, segments, prompt_length, padding, scale)
+    if not pieces:
+        return own.out, own.kernel
+    visible = plan.visible
+    if visible is None or bool((visible[segments.question] == visible[segments.last]).all()):
+        runs = [(segments.last, 0, rows)]
+    else:
+        runs = [(segments.question, 0, boundary), (segments.last, boundary, rows)]
+    outs = []
+    for segment, start, stop in runs:
+        if start == stop:
+            continue
+        parts = [Attended(own.out[:, :, start:stop], own.lse[:, :, start:stop], own.kernel)]
+        for piece in pieces:
+            keys, values = piece.held.decode()
+            if visible is not None:
+                ranges = [(a, b) for s, a, b in piece.ranges if bool(visible[segment, s])]
+                if not ranges:
+                    continue
+                keys, values = _columns(keys, ranges), _columns(values, ranges)
+            parts.append(attend_shared(query[:, :, start:stop], keys, values, scale=scale))
+        outs.append(merge(parts))
+    return (outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)), own.kernel
+
+
+def _own_tail(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    plan: LayerPlan,
+    segments: Segments,
+    prompt_length: int,
+    padding: torch.Tensor | None,
+    scale: float,
+) -> Attended:
+    rows, columns = query.shape[2], key.shape[2]
+    groups = query.shape[1] // key.shape[1]
+    visible = plan.visible
+    restricted = visible is not None and not bool(
+        visible[segments.last, segments.question] and visible[segments.question, segments.question]
+    )
+    keys, values = repeat_heads(key, groups), repeat_heads(value, groups)
+    if padding is None and not restricted and (rows == columns or rows == 1):
+        return attend_lse(query, keys, values, scale=scale, causal=rows > 1)
+    device = query.device
+    row_index = torch.arange(columns - rows, columns, device=device).unsqueeze(1)
+    column_index = torch.arange(columns, device=device).unsqueeze(0)
+    mask = (column_index <= row_index)[None, None]  # [1, 1, S, T]
+    if visible is not None and restricted:
+        names = torch.where(
+            torch.arange(columns, device=device) >= prompt_length - 1,
+            segments.last,
+            segments.question,
+        )
+        mask = mask & visible.to(device)[names[columns - rows :]][:, names]
+    if padding is not None:
+        mask = mask & ~padding[:, None, None, :]
+    # Padding rows see themselves, so that no row is empty; nobody reads them.
+    mask = mask | (column_index == row_index)
+    return attend_lse(query, keys, values, scale=scale, mask=mask)

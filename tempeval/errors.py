@@ -1,0 +1,67 @@
+"""Named errors. Each message says what happened, the value, what is accepted, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class TempevalError(Exception):
+    """Base of every error that tempeval raises on purpose."""
+
+
+class UnknownName(TempevalError):
+    """A method, task, family or argument name that does not exist.
+
+    Args:
+        kind: what was looked up, such as `method`.
+        name: the name received.
+        known: the names that exist.
+        where: an optional hint on how to list or set them.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], where: str = "") -> None:
+        self.kind, self.name, self.known = kind, name, sorted(known)
+        close = difflib.get_close_matches(name, self.known, n=1, cutoff=0.5)
+        guess = f"; did you mean {close[0]!r}?" if close else "."
+        tail = f" {where}" if where else ""
+        super().__init__(f"no {kind} {name!r}{guess} Known: {', '.join(self.known)}.{tail}")
+
+
+class InvalidSetting(TempevalError):
+    """A setting whose value is not accepted."""
+
+
+class ConflictingMethods(TempevalError):
+    """Two methods of a chain claim the same thing."""
+
+
+class UnsupportedModel(TempevalError):
+    """A checkpoint, family or layout that a component cannot work with."""
+
+
+class InfeasibleBudget(TempevalError):
+    """No frames x resolution plan gives the asked-for number of visual tokens."""
+
+
+class DecoderUnavailable(TempevalError):
+    """A video decoder that is not installed, or decoding processes that do not start."""
+
+
+class BadVideo(TempevalError):
+    """A video that cannot be decoded; the sample fails, the run goes on.
+
+    Args:
+        source: path of the file or folder.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, source: str, reason: str) -> None:
+        self.source, self.reason = source, reason
+        super().__init__(f"cannot decode {source!r}: {reason}")
+
+    def __reduce__(self) -> tuple[type[BadVideo], tuple[str, str]]:
+        return type(self), (self.source, self.reason)

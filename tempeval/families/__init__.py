@@ -1,0 +1,1 @@
+"""Base-model families: a `Clip` to visual tokens, a prompt to a `Layout`."""

@@ -1,0 +1,177 @@
+"""What a family must offer: pixels to visual tokens, prompt to layout, and where the text stack is.
+
+Families know models and no methods. Everything that attaches to a model is in `tempeval.engine`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+    from torch import nn
+
+    from tempeval.stages import Geometry, Layout, VisualTokens
+    from tempeval.video.clip import Clip, Sampling
+
+
+class Resize(Protocol):
+    """Size at which a clip is decoded; picklable, because decoding runs in worker processes."""
+
+    def __call__(self, height: int, width: int, num_frames: int) -> tuple[int, int]:
+        """Map the upright source size in pixels to the decoded (height, width)."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a checkpoint is loaded and how its inputs are made.
+
+    Attributes:
+        device: torch device string, such as `cpu` or `cuda:0`.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto` (the checkpoint's on CUDA, float32 on
+            CPU).
+        position_rule: `original` or `native` (design rule 1).
+        revision: commit of a hub checkpoint.
+        min_pixels, max_pixels: per frame; None takes the family's default.
+        visual_token_budget: exact number of visual tokens per prompt to plan for (98 to 100 %).
+        system_prompt: replaces the chat template's own when not None.
+    """
+
+    device: str = "cpu"
+    dtype: str = "auto"
+    position_rule: str = "original"
+    revision: str | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    visual_token_budget: int | None = None
+    system_prompt: str | None = None
+
+
+class Family(ABC):
+    """A loaded base model and everything that is particular to its kind.
+
+    Attributes:
+        name: family name, as `tempeval list families` prints it.
+        model_types: values of `config.json`'s `model_type` it loads.
+        pretrained: what was loaded, as given.
+        revision: commit of a hub checkpoint, else a digest of the weights.
+        options: how it was loaded.
+    """
+
+    name: ClassVar[str]
+    model_types: ClassVar[tuple[str, ...]]
+
+    pretrained: str
+    revision: str
+    options: LoadOptions
+    model: Any  # transformers' classes carry no types
+    tokenizer: Any
+
+    @classmethod
+    @abstractmethod
+    def load(cls, pretrained: str, options: LoadOptions) -> Family:
+        """Load weights, processor and chat template from a folder or hub id.
+
+        Raises:
+            UnsupportedModel: if the checkpoint is not of this family or files are missing.
+            InvalidSetting: if an option's value is not accepted.
+        """
+
+    @property
+    @abstractmethod
+    def text_model(self) -> nn.Module:
+        """The module that takes `inputs_embeds` and runs the decoder layers."""
+
+    @property
+    @abstractmethod
+    def layers(self) -> Sequence[nn.Module]:
+        """The decoder layers; each has a `self_attn` with `layer_idx`."""
+
+    @property
+    @abstractmethod
+    def geometry(self) -> Geometry:
+        """Sizes of the text stack."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the text stack's inputs."""
+        device: torch.device = self.model.device
+        return device
+
+    @abstractmethod
+    def resize(self, num_visuals: int = 1) -> Resize:
+        """Return the rule that sizes clips while they are decoded.
+
+        Args:
+            num_visuals: videos in the prompt, which share the visual-token budget.
+        """
+
+    @abstractmethod
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Refuse a sampling that no budget plan can serve.
+
+        Raises:
+            InfeasibleBudget: naming the nearest feasible budget.
+        """
+
+    @abstractmethod
+    def encode(
+        self, clip: Clip, *, num_groups: int = 1, with_features: bool = False
+    ) -> VisualTokens:
+        """Run the vision tower and projector on a clip.
+
+        Args:
+            clip: frames already at their final size.
+            num_groups: strided groups of frames encoded separately.
+            with_features: also return the features before the projector.
+        """
+
+    @abstractmethod
+    def encode_image(
+        self,
+        image: Any,
+        *,
+        num_visuals: int = 1,
+    ) -> VisualTokens:
+        """Run the vision tower and projector on one still image.
+
+        Args:
+            image: PIL image, or path of one.
+            num_visuals: visuals in the prompt, which share the visual-token budget.
+        """
+
+    @abstractmethod
+    def tokenize(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Render a chat and tokenize it, with one placeholder token per visual.
+
+        Args:
+            messages: `[{"role": ..., "content": [{"type": "text"|"video"|"image", ...}]}]`.
+        """
+
+    @abstractmethod
+    def layout(
+        self, input_ids: Sequence[int], visuals: Sequence[VisualTokens]
+    ) -> tuple[Layout, torch.Tensor]:
+        """Expand placeholders; split after the last visual token.
+
+        Args:
+            input_ids: from `tokenize`.
+            visuals: one per placeholder, in order, after stage `encode`.
+
+        Returns:
+            The layout of the prefix, and the question's ids `[Q]` (everything after it; the whole
+            prompt when there is no visual).
+        """
+
+    @abstractmethod
+    def embed(self, layout: Layout, visuals: Sequence[VisualTokens]) -> torch.Tensor:
+        """Return input embeddings of the prefix, `[1, P, D]`, visual tokens in place."""
+
+    @abstractmethod
+    def vision_flops(self, visuals: Sequence[VisualTokens]) -> float:
+        """Analytic floating-point operations of the vision tower and projector."""

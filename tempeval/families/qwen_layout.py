@@ -1,0 +1,173 @@
+"""From a prompt's token ids and its visuals' grids to a `Layout` with M-RoPE positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tempeval.errors import UnsupportedModel
+from tempeval.families.mrope import PositionRule, TextSpan, VisualSpan, mrope_positions
+from tempeval.stages import Layout, RotaryPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tempeval.stages import VisualTokens
+
+
+@dataclass(frozen=True)
+class RotaryTable:
+    """What the model's rotary module does to a position.
+
+    Attributes:
+        axis: long `[d/2]`, 0 temporal, 1 height, 2 width.
+        inv_freq: float32 `[d/2]`, radians per position.
+        attention_scaling: factor on cos and sin.
+    """
+
+    axis: torch.Tensor
+    inv_freq: torch.Tensor
+    attention_scaling: float
+
+    @classmethod
+    def from_module(cls, rotary: Any) -> RotaryTable:
+        """Read a Qwen-VL text rotary module.
+
+        Raises:
+            UnsupportedModel: if its frequencies change with the length of the prompt.
+        """
+        if "dynamic" in rotary.rope_type or rotary.rope_type == "longrope":
+            raise UnsupportedModel(
+                f"rope_type {rotary.rope_type!r} changes its frequencies with the prompt's length, "
+                "so a prefix can't be shared; use 'default', 'linear', 'yarn' or 'llama3'"
+            )
+        axis = torch.cat([torch.full((n,), i % 3) for i, n in enumerate(rotary.mrope_section)])
+        inv_freq = rotary.inv_freq.detach().float()
+        return cls(axis.to(inv_freq.device), inv_freq, float(rotary.attention_scaling))
+
+
+@dataclass(frozen=True)
+class LayoutBuilder:
+    """Expands placeholders and numbers every token of the prefix.
+
+    Attributes:
+        table: the model's rotary table.
+        rule: position rule (design rule 1).
+        placeholders: placeholder token id of each kind of visual.
+        tokens_per_second: temporal positions per second of video; None where a temporal grid is
+            one position whatever its length in time (Qwen2-VL).
+        device: where the layout's tensors live.
+    """
+
+    table: RotaryTable
+    rule: PositionRule
+    placeholders: Mapping[str, int]
+    tokens_per_second: float | None
+    device: torch.device
+
+    def interval(self, visual: VisualTokens) -> float:
+        """Return positions per temporal grid, rounded to float32 as transformers computes it."""
+        if self.tokens_per_second is None or visual.kind == "image":
+            return 1.0
+        seconds = torch.tensor(visual.seconds_per_grid, dtype=torch.float32)
+        return float(self.tokens_per_second * seconds)
+
+    def build(
+        self, input_ids: Sequence[int], visuals: Sequence[VisualTokens]
+    ) -> tuple[Layout, torch.Tensor]:
+        """Build the layout of the prefix, and return the question's ids `[Q]`.
+
+        Raises:
+            UnsupportedModel: if placeholders and visuals differ in number or kind, or a visual
+                does not have one token per cell of its grid.
+        """
+        kinds = {token: kind for kind, token in self.placeholders.items()}
+        slots = [i for i, token in enumerate(input_ids) if token in kinds]
+        found = [kinds[input_ids[i]] for i in slots]
+        if found != [visual.kind for visual in visuals]:
+            raise UnsupportedModel(
+                f"the prompt has placeholders for {found or 'no visuals'}, but "
+                f"{[visual.kind for visual in visuals] or 'no visuals'} were given"
+            )
+        parts = _Parts()
+        spans: list[TextSpan | VisualSpan] = []
+        start = 0
+        for number, (slot, visual) in enumerate(zip(slots, visuals, strict=True)):
+            if slot > start:
+                spans.append(TextSpan(slot - start))
+                parts.add_text(input_ids[start:slot])
+            spans.append(VisualSpan(*visual.grid, interval=self.interval(visual)))
+            parts.add_visual(number, input_ids[slot], visual, self.interval(visual))
+            start = slot + 1
+        layout = self._layout(parts, spans, visuals)
+        question = torch.tensor(input_ids[start:], dtype=torch.long, device=self.device)
+        return layout, question
+
+    def _layout(
+        self,
+        parts: _Parts,
+        spans: Sequence[TextSpan | VisualSpan],
+        visuals: Sequence[VisualTokens],
+    ) -> Layout:
+        per_axis, next_position = mrope_positions(spans, self.rule)
+        grid_index = parts.joined(parts.grid_index, torch.long, 4)
+        rotary = RotaryPlan(
+            # [3, P] -> [P, 3] -> [P, d/2]
+            positions=per_axis.T.double().to(self.device)[:, self.table.axis],
+            axis=self.table.axis,
+            inv_freq=self.table.inv_freq,
+            next_position=next_position,
+            step=parts.joined(parts.step, torch.float64).to(self.device),
+            attention_scaling=self.table.attention_scaling,
+        )
+        return Layout(
+            input_ids=parts.joined(parts.ids, torch.long).to(self.device),
+            is_visual=(grid_index[:, 0] >= 0).to(self.device),
+            segment=parts.joined(parts.segment, torch.long).to(self.device),
+            grid_index=grid_index.to(self.device),
+            rotary=rotary,
+            visuals=tuple(visual.grid for visual in visuals),
+            num_frames=parts.num_frames,
+        )
+
+
+class _Parts:
+    """Per-token columns of a prefix, collected run by run."""
+
+    def __init__(self) -> None:
+        self.ids: list[torch.Tensor] = []
+        self.segment: list[torch.Tensor] = []
+        self.grid_index: list[torch.Tensor] = []
+        self.step: list[torch.Tensor] = []
+        self.num_frames = 0
+
+    def add_text(self, ids: Sequence[int]) -> None:
+        count = len(ids)
+        self.ids.append(torch.tensor(ids))
+        self.segment.append(torch.zeros(count, dtype=torch.long))
+        self.grid_index.append(torch.full((count, 4), -1))
+        self.step.append(torch.zeros(count, dtype=torch.float64))
+
+    def add_visual(self, number: int, token: int, visual: VisualTokens, interval: float) -> None:
+        t, h, w = visual.grid
+        count = t * h * w
+        if visual.num_tokens != count:
+            raise UnsupportedModel(
+                f"visual {number} has {visual.num_tokens} tokens, but its grid {visual.grid} has "
+                f"{count} cells; Qwen-VL needs one token per cell"
+            )
+        # [t, h, w, 3] -> [N, 3]
+        axes = torch.meshgrid(torch.arange(t), torch.arange(h), torch.arange(w), indexing="ij")
+        cells = torch.stack(axes, dim=-1).reshape(count, 3)
+        self.ids.append(torch.full((count,), token))
+        self.segment.append(1 + self.num_frames + cells[:, 0])
+        self.grid_index.append(torch.cat([torch.full((count, 1), number), cells], dim=1))
+        self.step.append(torch.full((count,), interval, dtype=torch.float64))
+        self.num_frames += t
+
+    @staticmethod
+    def joined(pieces: list[torch.Tensor], dtype: torch.dtype, *tail: int) -> torch.Tensor:
+        """Concatenate; an empty column of the right shape when the prompt has no visual."""
+        return torch.cat(pieces) if pieces else torch.zeros(0, *tail, dtype=dtype)

@@ -1,0 +1,249 @@
+"""Qwen2-VL and Qwen2.5-VL: frames to visual tokens, chats to layouts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import torch
+
+from tempeval.errors import InvalidSetting, UnsupportedModel
+from tempeval.families.base import Family, Resize
+from tempeval.families.mrope import POSITION_RULES, PositionRule
+from tempeval.families.pixel_budget import BudgetResize, SmartResize, smart_resize
+from tempeval.families.qwen_checkpoint import load_checkpoint
+from tempeval.families.qwen_layout import LayoutBuilder, RotaryTable
+from tempeval.families.qwen_vision import VisionTower, read_rgb
+from tempeval.stages import Geometry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import nn
+
+    from tempeval.families.base import LoadOptions
+    from tempeval.families.qwen_checkpoint import Checkpoint
+    from tempeval.stages import Layout, VisualTokens
+    from tempeval.video.clip import Clip, Sampling
+
+#: (min, max) pixels per frame of lmms-eval 0.7.3's wrappers.
+DEFAULT_PIXELS = {
+    "qwen2_vl": (3136, 602_112),
+    "qwen2_5_vl": (256 * 28 * 28, 1_605_632),
+}
+
+
+class QwenVL(Family):
+    """A loaded Qwen2-VL or Qwen2.5-VL.
+
+    One temporal grid holds `temporal_patch_size` (2) frames; the vision tower attends within a
+    grid only. Where a clip's times are unknown (one frame, or no timestamps) a grid counts as 1
+    second, as in transformers; `clip.seconds_per_frame is None` tells so.
+
+    Layouts live on the model's device. `visual_token_budget` overrides both pixel limits.
+
+    Args:
+        checkpoint: a loaded checkpoint.
+        pretrained: what was loaded, as given.
+        options: how it was loaded.
+    """
+
+    name: ClassVar[str] = "qwen_vl"
+    model_types: ClassVar[tuple[str, ...]] = ("qwen2_vl", "qwen2_5_vl")
+
+    def __init__(self, checkpoint: Checkpoint, pretrained: str, options: LoadOptions) -> None:
+        self.pretrained = pretrained
+        self.options = options
+        self.revision = checkpoint.revision
+        self.model = checkpoint.model
+        self.model_type = checkpoint.model_type
+        self.processor = checkpoint.processor
+        self.tokenizer = checkpoint.processor.tokenizer
+        self._tower = VisionTower(checkpoint)
+        config = self.model.config
+        self._placeholders = {"video": config.video_token_id, "image": config.image_token_id}
+        self._builder = LayoutBuilder(
+            table=RotaryTable.from_module(self.model.model.language_model.rotary_emb),
+            rule=cast("PositionRule", options.position_rule),
+            placeholders=self._placeholders,
+            tokens_per_second=getattr(config.vision_config, "tokens_per_second", None),
+            device=self.device,
+        )
+
+    @classmethod
+    def load(cls, pretrained: str, options: LoadOptions) -> QwenVL:
+        """Load weights, processor and chat template from a folder or hub id."""
+        if options.position_rule not in POSITION_RULES:
+            raise InvalidSetting(
+                f"position_rule={options.position_rule!r} is not one of {', '.join(POSITION_RULES)}"
+            )
+        family = cls(load_checkpoint(pretrained, options), pretrained, options)
+        family.resize()  # refuses bad pixel limits and budgets before any work
+        return family
+
+    @property
+    def text_model(self) -> nn.Module:
+        """The module that takes `inputs_embeds` and runs the decoder layers."""
+        return cast("nn.Module", self.model.model.language_model)
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """The decoder layers."""
+        return cast("Sequence[nn.Module]", self.model.model.language_model.layers)
+
+    @property
+    def geometry(self) -> Geometry:
+        """Sizes of the text stack."""
+        config = self.model.config.text_config
+        return Geometry(
+            num_layers=config.num_hidden_layers,
+            num_heads=config.num_attention_heads,
+            num_kv_heads=config.num_key_value_heads,
+            head_dim=config.hidden_size // config.num_attention_heads,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+        )
+
+    def resize(self, num_visuals: int = 1) -> Resize:
+        """Return the rule that sizes clips: by the budget if one is set, else by pixels."""
+        if self.options.visual_token_budget is not None:
+            return self._budget_resize(self.options.visual_token_budget, num_visuals)
+        low, high = DEFAULT_PIXELS[self.model_type]
+        return SmartResize(
+            factor=self._tower.pixels_per_token,
+            min_pixels=low if self.options.min_pixels is None else self.options.min_pixels,
+            max_pixels=high if self.options.max_pixels is None else self.options.max_pixels,
+        )
+
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Refuse a sampling that no frame size can bring within the budget."""
+        if self.options.visual_token_budget is not None:
+            self._budget_resize(self.options.visual_token_budget, 1).check(sampling)
+
+    def _budget_resize(self, budget: int, num_visuals: int) -> BudgetResize:
+        return BudgetResize(
+            budget=budget,
+            factor=self._tower.pixels_per_token,
+            frames_per_grid=self._tower.cost.temporal_patch,
+            num_visuals=num_visuals,
+        )
+
+    def encode(
+        self, clip: Clip, *, num_groups: int = 1, with_features: bool = False
+    ) -> VisualTokens:
+        """Run the vision tower and merger on a clip.
+
+        A last grid that lacks frames repeats the last frame (the processor does). With m groups,
+        group g holds frames g, g+m, ...; a grid then joins frames that are m apart, and grid k of
+        group g comes at place k*m + g. Features are the merger's input, `[T, h, w, merge^2 * C]`.
+
+        Args:
+            clip: frames already at their final size, as `resize` gives it.
+            num_groups: strided groups of frames encoded separately.
+            with_features: also return the features before the merger.
+
+        Raises:
+            InvalidSetting: if the frames are of another size, or don't divide into the groups.
+        """
+        return self._tower.encode(clip, num_groups, with_features)
+
+    def encode_image(self, image: Any, *, num_visuals: int = 1) -> VisualTokens:
+        """Run the vision tower and merger on one still image.
+
+        It is resized within the pixel limits (without the caps for video), or to the budget.
+
+        Args:
+            image: PIL image, or path of one; transparency is laid on white.
+            num_visuals: visuals in the prompt, which share the visual-token budget.
+        """
+        rgb = read_rgb(image)
+        rule = self.resize(num_visuals)
+        if isinstance(rule, SmartResize):
+            limits = {"min_pixels": rule.min_pixels, "max_pixels": rule.max_pixels}
+            size = smart_resize(rgb.height, rgb.width, factor=rule.factor, **limits)
+        else:
+            size = rule(rgb.height, rgb.width, 1)
+        return self._tower.encode_image(rgb, size)
+
+    def tokenize(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Render a chat with the checkpoint's template and tokenize it.
+
+        `options.system_prompt` becomes the system turn unless the messages have one.
+
+        Args:
+            messages: `[{"role": ..., "content": [{"type": "text"|"video"|"image", ...}]}]`;
+                content may also be a string.
+
+        Raises:
+            InvalidSetting: if a text contains a placeholder token, or a part is of another type.
+            UnsupportedModel: if the template does not give one placeholder per visual.
+        """
+        chat = [
+            {"role": message["role"], "content": self._content(message["content"])}
+            for message in messages
+        ]
+        if self.options.system_prompt is not None and not any(m["role"] == "system" for m in chat):
+            system = [{"type": "text", "text": self.options.system_prompt}]
+            chat.insert(0, {"role": "system", "content": system})
+        text = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        ids: list[int] = self.tokenizer(text)["input_ids"]
+        wanted = [
+            self._placeholders[part["type"]]
+            for message in chat
+            for part in message["content"]
+            if part["type"] != "text"
+        ]
+        if [token for token in ids if token in self._placeholders.values()] != wanted:
+            raise UnsupportedModel(
+                f"the chat template of {self.pretrained!r} does not give one placeholder for each "
+                f"of the {len(wanted)} visuals of a prompt, in their order"
+            )
+        return ids
+
+    def _content(self, content: str | Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+        """Keep types and texts only: the template needs no paths or pixels."""
+        if isinstance(content, str):
+            content = [{"type": "text", "text": content}]
+        parts: list[dict[str, str]] = []
+        for part in content:
+            kind = part["type"]
+            if kind == "text":
+                self._check_text(part["text"])
+                parts.append({"type": "text", "text": part["text"]})
+            elif kind in self._placeholders:
+                parts.append({"type": kind})
+            else:
+                raise InvalidSetting(
+                    f"a message part of type {kind!r} is not one of text, video, image"
+                )
+        return parts
+
+    def _check_text(self, text: str) -> None:
+        for token in self.tokenizer.convert_ids_to_tokens(list(self._placeholders.values())):
+            if token in text:
+                raise InvalidSetting(
+                    f"a prompt text contains {token!r}, which stands for a visual in this model; "
+                    "remove it from the text"
+                )
+
+    def layout(
+        self, input_ids: Sequence[int], visuals: Sequence[VisualTokens]
+    ) -> tuple[Layout, torch.Tensor]:
+        """Expand placeholders; split after the last visual token."""
+        return self._builder.build(input_ids, visuals)
+
+    @torch.no_grad()
+    def embed(self, layout: Layout, visuals: Sequence[VisualTokens]) -> torch.Tensor:
+        """Return input embeddings of the prefix, `[1, P, D]`, visual tokens in place."""
+        embeddings = self.model.get_input_embeddings()(layout.input_ids)
+        if visuals:
+            tokens = torch.cat([visual.embeddings for visual in visuals]).to(embeddings)
+            embeddings[layout.is_visual] = tokens
+        return cast("torch.Tensor", embeddings.unsqueeze(0))
+
+    def vision_flops(self, visuals: Sequence[VisualTokens]) -> float:
+        """Count operations of the vision tower and merger: formula in `VisionCost`.
+
+        Args:
+            visuals: as `encode` returned them, before any method pools them.
+        """
+        return sum(self._tower.cost.flops(visual.grid) for visual in visuals)

@@ -1,0 +1,263 @@
+"""The only module that drives lmms-eval: loads tasks once, evaluates, writes its files."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import os
+import sys
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from tempeval.errors import TempevalError, UnknownName
+from tempeval.record import TaskFacts, digest
+from tempeval.tasklist import LIST_HINT, group_of, task_entries, tasks_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+#: What `lmms-eval` itself strips from answers before scoring, unless told otherwise.
+REASONING_TAGS = '[["<think>", "</think>"], ["<analysis>", "</analysis>"]]'
+MODEL_NAME = "tempeval"
+
+_QUIET = {"TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "VERBOSITY": "WARNING"}
+
+
+def import_host() -> Any:
+    """Import `lmms_eval.evaluator` without its progress bars.
+
+    Raises:
+        TempevalError: if lmms-eval is not installed.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        return importlib.import_module("lmms_eval.evaluator")
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] == "lmms_eval":
+            raise TempevalError("lmms-eval is missing; reinstall tempeval") from error
+        raise
+
+
+@contextlib.contextmanager
+def host_log(path: Path) -> Iterator[None]:
+    """Send the host's log to a file; warnings also go to stderr, nothing to stdout."""
+    from loguru import logger
+
+    logger.remove()
+    sinks = [
+        logger.add(path, level="INFO", mode="w"),
+        logger.add(sys.stderr, level="WARNING", format="{level}: {message}"),
+    ]
+    try:
+        yield
+    finally:
+        for sink in sinks:
+            with contextlib.suppress(ValueError):  # the host removes all sinks now and then
+                logger.remove(sink)
+
+
+class HostTasks:
+    """The chosen tasks, loaded once by the host and evaluated for every run.
+
+    Args:
+        names: tasks and groups, ours or the host's own.
+        limit: evaluate at most this many documents per task; None for all.
+
+    Raises:
+        UnknownName: for a name that neither this package nor the host knows.
+    """
+
+    def __init__(self, names: Sequence[str], limit: int | None = None) -> None:
+        self.names, self.limit = list(names), limit
+        # The host takes seconds to import, so it waits until it must tell its own names.
+        self._manager = None if _all_ours(names) else _task_manager(names)
+        self._loaded: dict[Any, Any] = {}
+        self._prompt_hashes: dict[str, str] = {}
+
+    def load(self) -> dict[str, TaskFacts]:
+        """Load data sets and task objects, on the first call.
+
+        Returns:
+            The facts of each task by name, groups resolved.
+        """
+        if not self._loaded:
+            self._manager = self._manager or _task_manager(self.names)
+            loaded = self._manager.load_task_or_group(self.names, "chat")
+            # The evaluator asks the manager again in every run; it gets the same objects.
+            self._manager.load_task_or_group = lambda *_args, **_kwargs: loaded
+            self._loaded = dict(_leaves(loaded))
+        return {name: self._facts(name, task) for name, task in self._loaded.items()}
+
+    def _facts(self, name: str, task: Any) -> TaskFacts:
+        documents = len(task.eval_docs)
+        metrics = list(task.higher_is_better().values())
+        return TaskFacts(
+            name=name,
+            version=task.VERSION,
+            expected=documents if self.limit is None else min(self.limit, documents),
+            score_key=getattr(task.config, "score_key", None) or "score",
+            cluster_key=getattr(task.config, "cluster_key", None) or "doc_id",
+            higher_is_better=bool(metrics[0]) if metrics else True,
+            group=group_of(name),
+        )
+
+    def prompt_hash(self, name: str) -> str:
+        """Return the digest of every prompt of a task; only after it was evaluated."""
+        if name not in self._prompt_hashes:
+            self._prompt_hashes[name] = digest(list(_prompts(self._loaded[name])))
+        return self._prompt_hashes[name]
+
+    def evaluate(
+        self, model: Any, *, model_args: str, output: Path, batch_size: int | None, seed: int
+    ) -> dict[str, Any]:
+        """Run all tasks with a loaded model, through the host's own evaluator.
+
+        Args:
+            model: an instance of the host's `lmms`.
+            model_args: how the host's command line would spell the model, for its record.
+            output: the run folder, for tasks that write submissions.
+            batch_size: for the record; the model has its own.
+            seed: of Python, NumPy and torch.
+
+        Returns:
+            The host's results, `samples` included.
+        """
+        self.load()
+        arguments = {
+            "model": MODEL_NAME,
+            "model_args": model_args,
+            "tasks": ",".join(self.names),
+            "batch_size": batch_size,
+            "limit": self.limit,
+            "seed": seed,
+            "log_samples": True,
+            "output_path": str(output),
+            "process_with_media": False,
+            "reasoning_tags": REASONING_TAGS,
+        }
+        results: dict[str, Any] = import_host().simple_evaluate(
+            model=model,
+            model_args=model_args,
+            tasks=self.names,
+            batch_size=batch_size,
+            limit=self.limit,
+            task_manager=self._manager,
+            log_samples=True,
+            verbosity="WARNING",
+            random_seed=seed,
+            numpy_random_seed=seed,
+            torch_random_seed=seed,
+            fewshot_random_seed=seed,
+            cli_args=Namespace(**arguments),
+        )
+        return results
+
+
+def save_host_files(
+    results: dict[str, Any], folder: Path, model_args: str
+) -> tuple[str, dict[str, str]]:
+    """Write the host's results and samples files through its own tracker.
+
+    The tracker logs a failed save and goes on, so the files are looked for afterwards.
+
+    Args:
+        results: what `HostTasks.evaluate` returned; `samples` is taken out of it.
+        folder: the run folder.
+        model_args: as given to `evaluate`.
+
+    Returns:
+        The name of the results file, and of each task's samples file.
+
+    Raises:
+        TempevalError: if a file is missing or has too few lines.
+    """
+    from lmms_eval.loggers import EvaluationTracker
+    from lmms_eval.utils import get_datetime_str
+
+    tracker = EvaluationTracker(output_path=str(folder))
+    facts = tracker.general_config_tracker
+    facts.log_experiment_args(
+        model_source=MODEL_NAME,
+        model_args=model_args,
+        system_instruction=None,
+        chat_template=None,
+        fewshot_as_multiturn=False,
+    )
+    facts.model_name_sanitized = ""  # the files lie in the run folder itself
+    samples = results.pop("samples")
+    moment = get_datetime_str(timezone="UTC")
+    tracker.save_results_aggregated(results=results, samples=samples, datetime_str=moment)
+    prefix = moment.replace(":", "-")
+    aggregated = f"{prefix}_results.json"
+    names = {task: f"{prefix}_samples_{task}.jsonl" for task in samples}
+    if not (folder / aggregated).is_file():
+        raise TempevalError(f"lmms-eval could not write {folder / aggregated}; see its log")
+    for task, name in names.items():
+        tracker.save_results_samples(task_name=task, samples=samples[task])
+        _check_lines(folder / name, len(samples[task]))
+    return aggregated, names
+
+
+def _check_lines(path: Path, expected: int) -> None:
+    written = 0
+    if path.is_file():
+        with path.open("rb") as file:
+            written = sum(1 for _ in file)
+    if written != expected:
+        raise TempevalError(f"{path} has {written} lines, not {expected}; is the disk full?")
+
+
+def _all_ours(names: Sequence[str]) -> bool:
+    """Say whether the package has all names; refuse one that looks like ours and is not."""
+    ours = task_entries()
+    for name in names:
+        if name not in ours and name.startswith("tempeval"):
+            raise UnknownName("task", name, ours, LIST_HINT)
+    return all(name in ours for name in names)
+
+
+def _task_manager(names: Sequence[str]) -> Any:
+    """Return a manager that knows `names`; the host's own tasks are indexed only when asked for."""
+    ours = task_entries()
+    foreign = [name for name in names if name not in ours]
+    import_host()
+    tasks = importlib.import_module("lmms_eval.tasks")
+    manager = tasks.TaskManager(
+        "WARNING",
+        include_path=str(tasks_path()),
+        include_defaults=bool(foreign),
+        model_name=MODEL_NAME,
+    )
+    for name in foreign:
+        if name not in manager.all_tasks:
+            close = difflib.get_close_matches(name, manager.all_tasks, n=3, cutoff=0.5)
+            raise UnknownName(
+                "task", name, {*close, *ours}, f"{LIST_HINT}, or lmms-eval tasks list"
+            )
+    return manager
+
+
+def _leaves(loaded: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """Walk the host's nested groups; yield task name and object."""
+    for name, value in loaded.items():
+        if isinstance(value, dict):
+            yield from _leaves(value)
+        else:
+            yield str(name), value
+
+
+def _prompts(task: Any) -> Iterator[list[Any]]:
+    """Yield what each request of a task says to the model, visuals left out."""
+    own_messages = callable(task.config.doc_to_messages)
+    documents = task.eval_docs if own_messages else ()
+    for request in task.instances:
+        texts: list[str] = []
+        if own_messages:
+            messages = task.doc_to_messages(documents[request.doc_id])
+            parts = (part for message in messages for part in message["content"])
+            texts = [part["text"] for part in parts if isinstance(part, dict) and "text" in part]
+        options = [value for value in request.args if isinstance(value, dict)]
+        yield [request.doc_id, str(request.args[0]), options, texts]

@@ -1,0 +1,76 @@
+"""The tables of `tempeval list` and of the README, without importing torch or the host."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tempeval.families.registry import FAMILIES
+from tempeval.methods.registry import BASELINE, METHODS
+from tempeval.plugin import MODELS
+from tempeval.tasklist import task_entries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+BASELINE_SUMMARY = "the unmodified model, through the same wrapper and engine"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Align the cells of rows; the last cell is not padded."""
+    if not rows:
+        return []
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    return [
+        "  ".join([*(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=False)), row[-1]])
+        for row in rows
+    ]
+
+
+def method_rows() -> list[tuple[str, str, str, str]]:
+    """Return name, stages, summary and paper of every method, `baseline` first."""
+    rows = [(BASELINE, "-", BASELINE_SUMMARY, "-")]
+    entries = sorted(METHODS.values(), key=lambda entry: entry.name)
+    return rows + [(e.name, ", ".join(e.stages), e.summary, e.paper) for e in entries]
+
+
+def method_table() -> str:
+    """Return the methods as the markdown table of the README."""
+    lines = ["| method | stage | what it does | paper |", "| --- | --- | --- | --- |"]
+    lines += [f"| `{name}` | {' | '.join(rest)} |" for name, *rest in method_rows()]
+    return "\n".join(lines)
+
+
+def list_methods() -> list[str]:
+    """Return one line per method."""
+    return columns([(n, s, f"{t} [{p}]" if p != "-" else t) for n, s, t, p in method_rows()])
+
+
+def list_tasks() -> list[str]:
+    """Return one line per group, with its tasks below it."""
+    entries = task_entries()
+    groups = sorted(e.name for e in entries.values() if e.kind == "group")
+    grouped = {member for name in groups for member in entries[name].members}
+    rows = []
+    for name in [*groups, *sorted(set(entries) - set(groups) - grouped)]:
+        entry = entries[name]
+        rows.append((name, entry.kind, entry.summary))
+        rows += [(f"  {m}", "task", entries[m].summary) for m in entry.members if m in entries]
+    return [line.rstrip() for line in columns(rows)]
+
+
+def list_families() -> list[str]:
+    """Return one line per family."""
+    return columns([(e.name, ", ".join(e.model_types), e.summary) for e in FAMILIES.values()])
+
+
+def list_models() -> list[str]:
+    """Return one line per lmms-eval model id."""
+    return columns([(name, f"lmms-eval --model {name}", path) for name, path in MODELS.items()])
+
+
+LISTINGS: dict[str, Callable[[], list[str]]] = {
+    "methods": list_methods,
+    "tasks": list_tasks,
+    "families": list_families,
+    "models": list_models,
+}

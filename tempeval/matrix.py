@@ -1,0 +1,171 @@
+"""Which runs a matrix of methods x budgets has: options checked, folders laid out, nothing run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import string
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tempeval import __version__
+from tempeval.errors import InvalidSetting, UnknownName
+from tempeval.methods.registry import method_names, parse_chain
+from tempeval.tasklist import tasks_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from tempeval.methods.base import Chain
+
+SAMPLING = ("uniform", "segment", "fps")
+POSITION_RULES = ("original", "native")
+FOLDER_CHARACTERS = string.ascii_letters + string.digits + "_.+=-"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """A matrix of runs.
+
+    Attributes:
+        out: folder that gets one folder per run.
+        methods: chains such as `pas+temporal_exit`.
+        tasks: tasks and groups.
+        pretrained: hub id, folder, or `mini`.
+        num_frames: frames per video (with `fps`: the cap).
+        fps: frames per second (1/s) for `sampling=fps`.
+        sampling: `uniform`, `segment` or `fps`.
+        budgets: visual tokens per sample; empty for no budget.
+        limit: documents per task, at most; None for all.
+        batch_size: questions in one batch; None for the model's default.
+        device: torch device; None for the model's default.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        position_rule: `original` or `native`.
+        settings: more method settings, by method name.
+        seed: of Python, NumPy and torch.
+        overwrite: replace earlier runs in the same folders.
+    """
+
+    out: Path
+    methods: Sequence[str]
+    tasks: Sequence[str]
+    pretrained: str = "mini"
+    num_frames: int = 8
+    fps: float | None = None
+    sampling: str = "uniform"
+    budgets: Sequence[int] = ()
+    limit: int | None = None
+    batch_size: int | None = None
+    device: str | None = None
+    dtype: str = "auto"
+    position_rule: str = "original"
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    seed: int = 0
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run of a matrix.
+
+    Attributes:
+        chain: its methods.
+        budget: visual tokens per sample, or None.
+        folder: where it writes.
+        request: what was asked for, as the record keeps it.
+    """
+
+    chain: Chain
+    budget: int | None
+    folder: Path
+    request: Mapping[str, Any]
+
+
+def plan_matrix(options: RunOptions) -> list[Plan]:
+    """Check all options and lay out the runs.
+
+    Raises:
+        TempevalError: naming the first option that cannot be honoured.
+    """
+    _check_options(options)
+    chains = [_chain(text, options.settings) for text in options.methods]
+    named = {method.name for chain in chains for method in chain.methods}
+    for name in options.settings:
+        if name not in method_names():
+            raise UnknownName("method", name, method_names())
+        if name not in named:
+            raise InvalidSetting(f"--set {name}.... has no effect: no chain has {name!r}")
+    plans: dict[Path, Plan] = {}
+    for budget in options.budgets or (None,):
+        for chain in chains:
+            policy = f"{options.sampling}{options.num_frames}"
+            if options.fps is not None:
+                policy += f"-{options.fps:g}fps"
+            folder = options.out / (policy if budget is None else f"tokens{budget}") / _slug(chain)
+            if folder in plans:
+                raise InvalidSetting(f"{chain.spec!r} (budget {budget}) is listed twice")
+            plans[folder] = Plan(chain, budget, folder, _request(options, chain, budget))
+    return list(plans.values())
+
+
+def _check_options(options: RunOptions) -> None:
+    whole = {"num_frames": options.num_frames, "limit": options.limit}
+    whole |= {"batch_size": options.batch_size}
+    whole |= {f"budget {budget}": budget for budget in options.budgets}
+    for name, value in whole.items():
+        if value is not None and value < 1:
+            raise InvalidSetting(f"{name} is {value}; accepted: a whole number from 1")
+    if options.fps is not None and not options.fps > 0:
+        raise InvalidSetting(f"fps is {options.fps}; accepted: a number above 0, frames per second")
+    if (options.fps is None) == (options.sampling == "fps"):
+        raise InvalidSetting("fps and sampling=fps belong together; give both or neither")
+    if options.sampling not in SAMPLING:
+        raise UnknownName("sampling", options.sampling, SAMPLING)
+    if options.position_rule not in POSITION_RULES:
+        raise UnknownName("position rule", options.position_rule, POSITION_RULES)
+    for kind, names in (("methods", options.methods), ("tasks", options.tasks)):
+        if not names:
+            raise InvalidSetting(f"no {kind} given; list them with: tempeval list {kind}")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InvalidSetting(
+            "tempeval run is one process; on several GPUs use: accelerate launch -m lmms_eval"
+        )
+    if options.pretrained != "mini":
+        from tempeval.families.registry import family_of
+
+        family_of(options.pretrained)
+
+
+def _chain(text: str, settings: Mapping[str, Mapping[str, str]]) -> Chain:
+    names = set(re.findall(r"[A-Za-z0-9_]+", re.sub(r"\[[^\]]*\]", "", text)))
+    return parse_chain(text, {name: values for name, values in settings.items() if name in names})
+
+
+def _slug(chain: Chain) -> str:
+    """Return a folder name: the methods, and a digest when settings do not fit a file name."""
+    plain = "".join(c if c in FOLDER_CHARACTERS else "-" for c in chain.spec)
+    if plain == chain.spec:
+        return plain
+    return f"{plain.strip('-')}.{hashlib.sha256(chain.spec.encode()).hexdigest()[:8]}"
+
+
+def _request(options: RunOptions, chain: Chain, budget: int | None) -> dict[str, Any]:
+    return {
+        "method": chain.spec,
+        "visual_token_budget": budget,
+        "pretrained": options.pretrained,
+        "tasks": list(options.tasks),
+        "tasks_digest": tasks_digest(options.tasks),
+        "num_frames": options.num_frames,
+        "fps": options.fps,
+        "sampling": options.sampling,
+        "limit": options.limit,
+        "batch_size": options.batch_size,
+        "device": options.device,
+        "dtype": options.dtype,
+        "position_rule": options.position_rule,
+        "seed": options.seed,
+        "tempeval_version": __version__,
+    }

@@ -1,0 +1,1 @@
+"""Inference-time methods: pure functions of six stages, folded by `Chain`."""

@@ -1,0 +1,197 @@
+"""`Method`: one paper's technique as pure functions of six stages; the defaults are identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tempeval.errors import ConflictingMethods
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from tempeval.stages import Codec, Geometry, Layout, RotaryPlan, Segments, VisualTokens
+    from tempeval.video.clip import FramePlan
+
+#: Claims of stage `place` in the order in which they are applied, however a chain is written.
+PLACE_ORDER = ("positions", "permutation", "inv_freq", "query_shift", "layers")
+
+
+@dataclass(frozen=True)
+class Method:
+    """Base of all methods. Fields are the paper's hyperparameters under the paper's names.
+
+    Attributes:
+        name: registry name.
+        version: raised when the meaning of the same settings changes, so that old records and
+            new ones are told apart.
+        claims: what the method takes for itself; two methods of a chain may not share a claim.
+    """
+
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    claims: ClassVar[frozenset[str]] = frozenset()
+
+    def frames(self, plan: FramePlan) -> FramePlan:
+        """Choose which frames, in which order, in which groups."""
+        return plan
+
+    def encode(self, tokens: VisualTokens) -> VisualTokens:
+        """Choose what visual tokens the frames become."""
+        return tokens
+
+    def place(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
+        """Choose where each token sits in rotary space."""
+        return rotary
+
+    def see(self, visible: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
+        """Restrict which segment may attend to which.
+
+        Args:
+            visible: bool `[K, K]`, rows attend to columns; causality comes on top.
+            layer: 0-based decoder layer.
+            segments: names of the K segments.
+        """
+        return visible
+
+    def keep(self, kept: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
+        """Choose which prefix segments are still present in `layer` (monotone over layers).
+
+        Args:
+            kept: bool `[K]`.
+            layer: 0-based decoder layer.
+            segments: names of the K segments.
+        """
+        return kept
+
+    def store(self, layer: int, geometry: Geometry) -> Codec | None:
+        """Choose how the prefix keys and values of `layer` are held; None: as they are."""
+        return None
+
+    def resolve(self, geometry: Geometry) -> dict[str, Any]:
+        """Check the settings against a model; return what they resolved to, for the record.
+
+        Raises:
+            InvalidSetting: if a setting has no effect or no meaning on this model.
+            UnsupportedModel: if the method cannot work on it.
+        """
+        return {}
+
+    def settings(self) -> dict[str, Any]:
+        """Return all settings as JSON values."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    def spec(self) -> str:
+        """Return the shortest spelling that `parse_chain` reads back to this method."""
+        parts = []
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value != f.default:
+                text = "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                parts.append(f"{f.name}={text}")
+        return f"{self.name}[{';'.join(parts)}]" if parts else self.name
+
+
+class Chain:
+    """Methods folded into one; `baseline` is the empty chain.
+
+    Args:
+        methods: the methods; the order in which they are written does not matter within `place`.
+
+    Raises:
+        ConflictingMethods: if two of them claim the same thing.
+    """
+
+    def __init__(self, methods: Sequence[Method] = ()) -> None:
+        owner: dict[str, Method] = {}
+        for method in methods:
+            for claim in sorted(method.claims):
+                if claim in owner:
+                    raise ConflictingMethods(
+                        f"{owner[claim].name!r} and {method.name!r} both claim {claim!r}; "
+                        "use one of them, or methods that change different things"
+                    )
+                owner[claim] = method
+        self.methods = tuple(methods)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Chain) and self.methods == other.methods
+
+    def __hash__(self) -> int:
+        return hash(self.methods)
+
+    def __repr__(self) -> str:
+        return f"Chain({self.spec!r})"
+
+    @property
+    def name(self) -> str:
+        """Names joined by `+`; `baseline` for the empty chain."""
+        return "+".join(m.name for m in self.methods) or "baseline"
+
+    @property
+    def spec(self) -> str:
+        """Names with non-default settings, joined by `+`."""
+        return "+".join(m.spec() for m in self.methods) or "baseline"
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of every method, its version and all its settings."""
+        record = [[m.name, m.version, m.settings()] for m in self.methods]
+        text = json.dumps(record, sort_keys=True)
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Return all settings of every method."""
+        return {m.name: m.settings() for m in self.methods}
+
+    def frames(self, plan: FramePlan) -> FramePlan:
+        """Fold stage `frames`."""
+        for method in self.methods:
+            plan = method.frames(plan)
+        return plan
+
+    def encode(self, tokens: VisualTokens) -> VisualTokens:
+        """Fold stage `encode`."""
+        for method in self.methods:
+            tokens = method.encode(tokens)
+        return tokens
+
+    def place(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
+        """Fold stage `place` in the fixed order of `PLACE_ORDER`."""
+
+        def rank(method: Method) -> int:
+            ranks = [i for i, claim in enumerate(PLACE_ORDER) if claim in method.claims]
+            return min(ranks, default=len(PLACE_ORDER))
+
+        for method in sorted(self.methods, key=rank):
+            rotary = method.place(rotary, layout, geometry)
+        return rotary
+
+    def see(self, visible: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
+        """Fold stage `see`."""
+        for method in self.methods:
+            visible = method.see(visible, layer, segments)
+        return visible
+
+    def keep(self, kept: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
+        """Fold stage `keep`."""
+        for method in self.methods:
+            kept = method.keep(kept, layer, segments)
+        return kept
+
+    def store(self, layer: int, geometry: Geometry) -> Codec | None:
+        """Return the codec of `layer`; at most one method has one (claim `store`)."""
+        for method in self.methods:
+            codec = method.store(layer, geometry)
+            if codec is not None:
+                return codec
+        return None
+
+    def resolve(self, geometry: Geometry) -> dict[str, dict[str, Any]]:
+        """Check every method against a model; return what the settings resolved to."""
+        return {m.name: m.resolve(geometry) for m in self.methods}

@@ -1,0 +1,92 @@
+"""PAS: query heads look at the video from slightly different times: smoother attention in time.
+
+Source: "Phase Aggregated Smoothing", arXiv 2511.10979 (CVPR 2026), sections as quoted in the
+docstrings; the released demo (github.com/Bowen-Sun-0728/PAS) settles the head grouping.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+
+from tempeval.errors import InvalidSetting, UnsupportedModel
+from tempeval.methods.base import Method
+
+if TYPE_CHECKING:
+    from tempeval.stages import Geometry, Layout, RotaryPlan
+
+
+@dataclass(frozen=True)
+class PAS(Method):
+    """Rotate the temporal channels of video-token queries by a phase per head group.
+
+    After the native rotary embedding, in every layer, the query of head h at a visual row is
+    rotated on each temporal channel j by `inv_freq[j] * offsets[group(h)] * u`; keys, values, text
+    rows and spatial channels stay. This equals native rotary with the query's temporal position
+    moved by `offsets[group(h)] * u`.
+
+    Differs from the released demo, which rebuilds the frequencies from the section length and
+    pairs neighbouring channels: here the model's own `inv_freq` and pairing (i, i + d/2) are used.
+
+    Attributes:
+        offsets: phase per head group, in units of `unit`; the number of groups K is its length.
+        unit: `bin` (one temporal grid of the merged video tokens, the paper's) or `position`.
+        grouping: `interleaved` (head h is in group h mod K, as the demo) or `contiguous`.
+        rows: `video` (the paper's: visual rows in prefill only) or `all` (every query row, also
+            of generated tokens; an ablation).
+    """
+
+    name: ClassVar[str] = "pas"
+    claims: ClassVar[frozenset[str]] = frozenset({"query_shift"})
+
+    offsets: tuple[float, ...] = (0.0, 0.5)
+    unit: Literal["bin", "position"] = "bin"
+    grouping: Literal["interleaved", "contiguous"] = "interleaved"
+    rows: Literal["video", "all"] = "video"
+
+    def __post_init__(self) -> None:
+        if not self.offsets:
+            raise InvalidSetting("pas.offsets is empty; give one phase per head group, as 0/0.5")
+
+    def groups(self, num_heads: int) -> torch.Tensor:
+        """Return long `[h]`, the group of each query head."""
+        heads = torch.arange(num_heads)
+        count = len(self.offsets)
+        if self.grouping == "interleaved":
+            return heads % count
+        return heads * count // num_heads
+
+    def resolve(self, geometry: Geometry) -> dict[str, Any]:
+        """Check that every group gets a head."""
+        count = len(self.offsets)
+        if count > geometry.num_heads:
+            raise InvalidSetting(
+                f"pas.offsets has {count} groups, but the model has {geometry.num_heads} query "
+                f"heads; give at most {geometry.num_heads} offsets"
+            )
+        return {"num_groups": count, "offset_of_head": self._per_head(geometry.num_heads).tolist()}
+
+    def place(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
+        """Add the phases to the query positions of visual rows."""
+        temporal = rotary.temporal_channels
+        if not bool(temporal.any()):
+            raise UnsupportedModel(
+                "pas needs rotary channels that encode time only (M-RoPE); this model's positions "
+                "are one-dimensional"
+            )
+        per_head = self._per_head(geometry.num_heads).to(rotary.positions.device)
+        shift = per_head[:, None] * temporal.double()[None, :]
+        unit = rotary.step if self.unit == "bin" else torch.ones_like(rotary.step)
+        visual = layout.is_visual.to(rotary.positions.device)
+        scale, after = torch.where(visual, unit, 0.0), 0.0
+        if self.rows == "all":
+            # Text has no bin of its own; the last visual token's bin stands in for it.
+            own = unit[visual]
+            after = float(own[-1]) if len(own) else 0.0
+            scale = torch.where(visual, unit, after)
+        return replace(rotary, query_shift=shift, shift_scale=scale, shift_scale_after=after)
+
+    def _per_head(self, num_heads: int) -> torch.Tensor:
+        return torch.tensor(self.offsets, dtype=torch.float64)[self.groups(num_heads)]

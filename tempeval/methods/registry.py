@@ -1,0 +1,213 @@
+"""Names to methods: strings only, so that listing them imports no tensor library.
+
+A chain is written `a+b`; settings go in brackets, as in
+`pas[unit=position;offsets=0/0.25]+temporal_exit`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import types
+import typing
+from dataclasses import MISSING, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from tempeval.errors import InvalidSetting, UnknownName
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tempeval.methods.base import Chain, Method
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """One line of the method table.
+
+    Attributes:
+        name: what the user writes.
+        path: `module:Class`.
+        summary: one line for `tempeval list methods` and the README.
+        paper: citation with a number.
+        stages: the stages it changes.
+    """
+
+    name: str
+    path: str
+    summary: str
+    paper: str
+    stages: tuple[str, ...]
+
+
+BASELINE = "baseline"
+
+METHODS: dict[str, MethodEntry] = {
+    entry.name: entry
+    for entry in (
+        MethodEntry(
+            "pas",
+            "tempeval.methods.pas:PAS",
+            "phase aggregated smoothing: query heads look from slightly shifted times",
+            "Phase Aggregated Smoothing, arXiv 2511.10979",
+            ("place",),
+        ),
+        MethodEntry(
+            "temporal_exit",
+            "tempeval.methods.temporal_exit:TemporalExit",
+            "frame tokens leave the model after 20/28 of its depth",
+            "Causality Matters, strategy (3), arXiv 2508.11576",
+            ("keep",),
+        ),
+    )
+}
+
+_ITEM = re.compile(r"(?P<name>[A-Za-z0-9_]+)(?:\[(?P<settings>[^\[\]]*)\])?")
+
+
+def method_names() -> list[str]:
+    """Return every name a chain may use, `baseline` first."""
+    return [BASELINE, *sorted(METHODS)]
+
+
+def method_class(name: str) -> type[Method]:
+    """Import the class of a method.
+
+    Raises:
+        UnknownName: if there is no such method.
+    """
+    if name not in METHODS:
+        raise UnknownName("method", name, method_names())
+    module, attribute = METHODS[name].path.split(":")
+    return typing.cast("type[Method]", getattr(importlib.import_module(module), attribute))
+
+
+def parse_chain(text: str, settings: Mapping[str, Mapping[str, Any]] | None = None) -> Chain:
+    """Read a chain such as `pas[unit=position]+temporal_exit`.
+
+    Args:
+        text: methods joined by `+`; settings in brackets, separated by `;`, tuples by `/`.
+        settings: more settings by method name; they may not repeat one given in brackets.
+
+    Returns:
+        The chain; `baseline` gives the empty one.
+
+    Raises:
+        UnknownName: for a method or a setting that does not exist.
+        InvalidSetting: for a value that cannot be read, or a malformed chain.
+        ConflictingMethods: for two methods with the same claim.
+    """
+    from tempeval.methods.base import Chain
+
+    extra = {name: dict(values) for name, values in (settings or {}).items()}
+    methods = []
+    items = _split(text)
+    for name, given in items:
+        if name == BASELINE:
+            if len(items) > 1 or given:
+                raise InvalidSetting(
+                    f"method {text!r}: 'baseline' stands alone and has no settings; remove it"
+                )
+            continue
+        more = extra.pop(name, {})
+        if twice := sorted(set(given) & set(more)):
+            raise InvalidSetting(f"{name}.{twice[0]} is set twice, in {text!r} and as an argument")
+        methods.append(build_method(name, {**given, **more}))
+    if extra:
+        unused = sorted(extra)[0]
+        raise InvalidSetting(f"settings for {unused!r} given, but it is not part of {text!r}")
+    return Chain(methods)
+
+
+def build_method(name: str, settings: Mapping[str, Any]) -> Method:
+    """Build one method from strings or values.
+
+    Raises:
+        UnknownName: for a setting that the method does not have.
+        InvalidSetting: for a value that cannot be read.
+    """
+    cls = method_class(name)
+    hints = typing.get_type_hints(cls)
+    known = {f.name: f for f in fields(cls)}
+    values: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key not in known:
+            raise UnknownName(f"setting of {name}", key, known)
+        values[key] = read_value(f"{name}.{key}", value, hints[key])
+    missing = [
+        f.name
+        for f in known.values()
+        if f.default is MISSING and f.default_factory is MISSING and f.name not in values
+    ]
+    if missing:
+        raise InvalidSetting(f"{name} needs {missing[0]!r}; write {name}[{missing[0]}=...]")
+    return cls(**values)
+
+
+def read_value(label: str, value: Any, hint: Any) -> Any:
+    """Turn a command-line string into a field's type.
+
+    Raises:
+        InvalidSetting: if it does not fit.
+    """
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None or (isinstance(value, str) and value.lower() == "none"):
+            if type(None) in args:
+                return None
+            raise InvalidSetting(f"{label}={value!r} may not be none")
+        problems = []
+        for option in args:
+            if option is type(None):
+                continue
+            try:
+                return read_value(label, value, option)
+            except InvalidSetting as error:
+                problems.append(str(error))
+        raise InvalidSetting(problems[0])
+    if origin is typing.Literal:
+        if value in args:
+            return value
+        raise InvalidSetting(f"{label}={value!r} is not one of {', '.join(map(repr, args))}")
+    if origin is tuple:
+        parts = value.split("/") if isinstance(value, str) else value
+        if not isinstance(parts, (list, tuple)):
+            parts = [parts]
+        return tuple(read_value(label, part, args[0]) for part in parts)
+    if hint is bool:
+        if isinstance(value, bool):
+            return value
+        if str(value).lower() in ("true", "1", "yes"):
+            return True
+        if str(value).lower() in ("false", "0", "no"):
+            return False
+        raise InvalidSetting(f"{label}={value!r} is not true or false")
+    if hint in (int, float):
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise InvalidSetting(f"{label}={value!r} is not a number") from None
+        if hint is float:
+            return number
+        if not number.is_integer() or (isinstance(value, float) and hint is int):
+            raise InvalidSetting(f"{label}={value!r} is not a whole number")
+        return int(number)
+    return str(value)
+
+
+def _split(text: str) -> list[tuple[str, dict[str, str]]]:
+    items: list[tuple[str, dict[str, str]]] = []
+    for part in text.strip().split("+"):
+        match = _ITEM.fullmatch(part.strip())
+        if not match:
+            raise InvalidSetting(
+                f"method {text!r} is not of the form 'a+b' or 'a[setting=value;other=1/2]+b'"
+            )
+        given: dict[str, str] = {}
+        for pair in filter(None, (match["settings"] or "").split(";")):
+            key, sep, value = pair.partition("=")
+            if not sep:
+                raise InvalidSetting(f"method {text!r}: setting {pair!r} is not 'name=value'")
+            given[key.strip()] = value.strip()
+        items.append((match["name"], given))
+    return items

@@ -1,0 +1,74 @@
+"""Temporal exit: frame tokens leave the model after part of its depth.
+
+Source: "Causality Matters", arXiv 2508.11576 (AAAI 2026), strategy (3) of Table 2: layers 20 to 28
+of Qwen2.5-VL-7B run without any frame token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import floor
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tempeval.errors import InvalidSetting
+from tempeval.methods.base import Method
+
+if TYPE_CHECKING:
+    import torch
+
+    from tempeval.stages import Geometry, Segments
+
+
+def scaled_layer(fraction: float, num_layers: int) -> int:
+    """Return the 0-based layer at a fraction of the depth: `floor(L * fraction + 0.5)`."""
+    return floor(num_layers * fraction + 0.5)
+
+
+@dataclass(frozen=True)
+class TemporalExit(Method):
+    """Remove every frame token from hidden states and KV cache from `layer` on.
+
+    Removal is real and starts in prefill: rows are sliced out of the hidden states, and their keys
+    and values are never computed in the last layers. The paper's accuracies change with a single
+    generated token, so dropping the cache after a dense prefill cannot be what was measured.
+
+    Attributes:
+        layer: first layer without frame tokens: a 0-based index, or a fraction of the depth
+            in (0, 1). The paper's 20 of 28 layers is the default.
+    """
+
+    name: ClassVar[str] = "temporal_exit"
+    claims: ClassVar[frozenset[str]] = frozenset({"exit"})
+
+    layer: int | float = 20 / 28
+
+    def first_layer(self, num_layers: int) -> int:
+        """Resolve `layer` for a model's depth.
+
+        Raises:
+            InvalidSetting: if no layer would run without frames, or none with them.
+        """
+        fraction = isinstance(self.layer, float)
+        if fraction and not 0 < self.layer < 1:
+            raise InvalidSetting(
+                f"temporal_exit.layer={self.layer} is a fraction outside (0, 1); give a fraction "
+                "of the depth, or a whole layer index"
+            )
+        first = scaled_layer(self.layer, num_layers) if fraction else int(self.layer)
+        if not 1 <= first < num_layers:
+            raise InvalidSetting(
+                f"temporal_exit.layer={self.layer} resolves to layer {first} of {num_layers}; "
+                f"accepted are 1 to {num_layers - 1} (0-based), so that the range "
+                f"{first}..{num_layers - 1} is not empty and some layer sees the frames"
+            )
+        return first
+
+    def resolve(self, geometry: Geometry) -> dict[str, Any]:
+        """Return the resolved exit layer."""
+        return {"first_layer": self.first_layer(geometry.num_layers)}
+
+    def keep(self, kept: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
+        """End all frame segments at the exit layer."""
+        if layer >= self.first_layer(segments.num_layers):
+            kept[list(segments.frames)] = False
+        return kept

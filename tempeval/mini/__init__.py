@@ -1,0 +1,1 @@
+"""The mini suite: rendered clips and tiny trained checkpoints that ship with the package."""

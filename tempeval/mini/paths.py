@@ -1,0 +1,46 @@
+"""Where the mini suite and its checkpoints lie."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from tempeval.errors import UnknownName
+from tempeval.mini.suite import VERSION, digest
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+
+
+def cache_dir() -> Path:
+    """Return the user's cache folder: `$TEMPEVAL_CACHE`, else `tempeval` in the system's own."""
+    if chosen := os.environ.get("TEMPEVAL_CACHE"):
+        return Path(chosen).expanduser()
+    system = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(system).expanduser() / "tempeval"
+
+
+def default_suite_dir() -> Path:
+    """Return the folder of this version of the suite in the cache; it need not exist."""
+    return cache_dir() / "mini" / f"{VERSION}-{digest()}"
+
+
+@lru_cache(maxsize=1)
+def suite_dir() -> Path:
+    """Return the folder of the rendered suite, rendering it on first use."""
+    from tempeval.mini.render import render_suite
+
+    return render_suite()
+
+
+def checkpoint(family: str = "qwen2_5_vl") -> Path:
+    """Return the folder of the tiny checkpoint of a family that ships with the package.
+
+    Raises:
+        UnknownName: if no checkpoint of that family ships.
+    """
+    folder = CHECKPOINTS / family
+    if not (folder / "config.json").is_file():
+        known = sorted(path.parent.name for path in CHECKPOINTS.glob("*/config.json"))
+        raise UnknownName("mini checkpoint", family, known)
+    return folder

@@ -1,0 +1,106 @@
+"""Render the test clips to a folder: once, whole, and safely when several processes ask for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from filelock import FileLock
+
+from tempeval.mini.encode import write_folder, write_video
+from tempeval.mini.paint import paint_frames
+from tempeval.mini.suite import VERSION, annotations, digest, suite_clips
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tempeval.mini.suite import MiniClip
+
+logger = logging.getLogger(__name__)
+
+ANNOTATIONS = "annotations.json"
+
+
+def render_suite(
+    folder: Path | str | None = None, progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """Render the suite, unless the folder already holds it whole.
+
+    The annotations are written last and list the digest of every file, so a folder that was left
+    half-written, or changed since, is rendered again.
+
+    Args:
+        folder: where to; the user's cache if not given.
+        progress: called with the number of clips done and their total, after every clip.
+
+    Returns:
+        The folder; `annotations.json` in it lists the questions.
+    """
+    from tempeval.mini.paths import default_suite_dir
+
+    target = Path(folder) if folder is not None else default_suite_dir()
+    target.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(target / ".lock")):
+        if not is_complete(target):
+            logger.info("rendering the mini suite to %s", target)
+            _render(target, progress)
+    return target
+
+
+def is_complete(folder: Path) -> bool:
+    """Return whether a folder holds this version of the suite, every file as it was written."""
+    try:
+        record = json.loads((folder / ANNOTATIONS).read_text("utf-8"))
+        if record["digest"] != digest():
+            return False
+        files: dict[str, str] = record["files"]
+        return all(_file_digest(folder / name) == known for name, known in files.items())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _render(folder: Path, progress: Callable[[int, int], None] | None) -> None:
+    (folder / ANNOTATIONS).unlink(missing_ok=True)
+    shutil.rmtree(folder / "partial", ignore_errors=True)
+    (folder / "partial").mkdir()
+    (folder / "videos").mkdir(exist_ok=True)
+    clips = suite_clips()
+    files: dict[str, str] = {}
+    for done, clip in enumerate(clips, start=1):
+        files |= _render_clip(folder, clip)
+        if progress is not None:
+            progress(done, len(clips))
+    record: dict[str, Any] = {
+        "version": VERSION,
+        "digest": digest(),
+        "files": files,
+        "items": annotations(),
+    }
+    draft = folder / "partial" / ANNOTATIONS
+    draft.write_text(json.dumps(record, indent=1), "utf-8")
+    draft.replace(folder / ANNOTATIONS)
+    (folder / "partial").rmdir()
+
+
+def _render_clip(folder: Path, clip: MiniClip) -> dict[str, str]:
+    """Write one clip and return the digests of its files."""
+    draft, final = folder / "partial" / uuid4().hex, folder / clip.path
+    frames = paint_frames(clip.scene)
+    if final.is_dir():
+        shutil.rmtree(final)
+    if clip.is_folder:
+        write_folder(draft, frames)
+    else:
+        write_video(draft, frames, clip.scene.fps, final.suffix[1:])
+    draft.replace(final)
+    written = sorted(final.iterdir()) if clip.is_folder else [final]
+    return {path.relative_to(folder).as_posix(): _file_digest(path) for path in written}
+
+
+def _file_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,194 @@
+"""Train a tiny Qwen2.5-VL on freshly drawn clips, on CPU, in a fixed number of steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from tempeval.errors import InvalidSetting, UnknownName
+from tempeval.mini.card import write_card
+from tempeval.mini.checkpoint import build_model, build_processor, load_checkpoint, save_checkpoint
+from tempeval.mini.evaluate import evaluate_orders, read_test_clips
+from tempeval.mini.pack import Packer, answer_logits
+from tempeval.mini.paint import paint_frames
+from tempeval.mini.questions import KINDS, answer
+from tempeval.mini.render import render_suite
+from tempeval.mini.scene import SIZES, make_scene
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    from tempeval.mini.evaluate import Accuracy
+    from tempeval.mini.pack import Pack
+
+FAMILIES = ("qwen2_5_vl",)
+NUM_FRAMES = 8
+END_WEIGHT = 0.1
+"""Weight of the loss on the end token beside the loss on the answer."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the shipped checkpoint is trained.
+
+    Attributes:
+        steps: optimiser steps; fixed, so that a run can be repeated.
+        batch_size: clips per step; every clip brings one question of each kind.
+        learning_rate: peak of AdamW's rate.
+        warmup: steps of linear warm-up; a cosine to a twentieth of the peak follows.
+        weight_decay: of AdamW.
+        clip_norm: largest norm of the gradient.
+    """
+
+    steps: int = 2500
+    batch_size: int = 24
+    learning_rate: float = 1e-3
+    warmup: int = 50
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step as a fraction of the peak."""
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
+        return min(1.0, (step + 1) / self.warmup) * max(0.05, cosine)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is reported after every step: the step, of how many, and its loss."""
+
+    step: int
+    steps: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What `train` did.
+
+    Attributes:
+        folder: the checkpoint.
+        steps: optimiser steps taken.
+        seconds: wall time of the steps.
+        results: accuracy on the test clips, for each order of frames.
+    """
+
+    folder: Path
+    steps: int
+    seconds: float
+    results: dict[str, Accuracy]
+
+
+def train(
+    family: str = "qwen2_5_vl",
+    out: Path | str = "mini-checkpoint",
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    threads: int = 2,
+    progress: Callable[[Progress], None] | None = None,
+) -> Trained:
+    """Train a tiny model, measure it on the test clips, and write its checkpoint and card.
+
+    Args:
+        family: which kind of model; one of `FAMILIES`.
+        out: folder to write; must be empty or not exist.
+        steps: optimiser steps; the recipe's number if not given.
+        seed: of the weights and of the training clips; test clips come from another seed.
+        threads: CPU threads. The same seed and threads repeat a run on one machine; sums are
+            rounded differently elsewhere.
+        progress: called after every step.
+
+    Returns:
+        The folder and what was measured.
+
+    Raises:
+        UnknownName: if the family has no recipe.
+        InvalidSetting: if `out` holds files already, or a number is not positive.
+    """
+    if family not in FAMILIES:
+        raise UnknownName("mini family", family, FAMILIES)
+    recipe = Recipe() if steps is None else Recipe(steps=steps)
+    if recipe.steps < 1 or threads < 1:
+        raise InvalidSetting(f"steps={recipe.steps} and threads={threads} must be at least 1")
+    folder = Path(out)
+    if folder.exists() and any(folder.iterdir()):
+        raise InvalidSetting(f"out={str(folder)!r} is not empty; give a new folder")
+    clips = read_test_clips(render_suite())
+
+    processor = build_processor()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = build_model(processor.tokenizer)
+        began = time.perf_counter()
+        _fit(model, Packer(processor), recipe, seed, progress)
+        seconds = time.perf_counter() - began
+        folder.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(folder, model, processor)
+        results = evaluate_orders(*load_checkpoint(folder), clips)
+    finally:
+        torch.set_num_threads(before)
+    write_card(folder, recipe.steps, recipe.batch_size, seed, seconds, threads, results)
+    return Trained(folder, recipe.steps, seconds, results)
+
+
+def _fit(
+    model: Qwen2_5_VLForConditionalGeneration,
+    packer: Packer,
+    recipe: Recipe,
+    seed: int,
+    progress: Callable[[Progress], None] | None,
+) -> None:
+    """Take the recipe's steps."""
+    optimiser = torch.optim.AdamW(
+        model.parameters(),
+        lr=recipe.learning_rate,
+        betas=(0.9, 0.98),
+        weight_decay=recipe.weight_decay,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, recipe.rate)
+    rng = np.random.default_rng([seed, 1])  # test scenes use other keys
+    end = packer.tokenizer.eos_token_id
+    model.train()
+    for step in range(recipe.steps):
+        pack = training_pack(packer, rng, recipe.batch_size)
+        answers, ends = answer_logits(model, pack)
+        loss = functional.cross_entropy(answers.flatten(0, 1), pack.labels.flatten())
+        end_labels = torch.full_like(pack.labels, end).flatten()
+        end_loss = functional.cross_entropy(ends.flatten(0, 1), end_labels)
+        optimiser.zero_grad()
+        (loss + END_WEIGHT * end_loss).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        optimiser.step()
+        schedule.step()
+        if progress is not None:
+            progress(Progress(step + 1, recipe.steps, loss.item()))
+
+
+def training_pack(packer: Packer, rng: np.random.Generator, batch_size: int) -> Pack:
+    """Draw clips of one size and pack every kind of question about them."""
+    size = SIZES[int(rng.integers(len(SIZES)))]
+    scenes = [make_scene(rng, size=size) for _ in range(batch_size)]
+    frames, seconds = [], []
+    for scene in scenes:
+        indices = np.linspace(0, scene.num_frames - 1, NUM_FRAMES, dtype=np.int64)
+        frames.append(paint_frames(scene, indices.tolist()))
+        seconds.append((scene.num_frames - 1) / scene.fps / (NUM_FRAMES - 1))
+    return packer.pack(
+        np.stack(frames),
+        seconds,
+        [kind.prompt for kind in KINDS],
+        [[answer(kind, scene.facts) for kind in KINDS] for scene in scenes],
+    )

@@ -1,0 +1,235 @@
+"""The values that the six stages transform. Methods and families meet here and nowhere else.
+
+Shapes: `P` prefix tokens (through the last visual token), `N` visual tokens, `D` hidden size,
+`h` query heads, `h_kv` key/value heads, `d` head_dim, `F` frame segments (temporal grids).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Values of `RotaryPlan.axis`.
+AXIS_ALL, AXIS_TEMPORAL, AXIS_HEIGHT, AXIS_WIDTH = -1, 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes of the text stack that methods scale to.
+
+    Attributes:
+        num_layers: decoder layers.
+        num_heads: query heads per layer.
+        num_kv_heads: key/value heads per layer.
+        head_dim: channels per head; the rotary table has `head_dim // 2` frequencies.
+        hidden_size: width of the residual stream.
+        intermediate_size: width of the MLP.
+    """
+
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    hidden_size: int
+    intermediate_size: int
+
+
+@dataclass(frozen=True)
+class VisualTokens:
+    """Projected tokens of one video or image: what stage `encode` transforms.
+
+    Attributes:
+        embeddings: `[N, D]`, ordered by grid, row, column; `N == T * h * w`.
+        grid: (T, h, w): temporal grids, rows, columns of merged tokens.
+        seconds_per_grid: time between temporal grids in seconds (1.0 where unknown).
+        kind: `video` or `image`.
+        frames: decoded frames these tokens stand for.
+        features: `[T, h, w, C]` features before the projector, only when asked for.
+    """
+
+    embeddings: torch.Tensor
+    grid: tuple[int, int, int]
+    seconds_per_grid: float = 1.0
+    kind: Literal["video", "image"] = "video"
+    frames: int = 1
+    features: torch.Tensor | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of visual tokens N."""
+        return int(self.embeddings.shape[0])
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Names of the segments that `see` and `keep` speak about.
+
+    Segment 0 is the instruction (every non-visual prefix token), 1..F are the frames (temporal
+    grids, numbered through all visuals of the prompt), F+1 is the question (prompt tokens after
+    the last visual token, but for the last), F+2 is "last": the last prompt token and every
+    generated one.
+
+    Attributes:
+        num_frames: F.
+        num_layers: depth of the text stack, for depth-scaled layer ranges.
+    """
+
+    num_frames: int
+    num_layers: int
+
+    instruction: int = field(default=0, init=False)
+
+    @property
+    def frames(self) -> range:
+        """Indices of the frame segments."""
+        return range(1, self.num_frames + 1)
+
+    @property
+    def question(self) -> int:
+        """Index of the question segment."""
+        return self.num_frames + 1
+
+    @property
+    def last(self) -> int:
+        """Index of the segment of the last prompt token and the generated ones."""
+        return self.num_frames + 2
+
+    @property
+    def size(self) -> int:
+        """Number of segments."""
+        return self.num_frames + 3
+
+
+@dataclass(frozen=True)
+class RotaryPlan:
+    """Where each token sits in rotary space: what stage `place` transforms.
+
+    A token with index < P reads its row of `positions`; a later one sits at
+    `next_position + (index - P)` in every channel. The angle of channel c is
+    `position[c] * inv_freq[c]`; channel c pairs head channels c and c + d/2.
+
+    Attributes:
+        positions: float64 `[P, d/2]`, position per prefix token and channel.
+        axis: long `[d/2]`, which axis a channel encodes (`AXIS_TEMPORAL` ...; `AXIS_ALL` for 1-D).
+        inv_freq: float32 `[d/2]`, radians per position.
+        next_position: position of the first token after the prefix.
+        step: float64 `[P]`, positions per temporal grid (the "bin") of the visual a token belongs
+            to; 0 on other tokens.
+        query_shift: float64 `[h, d/2]` in units of `shift_scale`, added to the query's position
+            only; None for no shift.
+        shift_scale: float64 `[P]`, positions per unit of shift on each prefix row (0: no shift).
+        shift_scale_after: the same for every row after the prefix.
+        attention_scaling: factor on cos and sin (YaRN and friends; 1 for plain rotary).
+        layers: plans that replace this one in single layers.
+    """
+
+    positions: torch.Tensor
+    axis: torch.Tensor
+    inv_freq: torch.Tensor
+    next_position: float
+    step: torch.Tensor
+    query_shift: torch.Tensor | None = None
+    shift_scale: torch.Tensor | None = None
+    shift_scale_after: float = 0.0
+    attention_scaling: float = 1.0
+    layers: Mapping[int, RotaryPlan] = field(default_factory=dict)
+
+    @property
+    def prefix_length(self) -> int:
+        """Number of prefix tokens P."""
+        return int(self.positions.shape[0])
+
+    @property
+    def temporal_channels(self) -> torch.Tensor:
+        """Bool `[d/2]`: channels that encode time and nothing else."""
+        return self.axis == AXIS_TEMPORAL
+
+    def for_layer(self, layer: int) -> RotaryPlan:
+        """Return the plan in force in `layer`."""
+        return self.layers.get(layer, self)
+
+    def identity(self) -> RotaryPlan:
+        """Return a plan that rotates nothing (a positional knock-out of one layer)."""
+        return replace(self, inv_freq=torch.zeros_like(self.inv_freq), layers={})
+
+    def angles(self, index: torch.Tensor) -> torch.Tensor:
+        """Look up rotary angles in radians.
+
+        Args:
+            index: long `[...]`, token indices; those below P read the table.
+
+        Returns:
+            float32 `[..., d/2]`.
+        """
+        index = index.to(self.positions.device)
+        later = self.next_position + (index - self.prefix_length).double()
+        positions = later.unsqueeze(-1).expand(*index.shape, self.positions.shape[1])
+        if self.prefix_length:
+            table = self.positions[index.clamp(max=self.prefix_length - 1)]
+            positions = torch.where((index < self.prefix_length).unsqueeze(-1), table, positions)
+        return positions.float() * self.inv_freq
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The shared prefix of a prompt: everything through its last visual token.
+
+    Attributes:
+        input_ids: long `[P]`, placeholder ids on visual tokens.
+        is_visual: bool `[P]`.
+        segment: long `[P]`, 0 for instruction, 1..F for frames (see `Segments`).
+        grid_index: long `[P, 4]`: (visual number, grid, row, column); -1 where a token has none
+            (text, newline, CLS).
+        rotary: the family's native positions.
+        visuals: grid of each visual, (T, h, w), in prompt order.
+        num_frames: F.
+    """
+
+    input_ids: torch.Tensor
+    is_visual: torch.Tensor
+    segment: torch.Tensor
+    grid_index: torch.Tensor
+    rotary: RotaryPlan
+    visuals: tuple[tuple[int, int, int], ...]
+    num_frames: int
+
+    @property
+    def length(self) -> int:
+        """Number of prefix tokens P."""
+        return int(self.input_ids.shape[0])
+
+    @property
+    def num_visual_tokens(self) -> int:
+        """Number of visual tokens in the prefix."""
+        return int(self.is_visual.sum())
+
+
+class StoredKV(Protocol):
+    """Keys and values of one layer's prefix, as a codec holds them."""
+
+    def decode(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return keys and values, `[1, h_kv, P, d]` each, in the compute dtype."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of storage really held, scales and zero points included."""
+        ...
+
+    @property
+    def quantised_fraction(self) -> float:
+        """Share of the key and value numbers held in fewer bits than the compute dtype."""
+        ...
+
+
+class Codec(Protocol):
+    """How a layer's prefix keys and values are held: what stage `store` returns."""
+
+    def encode(self, keys: torch.Tensor, values: torch.Tensor) -> StoredKV:
+        """Take `[1, h_kv, P, d]` keys (after rotary) and values; return what is kept."""
+        ...

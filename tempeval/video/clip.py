@@ -1,0 +1,151 @@
+"""The values of the video room: which frames are wanted (`FramePlan`) and the frames (`Clip`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from tempeval.errors import InvalidSetting
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SamplingRule = Literal["uniform", "segment", "fps"]
+OrderRule = Literal["reversed", "shuffled"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How frames are chosen from a video.
+
+    Attributes:
+        rule: `uniform` (linspace over frame indices, ends included, as lmms-eval), `segment`
+            (centres of equal segments, as MVBench) or `fps` (a fixed rate in time, with a cap).
+        num_frames: frames wanted (`uniform`, `segment`), or the cap (`fps`); at least 1.
+        fps: frames per second (1/s), for `fps` only.
+    """
+
+    rule: SamplingRule = "uniform"
+    num_frames: int = 8
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.rule not in ("uniform", "segment", "fps"):
+            raise InvalidSetting(
+                f"sampling rule {self.rule!r} is not one of 'uniform', 'segment', 'fps'"
+            )
+        if self.num_frames < 1:
+            raise InvalidSetting(f"num_frames={self.num_frames} must be at least 1")
+        if (self.rule == "fps") != (self.fps is not None):
+            raise InvalidSetting(
+                f"fps={self.fps} goes with rule='fps' and only with it (rule={self.rule!r})"
+            )
+        if self.fps is not None and not self.fps > 0:
+            raise InvalidSetting(f"fps={self.fps} must be positive (frames per second)")
+
+
+@dataclass(frozen=True)
+class Order:
+    """A re-ordering of sampled frames: `reversed`, or `shuffled` by a seed."""
+
+    rule: OrderRule
+    seed: int = 0
+
+    def permutation(self, num_frames: int) -> NDArray[np.int64]:
+        """Return `[T]`: slot i shows the frame that was in slot `permutation[i]`."""
+        if self.rule == "reversed":
+            return np.arange(num_frames - 1, -1, -1)
+        return np.random.default_rng(self.seed).permutation(num_frames)
+
+
+@dataclass(frozen=True)
+class FramePlan:
+    """Which frames, in which order, in which groups: what stage `frames` transforms.
+
+    Attributes:
+        sampling: how frames are chosen from the source.
+        orders: re-orderings applied after sampling, first to last.
+        num_groups: strided groups that are encoded separately (group g holds frames g, g+m, ...).
+    """
+
+    sampling: Sampling = field(default_factory=Sampling)
+    orders: tuple[Order, ...] = ()
+    num_groups: int = 1
+
+    def permutation(self, num_frames: int) -> NDArray[np.int64]:
+        """Return the composed permutation `[T]` of all `orders`."""
+        slots = np.arange(num_frames)
+        for order in self.orders:
+            slots = slots[order.permutation(num_frames)]
+        return slots
+
+    def reordered(self, order: Order) -> FramePlan:
+        """Return the plan with one more re-ordering at the end."""
+        return replace(self, orders=(*self.orders, order))
+
+
+@dataclass(frozen=True)
+class VideoRef:
+    """A video on disk: a file, or a folder of numbered images, or a part of either.
+
+    Attributes:
+        path: file or folder.
+        start, end: seconds from the first frame; None is the video's own end.
+        fps: frame rate (1/s), needed for frame folders and refused for files.
+    """
+
+    path: str
+    start: float | None = None
+    end: float | None = None
+    fps: float | None = None
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Decoded frames with their true times.
+
+    Attributes:
+        frames: uint8 `[T, H, W, 3]`, RGB, upright, resized while decoding.
+        timestamps: float64 `[T]`, seconds from the start of the video; NaN where the file has none.
+        indices: int64 `[T]`, index of each frame among the source's decodable frames.
+        source: the path.
+        source_frames: number of decodable frames in the (trimmed) source.
+        source_size: (height, width) of the upright source in pixels, before resizing.
+        source_fps: mean frame rate of the source (1/s), None when unknown.
+        flags: what is wrong with the source, such as `truncated`; empty for a sound one.
+        decode_ms: wall milliseconds spent decoding this clip.
+        decoder: which decoder made it.
+    """
+
+    frames: NDArray[np.uint8]
+    timestamps: NDArray[np.float64]
+    indices: NDArray[np.int64]
+    source: str
+    source_frames: int
+    source_size: tuple[int, int]
+    source_fps: float | None = None
+    flags: tuple[str, ...] = ()
+    decode_ms: float = 0.0
+    decoder: str = ""
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames T."""
+        return int(self.frames.shape[0])
+
+    @property
+    def seconds_per_frame(self) -> float | None:
+        """Mean time between neighbouring frames in seconds; None for one frame or no timestamps."""
+        if self.num_frames < 2 or not np.isfinite(self.timestamps[[0, -1]]).all():
+            return None
+        span = float(self.timestamps.max() - self.timestamps.min())
+        return span / (self.num_frames - 1) if span > 0 else None
+
+    def reordered(self, slots: NDArray[np.int64]) -> Clip:
+        """Return the clip with frames permuted; timestamps stay with the slots, not the frames.
+
+        The model is told the time of the slot, so a reversed clip is a video played backwards.
+        """
+        return replace(self, frames=self.frames[slots], indices=self.indices[slots])

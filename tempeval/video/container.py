@@ -1,0 +1,116 @@
+"""Opening a video file safely: every way it can fail has a reason a person can act on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import av
+from av.error import FFmpegError
+from av.stream import Disposition
+
+from tempeval.errors import BadVideo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.stream import Stream
+    from av.video.stream import VideoStream
+
+# A damaged file fails once per missing packet; this many in a row is the end of what it holds.
+_MAX_READ_ERRORS_IN_A_ROW = 64
+
+
+@contextlib.contextmanager
+def opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a file and its video stream, for one thread, and close it.
+
+    Raises:
+        BadVideo: the file is missing, empty, unreadable, or has no video that can be decoded.
+    """
+    check_file(path)
+    # Absolute and prefixed, so that no name can be taken for a URL or another protocol. No options:
+    # with any, PyAV 15 corrupts memory on files whose streams appear late (FLV).
+    url = f"file:{Path(path).absolute()}"
+    try:
+        container = av.open(url, metadata_errors="replace")
+    except (FFmpegError, OSError, UnicodeDecodeError) as error:
+        raise BadVideo(path, f"not a readable video: {reason_of(error)}") from error
+    with container:
+        stream = _video_stream(path, container)
+        # One thread: damaged files give the same frames in every run, and workers are processes.
+        stream.codec_context.thread_count = 1
+        yield container, stream
+
+
+def check_file(path: str) -> None:
+    """Check that a path names something that can be opened.
+
+    Raises:
+        BadVideo: it is missing, not permitted, or an empty file.
+    """
+    target = Path(path)
+    try:
+        status = target.stat()
+    except FileNotFoundError as error:
+        raise BadVideo(path, _missing(target)) from error
+    except (OSError, ValueError) as error:
+        raise BadVideo(path, f"not accessible: {reason_of(error)}") from error
+    if not os.access(target, os.R_OK):
+        raise BadVideo(path, "no permission to read it")
+    if target.is_file() and status.st_size == 0:
+        raise BadVideo(path, "the file is empty (0 bytes); copy or download it again")
+
+
+def packets(container: InputContainer, *streams: Stream) -> Iterator[Packet | None]:
+    """Yield the packets of `streams` (all of them if none is named) and None per unreadable one.
+
+    The empty packets that PyAV adds to flush decoders are left out.
+    """
+    errors = 0
+    while errors <= _MAX_READ_ERRORS_IN_A_ROW:
+        try:
+            for packet in container.demux(*streams):
+                errors = 0
+                if packet.size:
+                    yield packet
+        except (FFmpegError, OSError, IndexError):
+            # The demuxer has moved past what it could not read; ask it for the rest. PyAV raises
+            # IndexError for a stream that appears only after the file was opened.
+            errors += 1
+            yield None
+        else:
+            return
+
+
+def reason_of(error: Exception) -> str:
+    """Return an error's text without the path, which `BadVideo` already names."""
+    text = getattr(error, "strerror", None) or str(error)
+    return f"{text} ({type(error).__name__})"
+
+
+def _missing(target: Path) -> str:
+    parent = target.parent
+    if not parent.is_dir():
+        return f"no such file, and no such folder {str(parent)!r}"
+    return "no such file or folder"
+
+
+def _video_stream(path: str, container: InputContainer) -> VideoStream:
+    streams = container.streams.video
+    if not streams:
+        # Not by `stream.type`, which crashes on a stream of unknown kind.
+        kind = "only audio" if container.streams.audio else "and no audio stream either"
+        raise BadVideo(path, f"has no video stream, {kind}")
+    moving = [s for s in streams if not s.disposition & Disposition.attached_pic]
+    if not moving:
+        raise BadVideo(path, "has no video stream, only an attached picture (cover art)")
+    stream = moving[0]
+    # Decoding a stream whose codec is unknown dereferences a null pointer in PyAV.
+    if cast("object", stream.codec_context) is None:
+        raise BadVideo(path, "its video codec is unknown to this build of FFmpeg; re-encode it")
+    return stream

@@ -1,0 +1,102 @@
+"""Frame folders: numbered images in natural order, at a frame rate that the task states."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from av.video.frame import VideoFrame
+from PIL import Image, ImageOps
+
+from tempeval.errors import BadVideo
+from tempeval.video import flags
+from tempeval.video.container import reason_of
+from tempeval.video.reading import Choose, Gatherer, Reading
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tempeval.video.convert import Resize
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+
+_NUMBER = re.compile(r"(\d+)")
+
+
+def read(path: str, fps: float | None, choose: Choose, resize: Resize | None) -> Reading:
+    """Read the images that `choose` picks; image i is shown at i / `fps` seconds.
+
+    Raises:
+        BadVideo: `fps` is missing, or the folder or one of the wanted images is unusable.
+    """
+    if fps is None:
+        raise BadVideo(path, "a folder of images needs its frame rate; set fps (frames per second)")
+    if not (math.isfinite(fps) and fps > 0):
+        raise BadVideo(path, f"fps={fps} must be positive (frames per second)")
+    images = _images(path)
+    times = np.arange(len(images)) / fps
+    gatherer = Gatherer(choose(times), resize)
+    size: tuple[int, int] | None = None
+    for index in sorted(gatherer.missing):
+        rgb = _load(path, images[index])
+        height, width = rgb.shape[:2]
+        if size is not None and size != (height, width):
+            raise BadVideo(
+                path,
+                f"image {images[index].name!r} is {width}x{height}, but the first one wanted is "
+                f"{size[1]}x{size[0]}; all images of a folder must have one size",
+            )
+        size = height, width
+        gatherer.take(index, VideoFrame.from_ndarray(rgb, format="rgb24"))
+    gaps = {flags.NUMBER_GAPS} if _has_gaps(images) else set()
+    return gatherer.reading(times, frozenset(gaps))
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Return a sort key by which `frame_10` comes after `frame_9`."""
+    return [
+        (0, int(part), "") if part.isdecimal() else (1, 0, part.lower())
+        for part in _NUMBER.split(name)
+        if part
+    ]
+
+
+def _images(path: str) -> list[Path]:
+    try:
+        entries = list(Path(path).iterdir())
+    except OSError as error:
+        raise BadVideo(path, f"the folder cannot be listed: {reason_of(error)}") from error
+    images = [
+        entry
+        for entry in entries
+        if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".")
+    ]
+    if not images:
+        raise BadVideo(
+            path,
+            f"the folder holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}) among its "
+            f"{len(entries)} entries",
+        )
+    unnumbered = [image.name for image in images if not _NUMBER.search(image.stem)]
+    if unnumbered:
+        raise BadVideo(
+            path, f"image {min(unnumbered)!r} has no frame number in its name; remove or rename it"
+        )
+    return sorted(images, key=lambda image: natural_key(image.name))
+
+
+def _has_gaps(images: list[Path]) -> bool:
+    numbers = np.array([int(_NUMBER.findall(image.stem)[-1]) for image in images])
+    steps = np.diff(numbers)
+    return bool(len(steps) and (steps != steps[0]).any())
+
+
+def _load(path: str, image: Path) -> NDArray[np.uint8]:
+    try:
+        with Image.open(image) as picture:
+            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadVideo(path, f"image {image.name!r} cannot be read: {reason_of(error)}") from error

@@ -1,0 +1,123 @@
+"""The packet index: which frames a file holds and when they are shown, without decoding them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tempeval.video import container as files
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+    from numpy.typing import NDArray
+
+# AV_TIME_BASE, the unit of a container's duration and start.
+_MICROSECONDS = 1_000_000
+# Containers whose header states the duration; others (MPEG-TS, raw streams) only estimate it.
+_STATED_DURATION = frozenset({"matroska", "webm", "mov", "mp4", "avi", "flv", "asf", "nut"})
+
+
+@dataclass(frozen=True)
+class PacketIndex:
+    """What demuxing a file once tells about its video stream.
+
+    Attributes:
+        pts: int64 `[n]`, presentation times of the shown frames in `time_base` units, sorted.
+        key_pts: int64 `[m]`, times at which decoding can start, sorted; also those of frames that
+            an edit list hides.
+        time_base: seconds per unit of `pts`.
+        sound: whether every packet was readable, has its own pts and is not marked corrupt; only
+            then does frame i of the file have time `pts[i]`.
+        timeless: number of shown packets without a pts.
+        damaged: number of packets that are unreadable or marked corrupt.
+        truncated: whether the file ends before its header says.
+    """
+
+    pts: NDArray[np.int64]
+    key_pts: NDArray[np.int64]
+    time_base: Fraction
+    sound: bool
+    timeless: int
+    damaged: int
+    truncated: bool
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """Return `[n]` seconds from the first shown frame."""
+        return self.seconds(self.pts)
+
+    @property
+    def num_packets(self) -> int:
+        """Number of packets that hold a frame to show, with or without a timestamp."""
+        return len(self.pts) + self.timeless
+
+    def seconds(self, pts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return times in seconds from the first shown frame, as float64."""
+        origin = self.pts[0] if len(self.pts) else pts[:1].sum()
+        units: NDArray[np.int64] = (pts - origin) * self.time_base.numerator
+        return units / self.time_base.denominator
+
+
+def index_packets(container: InputContainer, stream: VideoStream) -> PacketIndex:
+    """Demux a whole file and index its video packets. The container is left at its end."""
+    pts: list[int] = []
+    key_pts: list[int] = []
+    seen = damaged = timeless = 0
+    last_end = 0.0
+    for packet in files.packets(container):
+        if packet is None:
+            damaged += 1
+            continue
+        last_end = max(last_end, _end(packet))
+        if packet.stream_index != stream.index:
+            continue
+        seen += 1
+        damaged += packet.is_corrupt
+        shown = not packet.is_discard and _is_shown(stream, packet)
+        if packet.pts is None:
+            timeless += shown
+            continue
+        if shown:
+            pts.append(packet.pts)
+        if packet.is_keyframe:
+            key_pts.append(packet.pts)
+    times = np.sort(np.array(pts, dtype=np.int64))
+    return PacketIndex(
+        pts=times,
+        key_pts=np.sort(np.array(key_pts, dtype=np.int64)),
+        time_base=stream.time_base or Fraction(1),
+        sound=not damaged and not timeless and bool(np.all(np.diff(times) > 0)),
+        timeless=timeless,
+        damaged=damaged,
+        truncated=seen < stream.frames or _stated_end(container) > last_end,
+    )
+
+
+def _is_shown(stream: VideoStream, packet: Packet) -> bool:
+    """Tell whether a packet holds a frame to show: VP8 keeps hidden reference frames in packets."""
+    return stream.codec_context.name not in ("vp8", "libvpx") or bool(bytes(packet)[0] & 0x10)
+
+
+def _end(packet: Packet) -> float:
+    """Return when a packet of any stream stops being shown or heard, in seconds."""
+    start = packet.pts if packet.pts is not None else packet.dts
+    if start is None:
+        return 0.0
+    return float((start + (packet.duration or 0)) * packet.time_base)
+
+
+def _stated_end(container: InputContainer) -> float:
+    """Return the earliest moment in seconds at which an undamaged file can end; 0 if not stated.
+
+    The margin covers writers that round durations or leave the last one out.
+    """
+    if not container.duration or not _STATED_DURATION & set(container.format.name.split(",")):
+        return 0.0
+    stated = container.duration / _MICROSECONDS
+    begin = (container.start_time or 0) / _MICROSECONDS
+    return float(begin + stated - max(0.25, 0.02 * stated))

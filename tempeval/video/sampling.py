@@ -1,0 +1,126 @@
+"""Which frames of a video are shown: pure functions from timestamps to frame indices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tempeval.video.clip import Sampling
+
+
+class SamplingError(ValueError):
+    """A range or a rate that the given timestamps cannot serve."""
+
+
+def frame_indices(
+    sampling: Sampling,
+    timestamps: NDArray[np.float64],
+    start: float | None = None,
+    end: float | None = None,
+) -> NDArray[np.int64]:
+    """Choose frames, in time order; an index repeats when there are too few frames.
+
+    `uniform` and `segment` count frames, so on a video with a variable frame rate they are uniform
+    in frame number rather than in time; `fps` goes by time.
+
+    Args:
+        sampling: the rule and the number of frames, or the cap on it.
+        timestamps: `[n]` seconds from the first frame, increasing; NaN where unknown.
+        start: first moment of the range in seconds; None is the first frame.
+        end: last moment of the range in seconds; None is the last frame.
+
+    Returns:
+        int64 `[T]`, T = `sampling.num_frames`, or at most that for `fps`.
+
+    Raises:
+        SamplingError: the range lies outside the video, or timestamps are needed and missing.
+    """
+    first, last = trim(timestamps, start, end)
+    if sampling.rule == "segment":
+        return _segment_centres(first, last, sampling.num_frames)
+    if sampling.rule == "fps" and sampling.fps is not None:
+        paced = _at_rate(timestamps, first, last, sampling.fps, sampling.num_frames)
+        if paced is not None:
+            return paced
+    return np.linspace(first, last, sampling.num_frames, dtype=np.int64)
+
+
+def trim(
+    timestamps: NDArray[np.float64], start: float | None = None, end: float | None = None
+) -> tuple[int, int]:
+    """Return the first and last frame index of a range: the frames nearest to its two ends.
+
+    An `end` after the last frame gives the last frame, as the official readers do.
+
+    Raises:
+        SamplingError: no frames, a `start` outside the video, an `end` that is not after it, or
+            timestamps are needed and missing.
+    """
+    count = len(timestamps)
+    if count == 0:
+        raise SamplingError("there are no frames to choose from")
+    if start is None and end is None:
+        return 0, count - 1
+    _require_times(timestamps, f"start={start}, end={end}")
+    lasts = duration(timestamps)
+    if start is not None and not 0 <= start < lasts:
+        raise SamplingError(f"start={start:g} s lies outside the video, which lasts {lasts:g} s")
+    if end is not None and not end > (start or 0.0):
+        raise SamplingError(f"end={end:g} s is not after start={start or 0.0:g} s")
+    first = 0 if start is None else _nearest(timestamps, start)
+    last = count - 1 if end is None else _nearest(timestamps, end)
+    return first, last
+
+
+def duration(timestamps: NDArray[np.float64]) -> float:
+    """Return how long the frames last in seconds, the last one for the mean time between frames.
+
+    A single frame counts as one second.
+    """
+    count = len(timestamps)
+    if count < 2:
+        return 1.0
+    first, last = float(timestamps[0]), float(timestamps[-1])
+    return last + (last - first) / (count - 1)
+
+
+def _segment_centres(first: int, last: int, num_segments: int) -> NDArray[np.int64]:
+    """Return the centres of equal segments.
+
+    Source: MVBench, `get_index` of Ask-Anything's video_chat2/mvbench.ipynb.
+    """
+    size = float(last - first) / num_segments
+    offsets = np.round(size * np.arange(num_segments))
+    return (first + size / 2 + offsets).astype(np.int64)
+
+
+def _at_rate(
+    timestamps: NDArray[np.float64], first: int, last: int, fps: float, cap: int
+) -> NDArray[np.int64] | None:
+    """Return the frames nearest to times 0, 1/fps, 2/fps, ... of the range, or None above `cap`."""
+    _require_times(timestamps, f"fps={fps:g}")
+    times = timestamps[first : last + 1]
+    # The small surplus keeps a tick that falls on the last frame in spite of rounding.
+    ticks = int(np.floor((times[-1] - times[0]) * fps + 1e-6)) + 1
+    if ticks > cap:
+        return None
+    wanted = times[0] + np.arange(ticks) / fps
+    return np.array([first + _nearest(times, tick) for tick in wanted], dtype=np.int64)
+
+
+def _nearest(timestamps: NDArray[np.float64], time: float) -> int:
+    """Return the index of the frame nearest in time, the earlier of two equally near ones."""
+    return int(np.argmin(np.abs(timestamps - time)))
+
+
+def _require_times(timestamps: NDArray[np.float64], purpose: str) -> None:
+    missing = int(np.count_nonzero(~np.isfinite(timestamps)))
+    if missing:
+        raise SamplingError(
+            f"{missing} of {len(timestamps)} frames have no timestamp, which {purpose} needs; "
+            "use rule='uniform' or 'segment' without start and end, or re-mux the file"
+        )

@@ -1,0 +1,283 @@
+"""The run orchestrator on the host's real evaluator, with a model that is none and tiny tasks."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fake_model import FakeModel
+
+from tempeval import host, matrix, run, tasklist
+from tempeval.errors import InvalidSetting, TempevalError, UnknownName
+from tempeval.leaderboard.load import load as load_runs
+from tempeval.matrix import RunOptions, plan_matrix
+from tempeval.run import IncompleteRuns, run_matrix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TINY = Path(__file__).parent.parent / "helpers" / "tiny_tasks"
+
+
+@pytest.fixture(autouse=True)
+def tiny_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for module in (tasklist, host):
+        monkeypatch.setattr(module, "tasks_path", lambda: TINY)
+    monkeypatch.setattr(run, "_revision", lambda _pretrained: "sha256:0")
+    tasklist.task_entries.cache_clear()
+    yield
+    tasklist.task_entries.cache_clear()
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Callable[..., RunOptions]:
+    def make(**changes: Any) -> RunOptions:
+        values = {"out": tmp_path / "out", "methods": ["baseline"], "tasks": ["tempeval_tiny"]}
+        return RunOptions(**{**values, **changes})
+
+    return make
+
+
+def record_in(folder: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((folder / "run.json").read_text())
+    return record
+
+
+def samples_of(folder: Path, task: str) -> list[dict[str, Any]]:
+    path = folder / record_in(folder)["tasks"][task]["samples_file"]
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_matrix_loads_one_model_and_writes_one_folder_per_run(options: Any) -> None:
+    model, loads, lines = FakeModel(), [], []
+    chosen = options(methods=["baseline", "temporal_exit"], budgets=[64, 128])
+    folders = run_matrix(
+        chosen, report=lines.append, load=lambda given: loads.append(given) or model
+    )
+    assert len(loads) == 1
+    assert model.calls == [
+        (method, budget) for budget in (64, 128) for method in ("baseline", "temporal_exit")
+    ]
+    assert [str(f.relative_to(chosen.out)) for f in folders] == [
+        "tokens64/baseline",
+        "tokens64/temporal_exit",
+        "tokens128/baseline",
+        "tokens128/temporal_exit",
+    ]
+    assert lines[-1] == f"4 of 4 runs complete in {chosen.out}"
+
+
+def test_the_record_says_what_ran_and_how_it_went(options: Any) -> None:
+    (folder,) = run_matrix(options(), load=lambda _options: FakeModel())
+    record = record_in(folder)
+    assert (record["status"], record["error"]) == ("complete", None)
+    assert record["method"] == "baseline"
+    assert record["method_settings"] == {}
+    assert record["wall_seconds"] > 0
+    assert record["limit"] is None
+    task = record["tasks"]["tempeval_tiny_a"]
+    name = task["samples_file"]
+    assert name.endswith("_samples_tempeval_tiny_a.jsonl")
+    assert task == {
+        **task,
+        "version": 3,
+        "expected": 4,
+        "answered": 4,
+        "failed": 0,
+        "unparsed": 0,
+        "score_key": "score",
+        "cluster_key": "video_id",
+        "higher_is_better": True,
+        "group": "tempeval_tiny",
+    }
+    other = record["tasks"]["tempeval_tiny_b"]
+    assert task["prompt_hash"] == other["prompt_hash"]
+    assert task["dataset_digest"] == other["dataset_digest"]
+
+
+def test_the_host_files_are_official_and_the_leaderboard_reads_them(options: Any) -> None:
+    (folder,) = run_matrix(options(), load=lambda _options: FakeModel())
+    results = json.loads((folder / record_in(folder)["results_file"]).read_text())
+    assert results["results"]["tempeval_tiny_a"]["accuracy,none"] == 0.5
+    assert results["config"]["model_args"].startswith("method=baseline,")
+    assert results["model_source"] == "tempeval"
+    lines = samples_of(folder, "tempeval_tiny_a")
+    assert [line["sample_id"] for line in lines] == ["q0", "q1", "q2", "q3"]
+    assert lines[0]["token_counts"] == [{"visual_tokens": 16, "error": None}]
+    loaded = load_runs([folder])
+    assert not loaded.refusals
+    assert [entry.samples.score.mean() for entry in loaded.entries] == [0.5, 0.5]
+
+
+def test_the_terminal_gets_no_noise(options: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    (folder,) = run_matrix(options(), load=lambda _options: FakeModel())
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert "WARNING" not in captured.err
+    assert (folder / "host.log").stat().st_size > 0
+
+
+def test_limit_is_recorded_and_counted(options: Any) -> None:
+    (folder,) = run_matrix(options(limit=3), load=lambda _options: FakeModel())
+    record = record_in(folder)
+    assert record["limit"] == 3
+    assert {task["expected"] for task in record["tasks"].values()} == {3}
+    assert len(samples_of(folder, "tempeval_tiny_b")) == 3
+
+
+def test_failed_samples_make_the_run_partial_and_the_matrix_fail(options: Any) -> None:
+    chosen = options(methods=["baseline", "temporal_exit"])
+    model = FakeModel(broken={"One?": "BadVideo: cannot decode 'v0'"})
+    with pytest.raises(IncompleteRuns, match=r"6 of 8 answered, 2 failed.*q1: BadVideo"):
+        run_matrix(chosen, load=lambda _options: model)
+    assert len(model.calls) == 2, "the other methods still run"
+    record = record_in(chosen.out / "uniform8" / "baseline")
+    assert record["status"] == "partial"
+    assert record["failures"] == {"q1": "BadVideo: cannot decode 'v0'"}
+    assert record["tasks"]["tempeval_tiny_a"]["failed"] == 1
+
+
+def test_unparsed_answers_are_counted_and_complete(options: Any) -> None:
+    (folder,) = run_matrix(options(), load=lambda _options: FakeModel(silent=True))
+    record = record_in(folder)
+    assert record["status"] == "complete"
+    assert record["tasks"]["tempeval_tiny_a"]["unparsed"] == 4
+
+
+def test_a_named_error_ends_its_run_and_no_other(options: Any) -> None:
+    chosen = options(methods=["temporal_exit", "baseline"])
+    model = FakeModel(crash={"temporal_exit": TempevalError("no such layer")})
+    with pytest.raises(IncompleteRuns, match="no such layer"):
+        run_matrix(chosen, load=lambda _options: model)
+    assert record_in(chosen.out / "uniform8" / "temporal_exit")["status"] == "failed"
+    assert record_in(chosen.out / "uniform8" / "baseline")["status"] == "complete"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()])
+def test_any_other_exception_is_recorded_and_raised(options: Any, error: BaseException) -> None:
+    chosen = options()
+    with pytest.raises(type(error)):
+        run_matrix(chosen, load=lambda _options: FakeModel(crash={"baseline": error}))
+    record = record_in(chosen.out / "uniform8" / "baseline")
+    assert record["status"] == "failed"
+    assert type(error).__name__ in record["error"]
+    assert record["finished"]
+
+
+def test_a_killed_run_leaves_a_failed_record(options: Any) -> None:
+    chosen = options()
+    seen = []
+
+    class Nosy(FakeModel):
+        def generate_until(self, requests: Any) -> Any:
+            seen.append(record_in(chosen.out / "uniform8" / "baseline"))
+            return super().generate_until(requests)
+
+    run_matrix(chosen, load=lambda _options: Nosy())
+    assert (seen[0]["status"], seen[0]["error"]) == ("failed", "the run did not finish")
+
+
+def test_complete_equal_runs_are_reused_without_a_model(options: Any) -> None:
+    (folder,) = run_matrix(options(), load=lambda _options: FakeModel())
+    before = record_in(folder)
+    lines: list[str] = []
+    again = run_matrix(options(batch_size=2), report=lines.append, load=pytest.fail)
+    assert again == [folder]
+    assert record_in(folder) == before
+    assert "reused (8 of 8 answered" in lines[0]
+
+
+def test_incomplete_runs_are_run_again(options: Any) -> None:
+    with pytest.raises(IncompleteRuns):
+        run_matrix(options(), load=lambda _options: FakeModel(broken={"One?": "bad"}))
+    (folder,) = run_matrix(options(), load=lambda _options: FakeModel())
+    assert record_in(folder)["status"] == "complete"
+    assert len(list(folder.glob("*_samples_*.jsonl"))) == 2, "files of the first try are gone"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"limit": 2}, "limit: null -> 2"),
+        ({"seed": 1}, "seed: 0 -> 1"),
+        ({"tasks": ["tempeval_tiny_a"]}, "tasks: "),
+    ],
+)
+def test_a_run_with_other_settings_is_never_replaced_silently(
+    options: Any, changes: dict[str, Any], message: str
+) -> None:
+    (folder,) = run_matrix(options(), load=lambda _options: FakeModel())
+    with pytest.raises(TempevalError, match=message):
+        run_matrix(options(**changes), load=pytest.fail)
+    run_matrix(options(**changes, overwrite=True), load=lambda _options: FakeModel())
+    assert record_in(folder)["status"] == "complete"
+
+
+def test_a_changed_model_or_package_is_noticed(
+    options: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_matrix(options(), load=lambda _options: FakeModel(revision="sha256:1"))
+    with pytest.raises(TempevalError, match="model_revision"):
+        run_matrix(options(), load=pytest.fail)
+    monkeypatch.setattr(run, "_revision", lambda _pretrained: "old packages")
+    run_matrix(options(overwrite=True), load=lambda _options: FakeModel(revision="old packages"))
+    with pytest.raises(TempevalError, match="typer"):
+        run_matrix(options(), load=pytest.fail)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"methods": ["pass"]}, UnknownName, "did you mean 'pas'"),
+        ({"methods": []}, InvalidSetting, "no methods given"),
+        ({"methods": ["pas", "pas"]}, InvalidSetting, "listed twice"),
+        ({"tasks": ["tempeval_tiny_c"]}, UnknownName, "did you mean 'tempeval_tiny"),
+        ({"tasks": ["mvbenchh"]}, UnknownName, "did you mean 'mvbench'"),
+        ({"settings": {"pas": {"unit": "bin"}}}, InvalidSetting, "no chain has 'pas'"),
+        ({"settings": {"pass": {"unit": "bin"}}}, UnknownName, "did you mean 'pas'"),
+        ({"num_frames": 0}, InvalidSetting, "num_frames is 0"),
+        ({"limit": -1}, InvalidSetting, "limit is -1"),
+        ({"budgets": [0]}, InvalidSetting, "budget 0 is 0"),
+        ({"fps": 2.0}, InvalidSetting, "belong together"),
+        ({"sampling": "uniforms"}, UnknownName, "did you mean 'uniform'"),
+        ({"position_rule": "nativ"}, UnknownName, "did you mean 'native'"),
+        ({"pretrained": "/nowhere"}, TempevalError, "/nowhere"),
+    ],
+)
+def test_bad_options_are_refused_before_the_model_loads(
+    options: Any, changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    chosen = options(**changes)
+    with pytest.raises(error, match=message):
+        run_matrix(chosen, load=pytest.fail)
+    assert not chosen.out.exists()
+
+
+def test_an_unwritable_folder_is_refused(options: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TempevalError, match="cannot write to"):
+        run_matrix(options(out=tmp_path / "file" / "out"), load=pytest.fail)
+
+
+def test_settings_reach_the_methods_that_have_them(options: Any) -> None:
+    chosen = options(
+        methods=["baseline", "pas", "pas+temporal_exit"], settings={"pas": {"unit": "position"}}
+    )
+    plans = plan_matrix(chosen)
+    assert [plan.chain.spec for plan in plans] == [
+        "baseline",
+        "pas[unit=position]",
+        "pas[unit=position]+temporal_exit",
+    ]
+    names = [plan.folder.name for plan in plans]
+    assert len(set(names)) == 3
+    assert all(set(name) <= set(matrix.FOLDER_CHARACTERS) for name in names)
+
+
+def test_several_processes_are_refused(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environ, "WORLD_SIZE", "2")
+    with pytest.raises(InvalidSetting, match="accelerate launch"):
+        run_matrix(options(), load=pytest.fail)

@@ -1,0 +1,147 @@
+"""A slow, obvious reference for the engine: one dense forward, full masks, no cache, no hooks.
+
+It shares no code with `tempeval.engine`: it reads the model's weights, builds a token-by-token
+mask from the meaning of the stages, and recomputes everything at each decoding step.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from tempeval.families.base import Family
+    from tempeval.methods.base import Chain
+    from tempeval.stages import Layout, RotaryPlan
+
+
+def rotate_half(x: torch.Tensor) -> torch.Tensor:
+    half = x.shape[-1] // 2
+    return torch.cat([-x[..., half:], x[..., :half]], dim=-1)
+
+
+def token_mask(
+    chain: Chain, layout: Layout, num_layers: int, total: int, prompt: int
+) -> list[torch.Tensor]:
+    """Per layer, bool [total, total]: who sees whom, from stages see and keep token by token."""
+    from tempeval.stages import Segments
+
+    segments = Segments(layout.num_frames, num_layers)
+    names = layout.segment.tolist()
+    for index in range(layout.length, total):
+        names.append(segments.last if index >= prompt - 1 else segments.question)
+    masks = []
+    kept = torch.ones(segments.size, dtype=torch.bool)
+    for layer in range(num_layers):
+        kept = chain.keep(kept.clone(), layer, segments)
+        see = chain.see(torch.ones(segments.size, segments.size, dtype=torch.bool), layer, segments)
+        of = torch.tensor(names)
+        mask = see[of][:, of].tril()
+        prefix_column = torch.arange(total) < layout.length
+        mask &= ~(prefix_column & ~kept[of])
+        # Rows that are gone still need a softmax; nobody reads them.
+        mask |= torch.eye(total, dtype=torch.bool)
+        masks.append(mask)
+    return masks
+
+
+def dense_logits(
+    family: Family,
+    chain: Chain,
+    layout: Layout,
+    embeddings: torch.Tensor,
+    tail_ids: torch.Tensor,
+    prompt: int | None = None,
+) -> torch.Tensor:
+    """Logits `[total, V]` of prefix plus tail under a chain.
+
+    Args:
+        embeddings: `[1, P, D]` of the prefix.
+        tail_ids: `[Q + generated]`.
+        prompt: number of prompt tokens (prefix and question); later ones were generated.
+    """
+    text: Any = family.text_model
+    geometry = family.geometry
+    total = layout.length + len(tail_ids)
+    prompt = total if prompt is None else prompt
+    rotary = chain.place(layout.rotary, layout, geometry)
+    tail = family.model.get_input_embeddings()(tail_ids.unsqueeze(0))
+    hidden = torch.cat([embeddings.to(tail.dtype), tail], dim=1)
+    masks = token_mask(chain, layout, geometry.num_layers, total, prompt)
+    heads, kv_heads, dim = geometry.num_heads, geometry.num_kv_heads, geometry.head_dim
+    for number, layer in enumerate(text.layers):
+        plan = rotary.for_layer(number)
+        query_angle, key_angle = angles(plan, total, heads)
+        x = layer.input_layernorm(hidden)
+        attention = layer.self_attn
+        q = attention.q_proj(x).view(1, total, heads, dim).transpose(1, 2)
+        k = attention.k_proj(x).view(1, total, kv_heads, dim).transpose(1, 2)
+        v = attention.v_proj(x).view(1, total, kv_heads, dim).transpose(1, 2)
+        q = q * query_angle.cos().to(q.dtype) + rotate_half(q) * query_angle.sin().to(q.dtype)
+        k = k * key_angle.cos().to(k.dtype) + rotate_half(k) * key_angle.sin().to(k.dtype)
+        mask = masks[number]
+        k_tail, v_tail = k, v
+        codec = chain.store(number, geometry)
+        if codec is not None and layout.length:
+            # Only tails read the stored prefix; the prefix itself is one pass of exact keys.
+            held = codec.encode(k[:, :, : layout.length], v[:, :, : layout.length])
+            stored_k, stored_v = held.decode()
+            k_tail, v_tail = k.clone(), v.clone()
+            k_tail[:, :, : layout.length], v_tail[:, :, : layout.length] = stored_k, stored_v
+        out = torch.empty_like(q)
+        groups = heads // kv_heads
+        for rows, keys, values in (
+            (slice(0, layout.length), k, v),
+            (slice(layout.length, total), k_tail, v_tail),
+        ):
+            scores = q[:, :, rows] @ keys.repeat_interleave(groups, 1).transpose(-1, -2)
+            scores = (scores * dim**-0.5).masked_fill(~mask[rows], float("-inf"))
+            weights = scores.softmax(-1)
+            out[:, :, rows] = weights @ values.repeat_interleave(groups, 1)
+        hidden = hidden + attention.o_proj(out.transpose(1, 2).reshape(1, total, heads * dim))
+        hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    logits: torch.Tensor = family.model.lm_head(text.norm(hidden))[0]
+    return logits
+
+
+def angles(plan: RotaryPlan, total: int, heads: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rotary angles of queries `[1, heads, total, d]` and keys `[1, 1, total, d]`."""
+    length, half = plan.positions.shape
+    positions = torch.empty(total, half, dtype=torch.float64)
+    scale = torch.zeros(total, dtype=torch.float64)
+    positions[:length] = plan.positions
+    positions[length:] = plan.next_position + torch.arange(total - length).unsqueeze(1)
+    if plan.shift_scale is not None:
+        scale[:length] = plan.shift_scale
+    scale[length:] = plan.shift_scale_after
+    query = positions.expand(heads, total, half)
+    if plan.query_shift is not None:
+        query = query + plan.query_shift[:, None, :] * scale[None, :, None]
+    freq = plan.inv_freq.double()
+
+    def widen(p: torch.Tensor) -> torch.Tensor:
+        angle = p * freq
+        return torch.cat([angle, angle], dim=-1)
+
+    return widen(query).unsqueeze(0), widen(positions).unsqueeze(0).unsqueeze(0)
+
+
+def dense_generate(
+    family: Family,
+    chain: Chain,
+    layout: Layout,
+    embeddings: torch.Tensor,
+    question: torch.Tensor,
+    steps: int,
+) -> tuple[list[int], torch.Tensor]:
+    """Greedy tokens, and the logits `[steps, V]` that chose them."""
+    ids = question.clone()
+    prompt = layout.length + len(question)
+    chosen, rows = [], []
+    for _ in range(steps):
+        logits = dense_logits(family, chain, layout, embeddings, ids, prompt)[-1]
+        rows.append(logits)
+        chosen.append(int(logits.argmax()))
+        ids = torch.cat([ids, torch.tensor([chosen[-1]])])
+    return chosen, torch.stack(rows)

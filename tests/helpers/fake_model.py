@@ -1,0 +1,90 @@
+"""An `lmms` that answers `yes` without a model, with what a matrix needs of the real wrapper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+from lmms_eval.api.model import lmms
+
+
+@dataclass
+class Counts(TokenCounts):
+    """Token counts that carry the error of a sample."""
+
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"visual_tokens": 16, "error": self.error}
+
+
+class FakeModel(lmms):
+    """Answers `yes`.
+
+    Args:
+        revision: what `run_facts` says.
+        broken: text in a prompt -> error recorded for that sample.
+        crash: method under which `generate_until` raises this exception.
+        silent: answer with something that no parser reads.
+    """
+
+    is_simple = False
+
+    def __init__(
+        self,
+        revision: str = "sha256:0",
+        broken: dict[str, str] | None = None,
+        crash: dict[str, BaseException] | None = None,
+        silent: bool = False,
+    ) -> None:
+        super().__init__()
+        self.revision, self.broken, self.crash = revision, broken or {}, crash or {}
+        self.answer = "perhaps" if silent else "yes"
+        self.method, self.budget = "baseline", None
+        self.calls: list[tuple[str, int | None]] = []
+
+    def set_method(self, method: str) -> None:
+        self.method = method
+
+    def set_budget(self, visual_token_budget: int | None) -> None:
+        self.budget = visual_token_budget
+
+    def run_facts(self) -> dict[str, Any]:
+        return {
+            "method_label": self.method,
+            "model": "fake",
+            "model_revision": self.revision,
+            "family": "fake",
+            "frame_policy": {"rule": "uniform", "num_frames": 8, "fps": None},
+            "visual_token_budget": self.budget,
+            "min_pixels": None,
+            "max_pixels": None,
+            "position_rule": "original",
+            "dtype": "float32",
+            "attention_kernel": None,
+            "device": "cpu",
+            "gpu": None,
+            "packages": {"typer": "0"} if self.revision == "old packages" else {},
+        }
+
+    def clean(self) -> None:
+        """Keep everything for the next method."""
+
+    def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
+        if self.method in self.crash:
+            raise self.crash[self.method]
+        self.calls.append((self.method, self.budget))
+        errors = [
+            next((e for text, e in self.broken.items() if text in request.args[0]), None)
+            for request in requests
+        ]
+        return [
+            GenerationResult("" if error else self.answer, Counts(error=error)) for error in errors
+        ]
+
+    def loglikelihood(self, requests: list[Instance]) -> list[Any]:
+        raise AssertionError
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[Any]:
+        raise AssertionError

@@ -1,0 +1,150 @@
+"""Methods written for the tests: one probe per stage, so that every stage is exercised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+
+from tempeval.methods.base import Method
+from tempeval.video.clip import Order
+
+
+@dataclass(frozen=True)
+class ReverseOrder(Method):
+    """`frames`: the video played backwards."""
+
+    name: ClassVar[str] = "reverse_order"
+    claims: ClassVar[frozenset[str]] = frozenset({"order"})
+
+    def frames(self, plan):
+        return plan.reordered(Order("reversed"))
+
+
+@dataclass(frozen=True)
+class PoolTokens(Method):
+    """`encode`: mean over each whole row of the token grid."""
+
+    name: ClassVar[str] = "pool_tokens"
+    claims: ClassVar[frozenset[str]] = frozenset({"pool"})
+
+    def encode(self, tokens):
+        t, h, w = tokens.grid
+        pooled = tokens.embeddings.view(t, h, w, -1).mean(2)
+        return replace(tokens, embeddings=pooled.reshape(t * h, -1), grid=(t, h, 1))
+
+
+@dataclass(frozen=True)
+class KnockOutPositions(Method):
+    """`place`: no rotary embedding in one layer."""
+
+    name: ClassVar[str] = "knock_out_positions"
+    claims: ClassVar[frozenset[str]] = frozenset({"layers"})
+
+    layer: int = 1
+
+    def place(self, rotary, layout, geometry):
+        return replace(rotary, layers={**rotary.layers, self.layer: rotary.identity()})
+
+
+@dataclass(frozen=True)
+class LastFrameOnly(Method):
+    """`see`, strategy (1): question and last tokens see the last frame only, in some layers."""
+
+    name: ClassVar[str] = "last_frame_only"
+    claims: ClassVar[frozenset[str]] = frozenset({"text_sees"})
+
+    start: int = 1
+    stop: int = 3
+
+    def see(self, visible, layer, segments):
+        if self.start <= layer < self.stop:
+            for row in (segments.question, segments.last):
+                visible[row, list(segments.frames)[:-1]] = False
+        return visible
+
+
+@dataclass(frozen=True)
+class FramesApart(Method):
+    """`see`, strategy (2): frames do not see earlier frames, from a layer on."""
+
+    name: ClassVar[str] = "frames_apart"
+    claims: ClassVar[frozenset[str]] = frozenset({"frames_see"})
+
+    start: int = 2
+
+    def see(self, visible, layer, segments):
+        if layer >= self.start:
+            frames = list(segments.frames)
+            for row in frames:
+                visible[row, [f for f in frames if f != row]] = False
+        return visible
+
+
+@dataclass(frozen=True)
+class LastNotQuestion(Method):
+    """`see`: the last token sees no question token (an attention knock-out)."""
+
+    name: ClassVar[str] = "last_not_question"
+    claims: ClassVar[frozenset[str]] = frozenset({"last_sees"})
+
+    layer: int = 2
+
+    def see(self, visible, layer, segments):
+        if layer == self.layer:
+            visible[segments.last, segments.question] = False
+        return visible
+
+
+@dataclass(frozen=True)
+class DropEarlyFrames(Method):
+    """`keep`: frames leave one by one, the earliest first."""
+
+    name: ClassVar[str] = "drop_early_frames"
+    claims: ClassVar[frozenset[str]] = frozenset({"exit"})
+
+    def keep(self, kept, layer, segments):
+        kept[list(segments.frames)[:layer]] = False
+        return kept
+
+
+class Int8KV:
+    """Symmetric int8 per token and head, one scale each."""
+
+    def __init__(self, keys, values):
+        self.dtype = keys.dtype
+        self.parts = []
+        for states in (keys, values):
+            scale = states.abs().amax(-1, keepdim=True).clamp(min=1e-8) / 127
+            self.parts.append(((states / scale).round().to(torch.int8), scale))
+
+    def decode(self):
+        keys, values = (codes.to(self.dtype) * scale for codes, scale in self.parts)
+        return keys, values
+
+    @property
+    def nbytes(self):
+        return sum(t.untyped_storage().nbytes() for part in self.parts for t in part)
+
+    @property
+    def quantised_fraction(self):
+        return 1.0
+
+
+class Int8Codec:
+    """`store` codec of the tests."""
+
+    def encode(self, keys, values):
+        return Int8KV(keys, values)
+
+
+@dataclass(frozen=True)
+class Int8Store(Method):
+    """`store`: int8 keys and values in every layer."""
+
+    name: ClassVar[str] = "int8_store"
+    claims: ClassVar[frozenset[str]] = frozenset({"store"})
+
+    def store(self, layer, geometry):
+        return Int8Codec()

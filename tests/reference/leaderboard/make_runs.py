@@ -1,0 +1,209 @@
+"""Write synthetic run folders for the leaderboard tests; numbers come from a seeded generator."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+TASKS = ("tempeval_mini_action", "tempeval_mini_direction", "tempeval_mini_order")
+VIDEOS, PER_VIDEO = 40, 3
+
+
+def sample_lines(
+    task: str,
+    *,
+    accuracy: float = 0.7,
+    tokens: float = 36,
+    layers: float = 1.0,
+    videos: int = VIDEOS,
+    per_video: int = PER_VIDEO,
+    failed: int = 0,
+    flip: float = 0.0,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Give samples of `videos * per_video` questions.
+
+    Scores are drawn around `accuracy` with a shared part per video; `flip` is the fraction of
+    them that a method changes, so that methods with one seed are paired.
+    """
+    base = np.random.default_rng([seed, len(task)])
+    easy = base.normal(0, 0.15, videos)
+    draws, change, other = base.random((3, videos * per_video))
+    lines = []
+    for i in range(videos * per_video):
+        video = i // per_video
+        right = float(draws[i] < accuracy + easy[video])
+        if change[i] < flip:
+            right = float(other[i] < 0.8)
+        error = "BadVideo: cannot decode" if i < failed else None
+        counts: dict[str, Any] = {
+            "input_tokens": 60,
+            "output_tokens": 1,
+            "frames": 8,
+            "visual_tokens": tokens,
+            "token_layers": tokens * layers,
+            "kv_bytes": int(tokens * layers * 1024 + 4096),
+            "quantised_fraction": 0.0,
+            "prefill_flops": 1.2e9 * layers,
+            "distinct_temporal_ids": 4,
+            "decode_ms": 12.0,
+            "encode_ms": 6.0,
+            "prefill_ms": 20.0 * layers,
+            "answer_ms": 4.0,
+            "peak_memory_bytes": None,
+            "error": error,
+        }
+        if error:
+            counts = dict.fromkeys(counts) | {"error": error}
+        lines.append(
+            {
+                "doc_id": i,
+                "target": "A",
+                "filtered_resps": ["" if error else "A"],
+                "token_counts": [counts],
+                "score": right,
+                "parse_failure": float(i % 50 == 7),
+                "sample_id": f"{task}/{i:04d}",
+                "video_id": f"clip_{video:03d}",
+                "content_hash": f"sha256:{video:064x}",
+            }
+        )
+    return lines
+
+
+def write_run(
+    folder: Path,
+    method: str = "baseline",
+    *,
+    tasks: Mapping[str, Sequence[dict[str, Any]]],
+    task_changes: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> Path:
+    """Write one run folder; `changes` replace keys of run.json."""
+    folder.mkdir(parents=True)
+    records = {}
+    for task, lines in tasks.items():
+        failed = sum(any((c or {}).get("error") for c in line["token_counts"]) for line in lines)
+        records[task] = {
+            "version": 1,
+            "prompt_hash": f"sha256:{hashlib.sha256(task.encode()).hexdigest()}",
+            "dataset_digest": "sha256:" + "5e" * 32,
+            "expected": len(lines),
+            "answered": len(lines) - failed,
+            "failed": failed,
+            "unparsed": 0,
+            "samples_file": f"20260101_120000_samples_{task}.jsonl",
+            "score_key": "score",
+            "cluster_key": "video_id",
+            "higher_is_better": True,
+            "group": "tempeval_mini",
+        } | dict(task_changes or {})
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / f"20260101_120000_samples_{task}.jsonl").write_text(text, encoding="utf-8")
+    record = {
+        "schema": 1,
+        "tempeval_version": "0.1.0",
+        "status": "complete",
+        "error": None,
+        "method": method,
+        "method_settings": {"methods": method.split("+")},
+        "method_fingerprint": f"sha256:{hashlib.sha256(method.encode()).hexdigest()}",
+        "method_label": method,
+        "model": "mini",
+        "model_revision": "sha256:" + "ab12" * 16,
+        "family": "qwen_vl",
+        "tasks": records,
+        "frame_policy": {"rule": "uniform", "num_frames": 8, "fps": None},
+        "visual_token_budget": None,
+        "min_pixels": 3136,
+        "max_pixels": 50176,
+        "position_rule": "original",
+        "dtype": "float32",
+        "attention_kernel": "cpu_flash",
+        "device": "cpu",
+        "gpu": None,
+        "world_size": 1,
+        "seed": 0,
+        "limit": None,
+        "packages": {"lmms_eval": "0.7.3", "torch": "2.15.0", "transformers": "5.23.0"},
+        "started": "2026-01-01T12:00:00+00:00",
+        "finished": "2026-01-01T12:03:00+00:00",
+        "wall_seconds": 180.0,
+        "command": f"tempeval run --method {method}",
+    } | changes
+    (folder / "run.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    return folder
+
+
+def write_scene(root: Path) -> Path:
+    """Write the runs behind the golden files: two budgets, a limited pair, and all refusals."""
+
+    def every(names: Sequence[str] = TASKS, **options: Any) -> dict[str, list[dict[str, Any]]]:
+        return {task: sample_lines(task, **options) for task in names}
+
+    write_run(root / "baseline", tasks=every())
+    write_run(root / "pas", "pas", tasks=every(flip=0.2))
+    exit_lines = every(flip=0.1, layers=0.714)
+    write_run(root / "pas_exit", "pas+temporal_exit", tasks=exit_lines)
+    write_run(root / "vrope", "vrope", tasks=every(flip=0.4, failed=2))
+    write_run(root / "intp_two_tasks", "intp", tasks=every(TASKS[:2], flip=0.3, tokens=36.5))
+    wide: dict[str, Any] = {"frame_policy": {"rule": "uniform", "num_frames": 16, "fps": None}}
+    write_run(root / "16_frames" / "baseline", tasks=every(accuracy=0.8, tokens=72), **wide)
+    write_run(
+        root / "16_frames" / "pas", "pas", tasks=every(accuracy=0.8, tokens=72, flip=0.1), **wide
+    )
+    few: dict[str, Any] = {"limit": 20}
+    write_run(root / "limit" / "baseline", tasks=every(TASKS[:1], videos=10, per_video=2), **few)
+    limited = every(TASKS[:1], videos=10, per_video=2, flip=0.5)
+    write_run(root / "limit" / "pas", "pas", tasks=limited, **few)
+    # None of the following can be compared.
+    write_run(root / "bad" / "half", "pas", tasks=every(), dtype="float16")
+    write_run(
+        root / "bad" / "native", "ntk", tasks=every(), position_rule="native", dtype="float16"
+    )
+    write_run(root / "bad" / "pooled", "pool", tasks=every(tokens=18))
+    write_run(
+        root / "bad" / "again", "pas", tasks=every(flip=0.2), finished="2026-01-01T11:00:00+00:00"
+    )
+    error = "RuntimeError: out of | memory\n<b>on</b> line 2"
+    write_run(root / "bad" / "died", "kivi", tasks=every(), status="failed", error=error)
+    lost = write_run(root / "bad" / "lost", "slowfast", tasks=every(TASKS[:1]))
+    next(lost.glob("*.jsonl")).unlink()
+    cut = write_run(root / "bad" / "cut", "staged", tasks=every(TASKS[:1]))
+    file = next(cut.glob("*.jsonl"))
+    file.write_bytes(file.read_bytes()[:-40])
+    many = every(TASKS[:1], failed=12)
+    write_run(root / "bad" / "failing", "reverse", tasks=many)
+    fewer = {TASKS[0]: sample_lines(TASKS[0])[:-3]}
+    write_run(root / "bad" / "subset", "shuffle", tasks=fewer)
+    unknown = sample_lines(TASKS[0])
+    for line in unknown:
+        line["token_counts"] = [None]
+    write_run(root / "bad" / "stock", "stock", tasks={TASKS[0]: unknown})
+    broken = root / "bad" / "syntax"
+    broken.mkdir()
+    (broken / "run.json").write_text('{"schema": 1,\n "status": ', encoding="utf-8")
+    newer = root / "bad" / "newer"
+    newer.mkdir()
+    (newer / "run.json").write_text('{"schema": 2}', encoding="utf-8")
+    return root
+
+
+if __name__ == "__main__":  # rewrites the golden file; read the difference before keeping it
+    import tempfile
+    from pathlib import Path
+
+    from tempeval.leaderboard import build
+
+    with tempfile.TemporaryDirectory() as made:
+        summary = build([write_scene(Path(made) / "runs")], Path(made) / "out", draws=2000)
+        here = Path(__file__).parent
+        (here / "scene.md").write_bytes(summary.markdown.read_bytes())
+        (here / "scene_summary.md").write_text(summary.text, encoding="utf-8")

@@ -1,0 +1,296 @@
+"""From run folders to files: golden output, stability, and numbers computed again by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tempeval.errors import InvalidSetting
+from tempeval.leaderboard import build, text
+from tempeval.leaderboard.stats import Interval
+
+REFERENCE = Path(__file__).parents[1] / "reference" / "leaderboard"
+made = runpy.run_path(str(REFERENCE / "make_runs.py"))
+TASK, OTHER = "tempeval_mini_action", "tempeval_mini_order"
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    return made["write_scene"](tmp_path_factory.mktemp("scene") / "runs")
+
+
+def record(summary):
+    return json.loads(summary.json.read_text(encoding="utf-8"))
+
+
+def lines(*tasks, **options):
+    chosen = {"videos": 10} | options
+    return {task: made["sample_lines"](task, **chosen) for task in tasks}
+
+
+def test_golden_markdown(scene, tmp_path):
+    summary = build([scene], tmp_path / "out", draws=2000)
+    assert summary.markdown.read_bytes() == (REFERENCE / "scene.md").read_bytes()
+    assert summary.text == (REFERENCE / "scene_summary.md").read_text(encoding="utf-8")
+    assert (summary.tables, summary.compared) == (3, 6)
+    assert len(summary.refusals) == 12
+
+
+def test_same_inputs_same_bytes(scene, tmp_path):
+    moved = shutil.copytree(scene, tmp_path / "elsewhere")
+    one = build([scene], tmp_path / "one", draws=500)
+    two = build(sorted(moved.iterdir(), reverse=True), tmp_path / "two", draws=500)
+    assert one.markdown.read_bytes() == two.markdown.read_bytes()
+    assert one.json.read_bytes() == two.json.read_bytes()
+    assert sorted(os.listdir(tmp_path / "one")) == ["leaderboard.json", "leaderboard.md"]
+
+
+def test_an_unrelated_run_changes_no_number(tmp_path):
+    for name, options in (("baseline", {}), ("pas", {"flip": 0.5})):
+        made["write_run"](tmp_path / "runs" / name, name, tasks=lines(TASK, **options))
+    before = record(build([tmp_path / "runs"], tmp_path / "out", draws=500))["tables"][0]
+    made["write_run"](tmp_path / "runs" / "aaa", "ntk", tasks=lines(TASK, OTHER, flip=0.3, seed=1))
+    after = record(build([tmp_path / "runs"], tmp_path / "out", draws=500))["tables"][0]
+    assert [row for row in after["rows"] if row["method"] != "ntk"] == before["rows"]
+
+
+def test_numbers_by_hand(tmp_path):
+    def scored(values, **options):
+        made_lines = made["sample_lines"](TASK, videos=2, per_video=2, **options)
+        for line, value in zip(made_lines, values, strict=True):
+            line["score"] = value
+        return {TASK: made_lines}
+
+    made["write_run"](tmp_path / "runs" / "a", tasks=scored([1, 0, 0, 0]))
+    made["write_run"](tmp_path / "runs" / "b", "pas", tasks=scored([1, 1, 0, 1], layers=0.5))
+    table = record(build([tmp_path / "runs"], tmp_path / "out"))["tables"][0]
+    baseline, method = (row["cells"][0] for row in table["rows"])
+    assert (baseline["score"], method["score"], method["difference"]) == (0.25, 0.75, 0.5)
+    # Both clusters gain 1 of 2, so every draw gives 1/2.
+    assert method["interval"] == {"low": 0.5, "high": 0.5}
+    # Deviations 3/4 -1/4 | -1/4 -1/4: SE_CLT^2 = 3/4/3/4; cross -3/8 + 1/8, over 16.
+    assert baseline["se"] == pytest.approx((1 / 16 - 1 / 64) ** 0.5)
+    assert method["costs"]["measures"]["visual_tokens"] == 36
+    assert method["costs"]["measures"]["token_layers"] == 18
+    assert method["costs"]["measures"]["seconds"] == pytest.approx(0.032)
+    assert method["costs"]["measures"]["peak_memory_bytes"] is None
+
+
+def test_macro_is_the_mean_of_tasks_and_empty_when_one_is_missing(tmp_path):
+    small = lines(TASK) | lines(OTHER, videos=30)
+    changed = lines(TASK, flip=0.5) | lines(OTHER, videos=30, flip=0.5)
+    made["write_run"](tmp_path / "runs" / "a", tasks=small)
+    made["write_run"](tmp_path / "runs" / "b", "pas", tasks=changed)
+    made["write_run"](tmp_path / "runs" / "c", "ntk", tasks={TASK: changed[TASK]})
+    base, full, part = record(build([tmp_path / "runs"], tmp_path / "out"))["tables"][0]["rows"]
+    means = [np.mean([line["score"] for line in group]) for group in changed.values()]
+    assert full["macro"] == pytest.approx(np.mean(means))
+    assert full["macro_difference"] == pytest.approx(full["macro"] - base["macro"])
+    low, high = full["macro_interval"].values()
+    assert low < full["macro_difference"] < high
+    assert part["cells"][1] is None
+    assert (part["macro"], part["macro_difference"], part["costs"]) == (None, None, None)
+
+
+def test_tasks_of_a_row_may_come_from_several_runs(tmp_path):
+    for task in (TASK, OTHER):
+        made["write_run"](tmp_path / "runs" / f"base_{task}", tasks=lines(task))
+    made["write_run"](tmp_path / "runs" / "pas", "pas", tasks=lines(TASK, OTHER))
+    table = record(build([tmp_path / "runs"], tmp_path / "out", draws=200))["tables"][0]
+    assert [cell["run"] for cell in table["rows"][0]["cells"]] == [f"base_{TASK}", f"base_{OTHER}"]
+    assert table["rows"][1]["macro"] is not None
+
+
+def test_failures_are_wrong_and_shown_only_where_there_are_some(tmp_path):
+    made["write_run"](tmp_path / "runs" / "a", tasks=lines(TASK, videos=20))
+    assert "failed |" not in build([tmp_path / "runs"], tmp_path / "out").text
+    made["write_run"](tmp_path / "runs" / "b", "pas", tasks=lines(TASK, videos=20, failed=2))
+    summary = build([tmp_path / "runs"], tmp_path / "out", draws=200)
+    assert "failed |" in summary.text
+    cell = record(summary)["tables"][0]["rows"][1]["cells"][0]
+    scores = [line["score"] for line in lines(TASK, videos=20)[TASK]]
+    assert cell["score"] == pytest.approx(sum(scores[2:]) / 60)
+    assert cell["costs"]["failed"] == 2
+    assert cell["costs"]["measures"]["visual_tokens"] == 36
+
+
+def test_one_unmeasured_sample_makes_a_cost_missing(tmp_path):
+    changed = lines(TASK)
+    changed[TASK][3]["token_counts"][0]["kv_bytes"] = None
+    made["write_run"](tmp_path / "runs" / "a", tasks=changed)
+    row = record(build([tmp_path / "runs"], tmp_path / "out"))["tables"][0]["rows"][0]
+    assert row["costs"]["measures"]["kv_bytes"] is None
+    assert row["costs"]["measures"]["token_layers"] == 36
+
+
+def test_scores_off_the_unit_scale_have_no_percent_and_no_macro(tmp_path):
+    changed = lines(TASK, OTHER)
+    for line in changed[TASK]:
+        line["score"] = 3.25
+    made["write_run"](tmp_path / "runs" / "a", tasks=changed)
+    summary = build([tmp_path / "runs"], tmp_path / "out")
+    assert record(summary)["tables"][0]["rows"][0]["macro"] is None
+    assert "3.250" in summary.text
+    assert "own scale: tempeval_mini_action" in summary.text
+
+
+def test_lower_is_better_sorts_up(tmp_path):
+    lower = {"task_changes": {"higher_is_better": False}}
+    made["write_run"](tmp_path / "runs" / "a", tasks=lines(TASK), **lower)
+    for name, accuracy in (("bad", 0.9), ("good", 0.1)):
+        made["write_run"](
+            tmp_path / "runs" / name, name, tasks=lines(TASK, accuracy=accuracy), **lower
+        )
+    summary = build([tmp_path / "runs"], tmp_path / "out", draws=200)
+    rows = record(summary)["tables"][0]["rows"]
+    assert [row["label"] for row in rows] == ["baseline", "good", "bad"]
+    assert "mini_action ↓" in summary.text
+
+
+def test_two_groups_of_one_task_are_two_tables(tmp_path):
+    for prompt in ("aa", "bb"):
+        changed = {"prompt_hash": f"sha256:{prompt}"}
+        for method in ("baseline", "pas"):
+            folder = tmp_path / "runs" / f"{method}_{prompt}"
+            made["write_run"](folder, method, tasks=lines(TASK), task_changes=changed)
+    summary = build([tmp_path / "runs"], tmp_path / "out", draws=200)
+    assert (summary.tables, summary.compared, summary.refusals) == (2, 2, ())
+    assert "another version, prompt" in summary.text
+
+
+def test_rows_of_one_label_are_told_apart(tmp_path):
+    made["write_run"](tmp_path / "runs" / "a", tasks=lines(TASK))
+    for name in ("111111", "222222"):
+        changed = {"method_fingerprint": f"sha256:{name}000"}
+        made["write_run"](tmp_path / "runs" / name, "pas", tasks=lines(TASK), **changed)
+    printed = build([tmp_path / "runs"], tmp_path / "out", draws=200).text
+    assert "pas (111111)" in printed
+    assert "pas (222222)" in printed
+
+
+def test_differing_devices_are_noted(tmp_path):
+    made["write_run"](tmp_path / "runs" / "a", tasks=lines(TASK), gpu="A100")
+    made["write_run"](tmp_path / "runs" / "b", "pas", tasks=lines(TASK), gpu="H100")
+    assert "The runs differ in gpu: A100, H100." in build([tmp_path], tmp_path / "out").text
+
+
+@pytest.mark.parametrize(
+    ("model", "mini"),
+    [
+        ("mini", True),
+        ("/site-packages/tempeval/mini/checkpoints/qwen", True),
+        (r"C:\tempeval\mini\checkpoints\qwen", True),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", False),
+        ("my/mini", False),
+    ],
+)
+def test_mini_models_are_labelled(tmp_path, model, mini):
+    made["write_run"](tmp_path / "runs", tasks=lines(TASK), model=model)
+    summary = build([tmp_path / "runs"], tmp_path / "out")
+    assert ("say nothing about 7B models" in summary.text) is mini
+    assert record(summary)["tables"][0]["is_mini"] is mini
+
+
+def test_names_cannot_break_the_table(tmp_path):
+    label = "a|b\n| c | <script>alert(1)</script> `x` \ud800"
+    made["write_run"](tmp_path / "runs" / "a", tasks=lines(TASK), model=label)
+    made["write_run"](
+        tmp_path / "runs" / "b", "pas", tasks=lines(TASK), method_label=label, model=label
+    )
+    summary = build([tmp_path / "runs"], tmp_path / "out")
+    document = summary.markdown.read_text(encoding="utf-8")
+    assert "<script>" not in document.replace(
+        "`a/b / c / <script>alert(1)</script> 'x' \\ud800`", ""
+    )
+    rows = [line for line in document.splitlines() if line.startswith("|")]
+    assert not [row for row in rows if row.startswith("| c ")]
+    record(summary)
+
+
+def test_nothing_comparable_still_writes(tmp_path):
+    made["write_run"](tmp_path / "runs" / "a", "pas", tasks=lines(TASK))
+    summary = build([tmp_path / "runs"], tmp_path / "out")
+    assert (summary.tables, summary.compared, len(summary.refusals)) == (0, 0, 1)
+    assert "No run could be compared" in summary.markdown.read_text(encoding="utf-8")
+
+
+def test_one_baseline_run_only(tmp_path):
+    made["write_run"](tmp_path / "runs" / "a", tasks=lines(TASK))
+    summary = build([tmp_path / "runs"], tmp_path / "out")
+    assert (summary.tables, summary.compared, summary.refusals) == (1, 0, ())
+    assert "Every run was comparable." in summary.markdown.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tolerance": -0.1},
+        {"tolerance": float("nan")},
+        {"draws": 0},
+        {"seed": -1},
+        {"max_failure_ratio": 1.5},
+    ],
+)
+def test_settings_out_of_range(tmp_path, options):
+    with pytest.raises(InvalidSetting, match=next(iter(options))):
+        build([tmp_path], tmp_path / "out", **options)
+
+
+def test_a_failed_write_leaves_the_old_files(tmp_path, monkeypatch):
+    made["write_run"](tmp_path / "runs", tasks=lines(TASK))
+    summary = build([tmp_path / "runs"], tmp_path / "out")
+    before = summary.markdown.read_bytes()
+
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        build([tmp_path / "runs"], tmp_path / "out", seed=1)
+    assert summary.markdown.read_bytes() == before
+    assert sorted(os.listdir(tmp_path / "out")) == ["leaderboard.json", "leaderboard.md"]
+
+
+def test_it_needs_neither_torch_nor_the_host(tmp_path):
+    made["write_run"](tmp_path / "runs", tasks=lines(TASK))
+    code = (
+        "import sys, pathlib\n"
+        "for name in ('torch', 'lmms_eval', 'transformers'): sys.modules[name] = None\n"
+        "from tempeval.leaderboard import build\n"
+        "build([pathlib.Path(sys.argv[1])], pathlib.Path(sys.argv[2]))\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "runs"), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "leaderboard.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0, "0.00 B"),
+        (999, "999 B"),
+        (1000, "0.98 KiB"),
+        (12345, "12.1 KiB"),
+        (469762048, "448 MiB"),
+        (5 * 1024**3, "5.00 GiB"),
+        (None, "-"),
+    ],
+)
+def test_sizes(value, expected):
+    assert text.size(value) == expected
+
+
+def test_differences():
+    assert text.difference(0.021, Interval(-0.01, 0.052), fraction=True) == "+2.1 [-1.0, +5.2]"
+    assert text.difference(-0.0001, None, fraction=True) == "0.0 [-]"
+    assert text.difference(1.5, Interval(0, 2), fraction=False) == "+1.500 [0.000, +2.000]"
+    assert text.difference(None, None, fraction=True) == "-"

@@ -1,0 +1,226 @@
+"""Reading run folders: both sample layouts, and every kind of broken input with its place."""
+
+from __future__ import annotations
+
+import json
+import math
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tempeval.errors import TempevalError
+from tempeval.leaderboard import RunsNotFound
+from tempeval.leaderboard.load import load
+
+MAKER = Path(__file__).parents[1] / "reference" / "leaderboard" / "make_runs.py"
+made = runpy.run_path(str(MAKER))
+TASK = "tempeval_mini_action"
+
+
+def write(folder, change=None, **changes):
+    lines = made["sample_lines"](TASK, videos=4)
+    if change:
+        change(lines[1])
+    return made["write_run"](folder, tasks={TASK: lines}, **changes)
+
+
+def samples(folder):
+    loaded = load([folder])
+    assert not loaded.refusals
+    return loaded.entries[0].samples
+
+
+def refusal(folder):
+    loaded = load([folder])
+    assert not loaded.entries
+    assert len(loaded.refusals) == 1
+    return loaded.refusals[0]
+
+
+def edit(folder, change):
+    path = folder / "run.json"
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+
+
+def test_ids_at_the_top_level_or_in_the_sample_metric(tmp_path):
+    def nest(line):
+        line["sample"] = {k: line.pop(k) for k in ("sample_id", "video_id", "content_hash")}
+
+    assert samples(write(tmp_path / "a")).digest == samples(write(tmp_path / "b", nest)).digest
+
+
+def test_columns(tmp_path):
+    read = samples(write(tmp_path / "a"))
+    assert read.ids[1] == f"{TASK}/0001"
+    assert read.clusters[3] == "video_id=clip_001"
+    assert read.measures["visual_tokens"].tolist() == [36] * 12
+    assert read.measures["seconds"] == pytest.approx(np.full(12, 0.042))
+    assert np.isnan(read.measures["peak_memory_bytes"]).all()
+
+
+def test_requests_of_one_question_share_the_video_and_add_their_answers(tmp_path):
+    def three_labels(line):
+        line["token_counts"] *= 3
+
+    read = samples(write(tmp_path / "a", three_labels))
+    assert read.measures["visual_tokens"][1] == 36
+    assert read.measures["seconds"][1] == pytest.approx(0.038 + 3 * 0.004)
+
+
+def test_a_missing_time_makes_the_seconds_missing(tmp_path):
+    read = samples(write(tmp_path / "a", lambda line: line["token_counts"][0].pop("encode_ms")))
+    assert math.isnan(read.measures["seconds"][1])
+    assert not math.isnan(read.measures["seconds"][0])
+
+
+@pytest.mark.parametrize("counts", [None, [], [None]])
+def test_unknown_budgets_are_missing_not_zero(tmp_path, counts):
+    read = samples(write(tmp_path / "a", lambda line: line.update(token_counts=counts)))
+    assert all(math.isnan(column[1]) for column in read.measures.values())
+    assert not read.failed[1]
+
+
+def test_failed_samples_score_zero_whatever_the_file_says(tmp_path):
+    def fail(line):
+        line["token_counts"][0]["error"] = "BadVideo"
+        line["score"] = None
+
+    read = samples(write(tmp_path / "a", fail))
+    assert read.failed.tolist() == [False, True] + [False] * 10
+    assert read.score[1] == 0
+
+
+def test_unicode_names(tmp_path):
+    folder = write(tmp_path / "läufe ½", lambda line: line.update(sample_id="视频\ud800"))
+    assert "视频\ud800" in samples(folder).ids
+
+
+def test_runs_are_found_once_and_named_by_what_differs(tmp_path):
+    write(tmp_path / "x" / "a")
+    write(tmp_path / "x" / "b" / "c")
+    paths = [tmp_path, tmp_path / "x" / "a", tmp_path / "x" / "b" / "c" / "run.json"]
+    assert [run.name for run in load(paths).runs] == ["a", "b/c"]
+    assert [run.name for run in load(paths[1:2]).runs] == ["a"]
+
+
+def test_a_run_inside_a_run(tmp_path):
+    write(tmp_path / "a")
+    write(tmp_path / "a" / "b")
+    assert [run.name for run in load([tmp_path]).runs] == ["a", "a/b"]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty", "file.txt"])
+def test_paths_without_runs_are_errors(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.txt").touch()
+    with pytest.raises(RunsNotFound, match=name) as caught:
+        load([tmp_path / name])
+    assert isinstance(caught.value, TempevalError)
+
+
+def test_no_paths():
+    with pytest.raises(RunsNotFound, match="no run was given"):
+        load([])
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "reason"),
+    [
+        ('{"schema": 1,\n"status": ', "run.json:2", "not JSON"),
+        ("[1]", "run.json", "no key 'schema'"),
+        ("", "run.json:1", "not JSON"),
+        ("[" * 100_000, "run.json", "not JSON"),
+        ('{"schema": 2}', "run.json", "schema 2 is not known; this version reads schema 1"),
+        ('{"schema": true}', "run.json", "schema True is not known"),
+        ('{"schema": 1, "status": "complete"}', "run.json", "key 'method' is missing"),
+        ('{"schema": 1, "status": "odd", "method": "", "error": null}', "run.json", "'odd'"),
+    ],
+)
+def test_broken_run_records(tmp_path, text, place, reason):
+    write(tmp_path / "a")
+    (tmp_path / "a" / "run.json").write_text(text)
+    found = refusal(tmp_path)
+    assert found.value == f"a/{place}"
+    assert reason in found.reason
+    assert found.action
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda r: r.pop("dtype"), "key 'dtype' is missing"),
+        (lambda r: r.update(model=3), "key 'model' is int 3, not str"),
+        (lambda r: r.update(world_size=True), "key 'world_size' is bool true, not int"),
+        (lambda r: r.update(wall_seconds=math.nan), "'wall_seconds' is str \"NaN\", not int"),
+        (lambda r: r.update(tasks={}), "tasks is empty"),
+        (lambda r: r.update(tasks={TASK: 1}), f"tasks.{TASK} is int 1, not an object"),
+        (lambda r: r["tasks"][TASK].pop("expected"), f"key 'tasks.{TASK}.expected' is missing"),
+        (lambda r: r["tasks"][TASK].update(samples_file="../x"), "outside the run folder"),
+        (lambda r: r["tasks"][TASK].update(samples_file="/etc/passwd"), "outside the run folder"),
+        (lambda r: r["tasks"][TASK].update(samples_file="lost.jsonl"), "No such file"),
+    ],
+)
+def test_run_records_with_wrong_keys(tmp_path, change, reason):
+    edit(write(tmp_path / "a"), change)
+    assert reason in refusal(tmp_path).reason
+
+
+@pytest.mark.parametrize("status", ["partial", "failed"])
+def test_unfinished_runs_keep_their_error(tmp_path, status):
+    write(tmp_path / "a", status=status, error="RuntimeError: boom")
+    found = refusal(tmp_path)
+    assert (found.field, found.value) == ("status", status)
+    assert "RuntimeError: boom" in found.reason
+
+
+def test_an_unfinished_run_need_not_have_all_keys(tmp_path):
+    (tmp_path / "run.json").write_text(
+        json.dumps({"schema": 1, "status": "failed", "method": "pas", "error": None})
+    )
+    assert refusal(tmp_path).field == "status"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda s: s.pop("sample_id"), "no 'sample_id' at the top level or inside 'sample'"),
+        (lambda s: s.pop("content_hash"), "no 'content_hash'"),
+        (lambda s: s.pop("video_id"), "no 'video_id'"),
+        (lambda s: s.update(sample_id=1.5), "no 'sample_id'"),
+        (lambda s: s.pop("score"), "score 'score' is None, not a finite number"),
+        (lambda s: s.update(score=math.nan), "score 'score' is nan"),
+        (lambda s: s.update(score="1"), "score 'score' is '1'"),
+        (lambda s: s.update(score=10**400), "not a finite number"),
+        (lambda s: s.update(token_counts=3), "'token_counts' is 3, not a list"),
+        (lambda s: s["token_counts"][0].update(kv_bytes="9"), "'kv_bytes' is '9', not a number"),
+        (lambda s: s.update(sample_id=f"{TASK}/0000"), "is on line 1 and again on line 2"),
+    ],
+)
+def test_broken_sample_lines_name_the_line(tmp_path, change, reason):
+    write(tmp_path / "a", change)
+    found = refusal(tmp_path)
+    assert found.value.endswith(f"samples_{TASK}.jsonl:2")
+    assert reason in found.reason
+    assert found.tasks == (TASK,)
+
+
+@pytest.mark.parametrize("text", [b"[1]", b"{", b"\xff\xfe", b"3", b"[" * 100_000])
+def test_broken_lines(tmp_path, text):
+    file = next(write(tmp_path / "a").glob("*.jsonl"))
+    kept = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(kept[0] + text + b"\n" + b"".join(kept[2:]))
+    assert refusal(tmp_path).value.endswith(".jsonl:2")
+
+
+def test_one_bad_task_leaves_the_others(tmp_path):
+    other = "tempeval_mini_order"
+    tasks = {task: made["sample_lines"](task, videos=4) for task in (TASK, other)}
+    folder = made["write_run"](tmp_path / "a", tasks=tasks)
+    next(folder.glob(f"*{TASK}.jsonl")).write_text("broken\n")
+    loaded = load([tmp_path])
+    assert [entry.task.name for entry in loaded.entries] == [other]
+    assert [found.tasks for found in loaded.refusals] == [(TASK,)]

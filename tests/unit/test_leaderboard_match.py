@@ -1,0 +1,242 @@
+"""What is comparable: budgets within the tolerance, equal settings, one partner each."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tempeval.leaderboard.load import load
+from tempeval.leaderboard.match import distance, match
+
+MAKER = Path(__file__).parents[1] / "reference" / "leaderboard" / "make_runs.py"
+made = runpy.run_path(str(MAKER))
+TASK = "tempeval_mini_action"
+
+
+def lines(**options):
+    return {TASK: made["sample_lines"](TASK, videos=20, **options)}
+
+
+def matched(root, **options):
+    loaded = load([root])
+    assert not loaded.refusals
+    chosen = {"baseline": "baseline", "tolerance": 0.02, "max_failure_ratio": 0.05} | options
+    return match(loaded.entries, **chosen)
+
+
+def only_refusal(found):
+    assert len(found.refusals) == 1
+    return found.refusals[0]
+
+
+def partners(found):
+    return {
+        (comparison.baseline.run.name, method.run.name)
+        for comparison in found.comparisons
+        for method in comparison.methods
+    }
+
+
+budgets = st.lists(st.integers(1, 10_000), min_size=1, max_size=300)
+
+
+@given(budgets, st.data())
+@settings(max_examples=200, deadline=None)
+def test_matching_is_symmetric_and_ignores_order(values, data):
+    size = len(values)
+    factors = data.draw(
+        st.lists(st.sampled_from([0.97, 0.98, 1, 1.02, 1.03]), min_size=size, max_size=size)
+    )
+    one = np.array(values, dtype=float)
+    two = one * factors
+    forth, back = distance(one, two, 0.02), distance(two, one, 0.02)
+    assert (forth.matches, forth.outside) == (back.matches, back.outside)
+    order = data.draw(st.permutations(range(size)))
+    assert distance(one[order], two[order], 0.02).outside == forth.outside
+
+
+@given(budgets)
+@settings(max_examples=100, deadline=None)
+def test_equal_budgets_match_at_tolerance_zero(values):
+    one = np.array(values, dtype=float)
+    assert distance(one, one.copy(), 0).matches
+
+
+@pytest.mark.parametrize("budget", [50, 100, 1000, 4950, 8192])
+def test_any_two_runs_within_98_to_100_percent_of_a_budget_match(budget):
+    low, high = np.full(10, 0.98 * budget), np.full(10, float(budget))
+    assert distance(low, high, 0.02).matches
+    assert distance(high, low, 0.02).matches
+
+
+@pytest.mark.parametrize("size", [100, 200, 700, 1000])
+def test_exactly_one_percent_outside_matches_and_one_more_does_not(size):
+    base = np.full(size, 100.0)
+    value = base.copy()
+    value[: size // 100] = 130
+    assert distance(value, base, 0.02).outside == size // 100
+    assert distance(value, base, 0.02).matches
+    value[size // 100] = 130
+    assert not distance(value, base, 0.02).matches
+
+
+def test_one_outside_of_99_does_not_match():
+    base = np.full(99, 100.0)
+    value = base.copy()
+    value[0] = 130
+    assert not distance(value, base, 0.02).matches
+
+
+def test_mean_at_the_tolerance_matches_and_above_does_not():
+    base = np.full(100, 98.0)
+    assert distance(np.full(100, 100.0), base, 0.02).matches
+    above = np.full(100, 100.0)
+    above[0] = 101  # one sample may be outside, but now the mean is too
+    far = distance(above, base, 0.02)
+    assert far.outside == 1
+    assert not far.matches
+
+
+def test_one_huge_sample_shows_in_the_mean():
+    base = np.full(100, 100.0)
+    value = base.copy()
+    value[0] = 1000
+    assert distance(value, base, 0.02).outside == 1
+    assert not distance(value, base, 0.02).matches
+
+
+def test_unmeasured_samples_are_not_paired():
+    nan = np.nan
+    assert distance(np.array([1, nan, 3]), np.array([1, 2, nan]), 0).paired == 1
+    assert not distance(np.array([nan]), np.array([1.0]), 1).matches
+
+
+def test_methods_go_to_the_baseline_of_their_budget(tmp_path):
+    write = made["write_run"]
+    for tokens, size in ((36, 50), (72, 100)):
+        write(tmp_path / f"base{tokens}", tasks=lines(tokens=tokens), visual_token_budget=size)
+        write(tmp_path / f"pas{tokens}", "pas", tasks=lines(tokens=tokens - 0.5))
+    found = matched(tmp_path)
+    assert partners(found) == {("base36", "pas36"), ("base72", "pas72")}
+    assert not found.refusals
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("model_revision", {"model_revision": "sha256:cd"}),
+        ("position_rule", {"position_rule": "native"}),
+        ("dtype", {"dtype": "bfloat16"}),
+        ("limit", {"limit": 60}),
+        ("frame_policy", {"frame_policy": {"rule": "uniform", "num_frames": 4, "fps": None}}),
+        ("task_version", {"task_changes": {"version": 2}}),
+        ("prompt_hash", {"task_changes": {"prompt_hash": "sha256:ef"}}),
+        ("dataset_digest", {"task_changes": {"dataset_digest": "sha256:ef"}}),
+        ("metric", {"task_changes": {"higher_is_better": False}}),
+    ],
+)
+def test_settings_that_differ_are_named_with_both_values(tmp_path, field, changes):
+    made["write_run"](tmp_path / "base", tasks=lines())
+    made["write_run"](tmp_path / "other", "pas", tasks=lines(), **changes)
+    refusal = only_refusal(matched(tmp_path))
+    assert (refusal.run, refusal.field, refusal.tasks) == ("other", field, (TASK,))
+    assert refusal.value != refusal.other
+    assert "run base" in refusal.reason
+    assert refusal.action
+
+
+def test_facts_that_do_not_decide_do_not_separate(tmp_path):
+    made["write_run"](tmp_path / "base", tasks=lines())
+    made["write_run"](tmp_path / "pas", "pas", tasks=lines(), gpu="H100", device="cuda", seed=1)
+    assert partners(matched(tmp_path)) == {("base", "pas")}
+
+
+@pytest.mark.parametrize("key", ["content_hash", "sample_id"])
+def test_another_sample_set_is_refused_with_an_example(tmp_path, key):
+    changed = lines()
+    changed[TASK][4][key] = "other"
+    made["write_run"](tmp_path / "base", tasks=lines())
+    made["write_run"](tmp_path / "pas", "pas", tasks=changed)
+    refusal = only_refusal(matched(tmp_path))
+    assert refusal.field == "sample_set"
+    example = {"content_hash": f"1 shared ids have another content_hash, such as '{TASK}/0004'"}
+    assert example.get(key, "59 ids shared, 1 only here, 1 only there: 'other'") in refusal.reason
+
+
+def test_line_order_does_not_matter(tmp_path):
+    made["write_run"](tmp_path / "base", tasks=lines())
+    made["write_run"](tmp_path / "pas", "pas", tasks={TASK: lines()[TASK][::-1]})
+    found = matched(tmp_path)
+    base, method = found.comparisons[0].baseline, found.comparisons[0].methods[0]
+    assert base.samples.ids == method.samples.ids
+    assert base.samples.score.tolist() == method.samples.score.tolist()
+
+
+def test_no_baseline_at_all(tmp_path):
+    made["write_run"](tmp_path / "pas", "pas", tasks=lines())
+    assert only_refusal(matched(tmp_path)).field == "baseline"
+
+
+def test_any_method_can_be_the_baseline(tmp_path):
+    made["write_run"](tmp_path / "base", tasks=lines())
+    made["write_run"](tmp_path / "pas", "pas", tasks=lines())
+    assert partners(matched(tmp_path, baseline="pas")) == {("pas", "base")}
+
+
+@pytest.mark.parametrize("method", ["baseline", "pas"])
+def test_the_latest_of_duplicates_is_kept(tmp_path, method):
+    made["write_run"](tmp_path / "base", tasks=lines())
+    made["write_run"](tmp_path / "pas", "pas", tasks=lines())
+    early = {"finished": "2025-01-01T00:00:00+00:00"}
+    made["write_run"](tmp_path / "a_early", method, tasks=lines(), **early)
+    found = matched(tmp_path)
+    assert partners(found) == {("base", "pas")}
+    refusal = only_refusal(found)
+    assert (refusal.run, refusal.field) == ("a_early", "duplicate")
+
+
+def test_two_settings_of_one_method_are_two_rows(tmp_path):
+    made["write_run"](tmp_path / "base", tasks=lines())
+    for name in ("a", "b"):
+        fingerprint = f"sha256:{name}"
+        made["write_run"](tmp_path / name, "pas", tasks=lines(), method_fingerprint=fingerprint)
+    assert partners(matched(tmp_path)) == {("base", "a"), ("base", "b")}
+
+
+def test_failed_samples_up_to_the_threshold(tmp_path):
+    made["write_run"](tmp_path / "base", tasks=lines())
+    made["write_run"](tmp_path / "three", "three", tasks=lines(failed=3))
+    made["write_run"](tmp_path / "four", "four", tasks=lines(failed=4))
+    found = matched(tmp_path)
+    assert partners(found) == {("base", "three")}
+    assert (only_refusal(found).run, only_refusal(found).field) == ("four", "failed")
+
+
+def test_failures_are_refused_where_zero_would_be_the_best_score(tmp_path):
+    lower = {"task_changes": {"higher_is_better": False}}
+    made["write_run"](tmp_path / "base", tasks=lines(), **lower)
+    made["write_run"](tmp_path / "pas", "pas", tasks=lines(failed=1), **lower)
+    assert "best score" in only_refusal(matched(tmp_path)).reason
+
+
+@pytest.mark.parametrize(
+    "counts", [{"expected": 61}, {"expected": 61, "answered": 61}, {"answered": 59, "failed": 1}]
+)
+def test_counts_that_contradict_the_samples(tmp_path, counts):
+    made["write_run"](tmp_path / "base", tasks=lines())
+    made["write_run"](tmp_path / "pas", "pas", tasks=lines(), task_changes=counts)
+    assert only_refusal(matched(tmp_path)).field in {"samples", "failed"}
+
+
+def test_unknown_budget(tmp_path):
+    stock = lines()
+    stock[TASK][0]["token_counts"] = [None]
+    made["write_run"](tmp_path / "base", tasks=lines())
+    made["write_run"](tmp_path / "stock", "stock", tasks=stock)
+    refusal = only_refusal(matched(tmp_path))
+    assert (refusal.field, refusal.value) == ("visual_tokens", "unknown")
