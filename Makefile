@@ -19,7 +19,7 @@ export HF_HUB_OFFLINE := 1
 export HF_DATASETS_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
 
-.PHONY: test quickstart lint types pytest slow gpu format wheel readme-table clean
+.PHONY: test quickstart lint types pytest slow gpu format wheel readme readme-table clean
 
 test: lint types pytest
 
@@ -64,9 +64,11 @@ wheel: $(STAMP)
 	rm -rf build dist
 	$(BIN)/python -m build --wheel --no-isolation
 
-# Puts the table that `make quickstart` wrote into the README.
+# Writes the generated blocks of the README: the methods, and the table that `make quickstart` made.
+readme: $(STAMP)
+	$(BIN)/python .ci/readme.py
 readme-table: $(STAMP)
-	$(BIN)/python -m tempeval.readme README.md $(QUICKSTART)/leaderboard/leaderboard.md
+	$(BIN)/python .ci/readme.py --table $(QUICKSTART)/leaderboard/leaderboard.md
 
 clean:
 	rm -rf build dist .typing .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tempeval.tasks.answers import match_choice
-
 from tempeval.mini.paths import suite_dir
 from tempeval.mini.questions import prompt
+from tempeval.tasks.answers import match_choice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

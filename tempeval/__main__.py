@@ -2,4 +2,5 @@
 
 from tempeval.cli import main
 
-main()
+if __name__ == "__main__":  # decoding workers import this module again
+    main()

@@ -60,9 +60,9 @@ def run(
     tasks: Annotated[str, typer.Option(help="Tasks and groups, separated by commas.")],
     out: Out,
     pretrained: Annotated[str, typer.Option(help="Hub id, checkpoint folder, or mini.")] = "mini",
-    num_frames: Annotated[int, typer.Option(help="Frames per video (with --fps: at most).")] = 8,
+    num_frames: Annotated[int, typer.Option(help="Frames per video; with --fps the most.")] = 8,
     fps: Annotated[
-        float | None, typer.Option(help="Frames per second, for --sampling fps.")
+        float | None, typer.Option(help="Frames per second, instead of a fixed number.")
     ] = None,
     sampling: Annotated[str, typer.Option(help="uniform, segment or fps.")] = "uniform",
     budgets: Annotated[
@@ -159,8 +159,7 @@ def quickstart(
         report=typer.echo,
     )
     summary = build(folders, out / "leaderboard")
-    typer.echo(f"\n{summary.text}\n")
-    typer.echo("These are real measurements of a tiny model; they say nothing about larger ones.")
+    typer.echo(f"\n{summary.text}")
     typer.echo(f"written: {summary.markdown} and {summary.json}; runs in {out / 'runs'}")
 
 
@@ -226,6 +225,30 @@ def path(
     from tempeval.mini.paths import checkpoint
 
     typer.echo(checkpoint(family))
+
+
+@mini_app.command(epilog="Example: tempeval mini train -o my-checkpoint --steps 200")
+def train(
+    out: Annotated[Path, typer.Option("-o", "--out", help="New folder for the checkpoint.")],
+    family: Annotated[str, typer.Option(help="Kind of model to train.")] = "qwen2_5_vl",
+    steps: Annotated[
+        int | None, typer.Option(help="Optimiser steps; the recipe's number if not given.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the weights and the training clips.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+) -> None:
+    """Train a tiny checkpoint on rendered clips, measure it, and write it with its card."""
+    from tempeval.mini.train import Progress
+    from tempeval.mini.train import train as train_checkpoint
+
+    def show(progress: Progress) -> None:
+        if progress.step % 50 == 0 or progress.step == progress.steps:
+            typer.echo(f"step {progress.step}/{progress.steps}, loss {progress.loss:.3f}")
+
+    made = train_checkpoint(family, out, steps=steps, seed=seed, threads=threads, progress=show)
+    for order, accuracy in made.results.items():
+        typer.echo(f"accuracy, {order} frames: {100 * accuracy.overall:.1f} %")
+    typer.echo(f"written: {made.folder} ({made.seconds:.0f} s)")
 
 
 def _split(text: str) -> list[str]:

@@ -15,24 +15,24 @@ from tempeval.record import TaskFacts, digest
 from tempeval.tasklist import LIST_HINT, group_of, task_entries, tasks_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 #: What `lmms-eval` itself strips from answers before scoring, unless told otherwise.
 REASONING_TAGS = '[["<think>", "</think>"], ["<analysis>", "</analysis>"]]'
 MODEL_NAME = "tempeval"
 
-_QUIET = {"TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "VERBOSITY": "WARNING"}
+#: Modules of the host whose progress bars say nothing: they last milliseconds, one per task.
+_BARS = ("lmms_eval.evaluator", "lmms_eval.api.task")
 
 
 def import_host() -> Any:
-    """Import `lmms_eval.evaluator` without its progress bars.
+    """Import `lmms_eval.evaluator`.
 
     Raises:
         TempevalError: if lmms-eval is not installed.
     """
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     try:
         return importlib.import_module("lmms_eval.evaluator")
     except ModuleNotFoundError as error:
@@ -57,6 +57,24 @@ def host_log(path: Path) -> Iterator[None]:
         for sink in sinks:
             with contextlib.suppress(ValueError):  # the host removes all sinks now and then
                 logger.remove(sink)
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Hide the host's own progress bars; the model's stays."""
+    modules = [sys.modules[name] for name in _BARS if hasattr(sys.modules.get(name), "tqdm")]
+    kept = [module.tqdm for module in modules]
+    for module, bar in zip(modules, kept, strict=True):
+        module.tqdm = _hidden(bar)
+    try:
+        yield
+    finally:
+        for module, bar in zip(modules, kept, strict=True):
+            module.tqdm = bar
+
+
+def _hidden(bar: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args, **kwargs: bar(*args, **{**kwargs, "disable": True})
 
 
 class HostTasks:
@@ -138,21 +156,22 @@ class HostTasks:
             "process_with_media": False,
             "reasoning_tags": REASONING_TAGS,
         }
-        results: dict[str, Any] = import_host().simple_evaluate(
-            model=model,
-            model_args=model_args,
-            tasks=self.names,
-            batch_size=batch_size,
-            limit=self.limit,
-            task_manager=self._manager,
-            log_samples=True,
-            verbosity="WARNING",
-            random_seed=seed,
-            numpy_random_seed=seed,
-            torch_random_seed=seed,
-            fewshot_random_seed=seed,
-            cli_args=Namespace(**arguments),
-        )
+        with _without_bars():
+            results: dict[str, Any] = import_host().simple_evaluate(
+                model=model,
+                model_args=model_args,
+                tasks=self.names,
+                batch_size=batch_size,
+                limit=self.limit,
+                task_manager=self._manager,
+                log_samples=True,
+                verbosity="WARNING",
+                random_seed=seed,
+                numpy_random_seed=seed,
+                torch_random_seed=seed,
+                fewshot_random_seed=seed,
+                cli_args=Namespace(**arguments),
+            )
         return results
 
 

@@ -35,8 +35,8 @@ class RunOptions:
         tasks: tasks and groups.
         pretrained: hub id, folder, or `mini`.
         num_frames: frames per video (with `fps`: the cap).
-        fps: frames per second (1/s) for `sampling=fps`.
-        sampling: `uniform`, `segment` or `fps`.
+        fps: frames per second (1/s); None for a fixed number of frames.
+        sampling: `uniform`, `segment` or `fps`, which `fps` implies.
         budgets: visual tokens per sample; empty for no budget.
         limit: documents per task, at most; None for all.
         batch_size: questions in one batch; None for the model's default.
@@ -100,9 +100,8 @@ def plan_matrix(options: RunOptions) -> list[Plan]:
     plans: dict[Path, Plan] = {}
     for budget in options.budgets or (None,):
         for chain in chains:
-            policy = f"{options.sampling}{options.num_frames}"
-            if options.fps is not None:
-                policy += f"-{options.fps:g}fps"
+            rate = "" if options.fps is None else f"fps{options.fps:g}-"
+            policy = f"{rate or options.sampling}{options.num_frames}"
             folder = options.out / (policy if budget is None else f"tokens{budget}") / _slug(chain)
             if folder in plans:
                 raise InvalidSetting(f"{chain.spec!r} (budget {budget}) is listed twice")
@@ -119,8 +118,10 @@ def _check_options(options: RunOptions) -> None:
             raise InvalidSetting(f"{name} is {value}; accepted: a whole number from 1")
     if options.fps is not None and not options.fps > 0:
         raise InvalidSetting(f"fps is {options.fps}; accepted: a number above 0, frames per second")
-    if (options.fps is None) == (options.sampling == "fps"):
-        raise InvalidSetting("fps and sampling=fps belong together; give both or neither")
+    if options.fps is None and options.sampling == "fps":
+        raise InvalidSetting("sampling=fps needs fps, frames per second")
+    if options.fps is not None and options.sampling == "segment":
+        raise InvalidSetting("fps and sampling=segment exclude each other; leave one out")
     if options.sampling not in SAMPLING:
         raise UnknownName("sampling", options.sampling, SAMPLING)
     if options.position_rule not in POSITION_RULES:

@@ -108,6 +108,9 @@ def run_matrix(
 
 def load_model(options: RunOptions) -> ChainModel:
     """Load the `tempeval` wrapper with an empty chain."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     module = importlib.import_module("tempeval.model_wrappers.chain")
     arguments = {
         "pretrained": options.pretrained,

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tempeval.families.qwen_vl import QwenVL
     from tempeval.video.clip import Clip
 
+# One thread: the models are tiny, and thread pools of parallel workers would fight over two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
     os.environ.setdefault(variable, "1")
 

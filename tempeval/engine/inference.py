@@ -16,8 +16,9 @@ from tempeval.engine.ledger import Ledger, distinct_temporal_ids, prefill_flops
 from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
 from tempeval.engine.question import Outcome, Picture, Question
-from tempeval.errors import BadVideo
+from tempeval.errors import BadVideo, UnknownName
 from tempeval.video.clip import Clip, FramePlan, Sampling, VideoRef
+from tempeval.video.decode import DECODERS
 from tempeval.video.pool import ClipRequest, ClipStream
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Inference:
         decode_memory: int = 2 * GIB,
         feature_cache: FeatureCache | None = None,
     ) -> None:
+        if decoder not in DECODERS:
+            raise UnknownName("decoder", decoder, DECODERS)
         self.family = family
         self.chain = chain
         self.sampling = sampling

@@ -112,6 +112,10 @@ class Family(ABC):
         """
 
     @abstractmethod
+    def pixel_limits(self) -> dict[str, int]:
+        """Return `min_pixels` and `max_pixels` per frame, as they are without a budget."""
+
+    @abstractmethod
     def check_sampling(self, sampling: Sampling) -> None:
         """Refuse a sampling that no budget plan can serve.
 

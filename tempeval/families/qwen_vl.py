@@ -107,12 +107,19 @@ class QwenVL(Family):
         """Return the rule that sizes clips: by the budget if one is set, else by pixels."""
         if self.options.visual_token_budget is not None:
             return self._budget_resize(self.options.visual_token_budget, num_visuals)
+        return SmartResize(factor=self._tower.pixels_per_token, **self.pixel_limits())
+
+    def pixel_limits(self) -> dict[str, int]:
+        """Return the pixel limits in force: the options', else the checkpoint's own, else stock.
+
+        A checkpoint made for other sizes says so in its `config.json`, under `tempeval`:
+        `{"min_pixels": ..., "max_pixels": ...}`, as the mini checkpoints do.
+        """
         low, high = DEFAULT_PIXELS[self.model_type]
-        return SmartResize(
-            factor=self._tower.pixels_per_token,
-            min_pixels=low if self.options.min_pixels is None else self.options.min_pixels,
-            max_pixels=high if self.options.max_pixels is None else self.options.max_pixels,
-        )
+        own = getattr(self.model.config, "tempeval", None) or {}
+        limits = {"min_pixels": low, "max_pixels": high} | own
+        asked = {"min_pixels": self.options.min_pixels, "max_pixels": self.options.max_pixels}
+        return limits | {key: value for key, value in asked.items() if value is not None}
 
     def check_sampling(self, sampling: Sampling) -> None:
         """Refuse a sampling that no frame size can bring within the budget."""

@@ -28,14 +28,16 @@ def paint_phase(scene: Scene, phase: Phase, ground: NDArray[np.float32]) -> NDAr
     x = np.arange(width, dtype=np.float32)[None, :] + np.float32(0.5)
     y = np.arange(height, dtype=np.float32)[:, None] + np.float32(0.5)
     image = ground.copy()
+    ball, box, lamp = (np.float32(opacity) for opacity in scene.opacity)
     if phase.box_half > 0:
         side = np.maximum(np.abs(x - scene.box[0]), np.abs(y - scene.box[1]))
-        _blend(image, np.clip(phase.box_half - side + 0.5, 0, 1), (BOX_LEVEL,) * 3)
+        _blend(image, box * np.clip(phase.box_half - side + 0.5, 0, 1), (BOX_LEVEL,) * 3)
     if phase.lamp is not None:
         side = np.maximum(np.abs(x - scene.lamp[0]), np.abs(y - scene.lamp[1]))
-        _blend(image, np.clip(LAMP_HALF - side + 0.5, 0, 1), LAMP_COLOURS[phase.lamp])
+        _blend(image, lamp * np.clip(LAMP_HALF - side + 0.5, 0, 1), LAMP_COLOURS[phase.lamp])
     distance = np.hypot(x - phase.ball[0], y - phase.ball[1])
-    _blend(image, np.clip(scene.radius - distance + 0.5, 0, 1), BALL_COLOURS[phase.ball_colour])
+    inside = np.clip(scene.radius - distance + 0.5, 0, 1)
+    _blend(image, ball * inside, BALL_COLOURS[phase.ball_colour])
     return image
 
 

@@ -18,6 +18,8 @@ from tempeval.errors import InvalidSetting
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
 PHASES = 4
 BOUNDARIES = (0.205, 0.47, 0.737)
 """Ends of the first three phases as fractions of the time from the first frame to the last.
@@ -48,11 +50,17 @@ SIZES = ((84, 84), (112, 84), (84, 112), (112, 112))
 FRAME_RATES = (8, 10, 12)
 
 BALL_RADIUS = (5.5, 8.5)
-BALL_STEP = (8.0, 11.0)
-SPEED_CHANGE = (3.0, 6.0)
+BALL_STEP = (0.16, 0.22)
+"""Mean step of the ball from phase to phase, as a fraction of the side it moves along."""
+SPEED_CHANGE = (0.35, 0.6)
+"""How much shorter or longer than the mean the first and last step are, as a fraction of it."""
 BOX_HALF = (5.0, 9.0)
 BOX_CHANGE = (1.2, 2.4)
 LAMP_HALF = 4.5
+BALL_OPACITY = (0.25, 0.9)
+BOX_OPACITY = (0.15, 0.9)
+LAMP_OPACITY = (0.15, 0.9)
+"""How strongly a thing covers the background, 0 to 1; faint ones make the suite hard."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,7 @@ class Scene:
         radius: of the ball, in pixels.
         box: centre of the box.
         lamp: centre of the lamp.
+        opacity: of ball, box and lamp, 0 to 1.
         ground: grey level of the background, its slope in x and in y (levels over the clip).
         noise: seed of the pixel noise.
     """
@@ -109,6 +118,7 @@ class Scene:
     radius: float
     box: tuple[float, float]
     lamp: tuple[float, float]
+    opacity: tuple[float, float, float]
     ground: tuple[float, float, float]
     noise: int
 
@@ -139,12 +149,11 @@ def random_facts(rng: np.random.Generator) -> Facts:
     )
 
 
-def _steps(speed: str, rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _steps(speed: str, side: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Return the ball's three steps between phases, in pixels."""
-    mean = rng.uniform(*BALL_STEP)
-    change = rng.uniform(*SPEED_CHANGE)
-    slope = {"faster": 1.0, "slower": -1.0, "steady": 0.0}[speed]
-    return np.maximum(mean + slope * change * np.array([-1.0, 0.0, 1.0]), 1.5)
+    mean = side * rng.uniform(*BALL_STEP)
+    change = {"faster": 1.0, "slower": -1.0, "steady": 0.0}[speed] * rng.uniform(*SPEED_CHANGE)
+    return np.array([mean * (1 - change), mean, mean * (1 + change)])
 
 
 def _box_halves(action: str, rng: np.random.Generator) -> list[float]:
@@ -187,7 +196,8 @@ def make_scene(
 
     radius = float(rng.uniform(*BALL_RADIUS))
     heading = np.array(DIRECTIONS[facts.direction], dtype=float)
-    offsets = np.concatenate([[0.0], np.cumsum(_steps(facts.speed, rng))])
+    side = width if heading[0] else height
+    offsets = np.concatenate([[0.0], np.cumsum(_steps(facts.speed, side, rng))])
     path = heading * offsets[:, None]  # [PHASES, 2]
     low = radius + 2 - path.min(axis=0)
     high = np.array([width, height]) - radius - 2 - path.max(axis=0)
@@ -225,6 +235,11 @@ def make_scene(
         radius=radius,
         box=box,
         lamp=lamp,
+        opacity=(
+            float(rng.uniform(*BALL_OPACITY)),
+            float(rng.uniform(*BOX_OPACITY)),
+            float(rng.uniform(*LAMP_OPACITY)),
+        ),
         ground=ground,
         noise=int(rng.integers(2**31)),
     )

@@ -149,3 +149,45 @@ class Clip:
         The model is told the time of the slot, so a reversed clip is a video played backwards.
         """
         return replace(self, frames=self.frames[slots], indices=self.indices[slots])
+
+
+class VideoPath(str):
+    """A path that carries the part and the frame rate of a video.
+
+    Tasks return it from `doc_to_visual`: lmms-eval's own wrappers see a plain string, ours read
+    the rest.
+
+    Attributes:
+        start: seconds from the first frame, or None.
+        end: seconds from the first frame, or None.
+        fps: frame rate (1/s) of a frame folder, or None.
+    """
+
+    start: float | None
+    end: float | None
+    fps: float | None
+
+    def __new__(
+        cls,
+        path: str,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        fps: float | None = None,
+    ) -> VideoPath:
+        """Build from a path."""
+        self = super().__new__(cls, path)
+        self.start, self.end, self.fps = start, end, fps
+        return self
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _video_path, (str(self), self.start, self.end, self.fps)
+
+    @property
+    def ref(self) -> VideoRef:
+        """The same as a `VideoRef`."""
+        return VideoRef(str(self), self.start, self.end, self.fps)
+
+
+def _video_path(path: str, start: float | None, end: float | None, fps: float | None) -> VideoPath:
+    return VideoPath(path, start=start, end=end, fps=fps)

@@ -109,7 +109,9 @@ def _video_stream(path: str, container: InputContainer) -> VideoStream:
     moving = [s for s in streams if not s.disposition & Disposition.attached_pic]
     if not moving:
         raise BadVideo(path, "has no video stream, only an attached picture (cover art)")
-    stream = moving[0]
+    # FFmpeg's own choice, where a file has several, so that all decoders read the same one.
+    best = container.streams.best("video")
+    stream = next((candidate for candidate in moving if candidate is best), moving[0])
     # Decoding a stream whose codec is unknown dereferences a null pointer in PyAV.
     if cast("object", stream.codec_context) is None:
         raise BadVideo(path, "its video codec is unknown to this build of FFmpeg; re-encode it")

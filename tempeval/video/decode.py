@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from av.error import FFmpegError
 
 from tempeval.errors import BadVideo, UnknownName
 from tempeval.video import decord_reader, flags, pyav_reader
 from tempeval.video.clip import Clip
+from tempeval.video.container import reason_of
 from tempeval.video.sampling import SamplingError, duration, frame_indices, trim
 
 if TYPE_CHECKING:
@@ -72,12 +74,14 @@ def read_clip(
         raise BadVideo(
             ref.path, f"fps={ref.fps:g} was given, but a video file has its own timestamps"
         )
-    elif decoder == "decord":
-        used = "decord"
-        reading = decord_reader.read(ref.path, choose, resize)
     else:
-        used = "pyav"
-        reading = pyav_reader.read(ref.path, choose, resize)
+        used = "pyav" if decoder == "auto" else decoder
+        reader = decord_reader if decoder == "decord" else pyav_reader
+        try:
+            reading = reader.read(ref.path, choose, resize)
+        except FFmpegError as error:
+            # Readers handle unreadable packets; this is a picture that cannot be converted.
+            raise BadVideo(ref.path, f"decoding failed: {reason_of(error)}") from error
     elapsed = (time.perf_counter() - began) * 1e3
     return _clip(ref, reading, used, elapsed)
 

@@ -93,7 +93,7 @@ def _seek_group(
             continue
         # Every frame since the key frame, not only the wanted ones: AVI files with B-frames number
         # their packets in decoding order, which shows in what lies between.
-        if frame.pts != index.pts[position]:
+        if position == len(index.pts) or frame.pts != index.pts[position]:
             raise _Unverified
         if position in wanted:
             gatherer.take(position, frame)

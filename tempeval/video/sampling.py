@@ -68,7 +68,7 @@ def trim(
     _require_times(timestamps, f"start={start}, end={end}")
     lasts = duration(timestamps)
     if start is not None and not 0 <= start < lasts:
-        raise SamplingError(f"start={start:g} s lies outside the video, which lasts {lasts:g} s")
+        raise SamplingError(f"start={start:g} s lies outside the video, which lasts {lasts:.2f} s")
     if end is not None and not end > (start or 0.0):
         raise SamplingError(f"end={end:g} s is not after start={start or 0.0:g} s")
     first = 0 if start is None else _nearest(timestamps, start)

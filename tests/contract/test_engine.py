@@ -118,7 +118,9 @@ def test_chain_equals_dense_reference(family, make_clip, message, name):
         assert (got - expected).abs().max() < 1e-4
         assert expected.std() > 0.1  # a degenerate model would agree about anything
         end = family.model.generation_config.eos_token_id
-        wanted = expected_ids[: expected_ids.index(end) + 1] if end in expected_ids else expected_ids
+        wanted = (
+            expected_ids[: expected_ids.index(end) + 1] if end in expected_ids else expected_ids
+        )
         assert list(answers[0].token_ids) == wanted
     finally:
         if wide:
@@ -160,7 +162,9 @@ def test_scores_equal_full_forwards(tiny_qwen2_5_vl, make_clip, message, name):
         logits = dense_logits(family, chain, layout, embeddings, ids, prompt)
         log_probs = logits[prompt - 1 : -1].log_softmax(-1)
         expected = log_probs.gather(1, continuation.unsqueeze(1)).sum()
-        assert got.log_likelihood == pytest.approx(float(expected), abs=2e-3 if "every" in name else 1e-4)
+        assert got.log_likelihood == pytest.approx(
+            float(expected), abs=2e-3 if "every" in name else 1e-4
+        )
         assert got.is_greedy == bool((log_probs.argmax(-1) == continuation).all())
         assert got.num_tokens == len(continuation)
 
@@ -260,7 +264,7 @@ def test_each_probe_changes_the_logits(family, make_clip, message):
 @torch.no_grad()
 def test_exit_really_removes_the_frames(family, make_clip, message):
     chain = Chain([TemporalExit(layer=2)])
-    layout, embeddings, tails = build(family, make_clip, message, chain)
+    layout, embeddings, _ = build(family, make_clip, message, chain)
     widths = []
     handles = [
         layer.mlp.register_forward_pre_hook(lambda m, args: widths.append(args[0].shape[1]))
@@ -362,9 +366,7 @@ class Blind(Method):
         return torch.zeros_like(visible)
 
 
-@pytest.mark.parametrize(
-    ("method", "match"), [(Returning(), "monotone"), (Blind(), "diagonal")]
-)
+@pytest.mark.parametrize(("method", "match"), [(Returning(), "monotone"), (Blind(), "diagonal")])
 def test_impossible_plans_are_refused(tiny_qwen2_5_vl, make_clip, message, method, match):
     layout, _, _ = build(tiny_qwen2_5_vl, make_clip, message, Chain())
     with pytest.raises(InvalidSetting, match=match):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import runpy
 import shutil
 import subprocess
@@ -50,7 +49,10 @@ def test_same_inputs_same_bytes(scene, tmp_path):
     two = build(sorted(moved.iterdir(), reverse=True), tmp_path / "two", draws=500)
     assert one.markdown.read_bytes() == two.markdown.read_bytes()
     assert one.json.read_bytes() == two.json.read_bytes()
-    assert sorted(os.listdir(tmp_path / "one")) == ["leaderboard.json", "leaderboard.md"]
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [
+        "leaderboard.json",
+        "leaderboard.md",
+    ]
 
 
 def test_an_unrelated_run_changes_no_number(tmp_path):
@@ -256,7 +258,10 @@ def test_a_failed_write_leaves_the_old_files(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         build([tmp_path / "runs"], tmp_path / "out", seed=1)
     assert summary.markdown.read_bytes() == before
-    assert sorted(os.listdir(tmp_path / "out")) == ["leaderboard.json", "leaderboard.md"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "leaderboard.json",
+        "leaderboard.md",
+    ]
 
 
 def test_it_needs_neither_torch_nor_the_host(tmp_path):

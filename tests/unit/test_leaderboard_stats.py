@@ -101,7 +101,7 @@ def test_bootstrap_equals_a_slow_one():
     names = [f"v{name}" for name in rng.integers(0, 50, 400)]
     values = rng.choice([-1.0, 0, 1], 400, p=[0.1, 0.75, 0.15])
     groups = [[v for v, n in zip(values, names, strict=True) if n == g] for g in set(names)]
-    dice = random.Random(7)
+    dice = random.Random(7)  # noqa: S311
     means = []
     for _ in range(10_000):
         drawn = list(itertools.chain.from_iterable(dice.choices(groups, k=len(groups))))

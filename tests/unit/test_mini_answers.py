@@ -26,7 +26,7 @@ fillers = st.text(alphabet=" .,;:!?*\"'\n\t-()", max_size=6)
         ("upright", None),
         ("up-left", None),
         ("\ufeffleft", "left"),
-        ("ｌｅｆｔ", "left"),
+        ("\uff4ceft", "left"),
     ],
 )
 def test_match_choice(text: str, expected: str | None) -> None:
@@ -62,7 +62,9 @@ def test_normalise_settles(text: str) -> None:
 
 
 def test_choices_of_several_words() -> None:
-    assert match_choice("A person is sitting down.", ["sitting down", "standing up"]) == "sitting down"
+    assert (
+        match_choice("A person is sitting down.", ["sitting down", "standing up"]) == "sitting down"
+    )
 
 
 def test_an_empty_choice_matches_nothing() -> None:

@@ -2,7 +2,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from tempeval.mini import paths, render
 from tempeval.mini.encode import write_folder, write_video
 from tempeval.mini.paint import paint_frames
 from tempeval.mini.render import is_complete, render_suite
-from tempeval.mini.suite import MiniClip, annotations, suite_clips
+from tempeval.mini.suite import annotations, suite_clips
 
 
 def decode(path: Path) -> np.ndarray:
@@ -66,16 +65,11 @@ def test_annotations_lie_beside_the_files(suite: Path) -> None:
     assert sorted(path.name for path in suite.iterdir()) == [".lock", "annotations.json", "videos"]
 
 
-def first_clips(count: int) -> list[MiniClip]:
-    return [clip for clip in suite_clips() if clip.name in {"mini-000", "mini-003", "mini-007"}][
-        :count
-    ]
-
-
 @pytest.fixture
-def few_clips(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(render, "suite_clips", lambda: first_clips(3))
-    yield
+def few_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {"mini-000", "mini-003", "mini-007"}
+    few = [clip for clip in suite_clips() if clip.name in kept]
+    monkeypatch.setattr(render, "suite_clips", lambda: few)
 
 
 @pytest.mark.usefixtures("few_clips")
@@ -180,8 +174,6 @@ def test_an_unknown_checkpoint_is_named() -> None:
 
 
 def test_rendering_needs_no_torch() -> None:
-    code = (
-        "import sys, tempeval.mini.render, tempeval.mini.paths; sys.exit('torch' in sys.modules)"
-    )
+    code = "import sys, tempeval.mini.render, tempeval.mini.paths; sys.exit('torch' in sys.modules)"
     assert shutil.which(sys.executable)
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -70,7 +70,9 @@ def test_everything_lies_inside_the_picture(seed: int) -> None:
     scene = scene_of(seed)
     for phase in scene.phases:
         for centre, reach in ((phase.ball, scene.radius), (scene.box, phase.box_half)):
-            assert all(reach <= c <= side - reach for c, side in zip(centre, scene.size, strict=True))
+            assert all(
+                reach <= c <= side - reach for c, side in zip(centre, scene.size, strict=True)
+            )
 
 
 @given(seeds)

@@ -1,5 +1,8 @@
 """Our M-RoPE positions against the installed transformers', and against the 4.x rule by hand."""
 
+import json
+import shutil
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +15,7 @@ from tempeval.stages import VisualTokens
 GRIDS = st.tuples(st.integers(1, 12), st.integers(1, 5), st.integers(1, 5))
 SECONDS = st.one_of(
     st.sampled_from([1 / 24, 0.1, 0.2, 0.625, 1.0, 1.25, 2.5, 1 / 3, 7.3]),
+    st.builds(lambda frames, fps: frames / fps, st.integers(1, 200), st.sampled_from([25, 30, 24])),
     st.floats(0.01, 30.0, allow_nan=False),
 )
 VISUALS = st.lists(
@@ -46,12 +50,22 @@ def stock_positions(family, layout, question, visuals) -> torch.Tensor:
     return positions[:, 0]
 
 
-@pytest.mark.parametrize("model", ["qwen2_vl", "qwen2_5_vl"])
-@settings(max_examples=60, deadline=None)
-@given(parts=VISUALS, tail=st.integers(1, 6))
-def test_native_equals_installed_rule(model, request, load_family, parts, tail):
+@pytest.fixture(scope="module", params=["qwen2_vl", "qwen2_5_vl", "qwen2_5_vl, 25 per second"])
+def native(request, load_family, tmp_path_factory):
+    model, *rest = request.param.split(", ")
     folder = request.getfixturevalue(f"tiny_{model}_folder")
-    family = _native(load_family, folder)
+    if rest:  # not a power of two, so that the order of float32 roundings shows
+        folder = shutil.copytree(folder, tmp_path_factory.mktemp("rate") / "model")
+        config = json.loads((folder / "config.json").read_text())
+        config["vision_config"]["tokens_per_second"] = 25
+        (folder / "config.json").write_text(json.dumps(config))
+    return load_family(folder, position_rule="native")
+
+
+@settings(max_examples=150, deadline=None)
+@given(parts=VISUALS, tail=st.integers(1, 6))
+def test_native_equals_installed_rule(native, parts, tail):
+    family = native
     pad = family._placeholders
     ids, visuals = [], []
     for kind, grid, seconds, text in parts:
@@ -65,15 +79,6 @@ def test_native_equals_installed_rule(model, request, load_family, parts, tail):
     assert torch.equal(plan.positions, prefix)
     after = plan.next_position + torch.arange(tail, dtype=torch.float64)
     assert torch.equal(expected[:, layout.length :], after.expand(3, -1))
-
-
-_NATIVE = {}
-
-
-def _native(load_family, folder):
-    if folder not in _NATIVE:
-        _NATIVE[folder] = load_family(folder, position_rule="native")
-    return _NATIVE[folder]
 
 
 def test_original_rule_continues_after_the_largest_position():

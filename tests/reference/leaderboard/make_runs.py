@@ -90,7 +90,8 @@ def write_run(
     folder.mkdir(parents=True)
     records = {}
     for task, lines in tasks.items():
-        failed = sum(any((c or {}).get("error") for c in line["token_counts"]) for line in lines)
+        counts = [line["token_counts"] for line in lines]
+        failed = sum(isinstance(c, list) and any((x or {}).get("error") for x in c) for c in counts)
         records[task] = {
             "version": 1,
             "prompt_hash": f"sha256:{hashlib.sha256(task.encode()).hexdigest()}",

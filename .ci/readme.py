@@ -1,0 +1,47 @@
+"""Fill the generated blocks of README.md: the methods table, and the table of `make quickstart`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from tempeval.listing import method_table
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+def replace_block(text: str, name: str, content: str) -> str:
+    """Replace what stands between `<!-- name -->` and `<!-- /name -->`."""
+    block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    if len(block.findall(text)) != 1:
+        raise SystemExit(f"README.md needs exactly one block <!-- {name} --> ... <!-- /{name} -->")
+    return block.sub(lambda found: f"{found[1]}{content.strip()}\n{found[2]}", text)
+
+
+def first_summary(leaderboard: str) -> str:
+    """Return the first summary of a leaderboard: its heading one level lower, notes and table."""
+    start = leaderboard.index("\n## ") + 1
+    summary = re.split(r"\n###? ", leaderboard[start + 3 :])[0]
+    return "**" + summary.strip().replace("\n", "**\n", 1)
+
+
+def main() -> None:
+    """Rewrite README.md, or with --check say whether its methods table is up to date."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--table", type=Path, help="leaderboard.md of a quickstart")
+    options = parser.parse_args()
+    old = README.read_text(encoding="utf-8")
+    new = replace_block(old, "methods", method_table())
+    if options.table:
+        summary = first_summary(options.table.read_text(encoding="utf-8"))
+        new = replace_block(new, "quickstart-table", summary)
+    if options.check:
+        sys.exit("README.md is out of date; run: make readme" if new != old else 0)
+    README.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

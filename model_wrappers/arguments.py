@@ -1,0 +1,56 @@
+"""Model arguments of every tempeval model: checked by name, never swallowed."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from tempeval.errors import InvalidSetting, UnknownName
+from tempeval.methods.registry import BASELINE, method_class, parse_chain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from tempeval.methods.base import Chain
+
+
+def chain_with_settings(
+    method: str, settings: Mapping[str, Any], arguments: Iterable[str]
+) -> Chain:
+    """Build a chain from its text and the model arguments that no other parameter took.
+
+    A setting is `name.field=value`, or `field=value` where exactly one method of the chain has
+    such a field.
+
+    Args:
+        method: the chain, such as `pas+temporal_exit`.
+        settings: what is left of the model arguments.
+        arguments: names of the ordinary model arguments, for suggestions.
+
+    Raises:
+        UnknownName: for an argument that nothing knows.
+        InvalidSetting: for a field that several methods have.
+    """
+    names = [m.name for m in parse_chain(method).methods]
+    owners: dict[str, list[str]] = {}
+    for name in names:
+        for f in fields(method_class(name)):
+            owners.setdefault(f.name, []).append(name)
+    by_method: dict[str, dict[str, Any]] = {}
+    for key, value in settings.items():
+        name, dot, field = key.partition(".")
+        if not dot:
+            having = owners.get(key, [])
+            if len(having) > 1:
+                raise InvalidSetting(
+                    f"model argument {key!r} belongs to {' and '.join(having)}; write "
+                    f"{having[0]}.{key}=... or {having[1]}.{key}=..."
+                )
+            if not having:
+                known = [*arguments, *owners, *(f"{n}.{f}" for f, o in owners.items() for n in o)]
+                raise UnknownName("model argument", key, known)
+            name, field = having[0], key
+        if name not in names:
+            raise UnknownName(f"method in {method!r}", name, names or [BASELINE])
+        by_method.setdefault(name, {})[field] = value
+    return parse_chain(method, by_method)

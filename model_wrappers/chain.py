@@ -1,0 +1,15 @@
+"""lmms-eval model `tempeval`: any chain, as `--model_args method=pas+temporal_exit`."""
+
+from __future__ import annotations
+
+from tempeval.model_wrappers.wrapper import TempevalModel
+
+
+class Tempeval(TempevalModel):
+    """Chat path."""
+
+
+class TempevalSimple(Tempeval):
+    """Simple path (`--force_simple`), and the one that scores choices."""
+
+    is_simple = True

@@ -1,0 +1,113 @@
+"""lmms-eval instances to questions, for its chat path and its simple path."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tempeval.engine.question import Picture, Question
+from tempeval.errors import InvalidSetting
+from tempeval.video.clip import VideoPath, VideoRef
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+
+
+def chat_question(number: int, request: Any, docs: Mapping[str, Any]) -> Question:
+    """Read a `generate_until` instance of the chat path.
+
+    Args:
+        number: its position among the requests.
+        request: arguments `(ctx, doc_to_messages, gen_kwargs, doc_id, task, split)`.
+        docs: the host's `task_dict`.
+    """
+    _, doc_to_messages, gen_kwargs, doc_id, task, split = request.args
+    messages = doc_to_messages(docs[task][split][doc_id])
+    return Question(number, tuple(messages), visuals_of(messages), gen_kwargs=gen_kwargs)
+
+
+def simple_question(number: int, request: Any, docs: Mapping[str, Any]) -> Question:
+    """Read a `generate_until` instance of the simple path.
+
+    Args:
+        number: its position among the requests.
+        request: arguments `(ctx, gen_kwargs, doc_to_visual, doc_id, task, split)`.
+        docs: the host's `task_dict`.
+    """
+    ctx, gen_kwargs, doc_to_visual, doc_id, task, split = request.args
+    messages = _simple_messages(ctx, doc_to_visual, docs[task][split][doc_id])
+    return Question(number, tuple(messages), visuals_of(messages), gen_kwargs=gen_kwargs)
+
+
+def score_question(number: int, request: Any, docs: Mapping[str, Any]) -> Question:
+    """Read a `loglikelihood` instance, which has the same form on both paths.
+
+    Args:
+        number: its position among the requests.
+        request: arguments `(ctx, continuation or doc_to_target, doc_to_visual, doc_id, task,
+            split)`.
+        docs: the host's `task_dict`.
+    """
+    ctx, continuation, doc_to_visual, doc_id, task, split = request.args
+    doc = docs[task][split][doc_id]
+    text = continuation if isinstance(continuation, str) else str(continuation(doc))
+    messages = _simple_messages(ctx, doc_to_visual, doc)
+    return Question(number, tuple(messages), visuals_of(messages), kind="score", continuation=text)
+
+
+def _simple_messages(ctx: str, doc_to_visual: Any, doc: Any) -> list[dict[str, Any]]:
+    visuals = doc_to_visual(doc) if callable(doc_to_visual) else doc_to_visual
+    content = [_part(visual) for visual in visuals or ()]
+    return [{"role": "user", "content": [*content, {"type": "text", "text": ctx}]}]
+
+
+def _part(visual: Any) -> dict[str, Any]:
+    if isinstance(visual, str) and Path(visual).suffix.lower() not in IMAGE_SUFFIXES:
+        return {"type": "video", "url": visual}
+    return {"type": "image", "url": visual}
+
+
+def visuals_of(messages: Sequence[Mapping[str, Any]]) -> tuple[VideoRef | Picture, ...]:
+    """List what the placeholders of a chat stand for, in order.
+
+    A video part is `{"type": "video", "url": path}` with optional `start_time`, `end_time`
+    (seconds) and `fps` (of a frame folder); an image part has a path or a PIL image.
+    """
+    found: list[VideoRef | Picture] = []
+    for message in messages:
+        content = message["content"]
+        for part in () if isinstance(content, str) else content:
+            if part["type"] == "video":
+                found.append(_video(part))
+            elif part["type"] == "image":
+                found.append(_picture(part.get("url", part.get("image"))))
+    return tuple(found)
+
+
+def _video(part: Mapping[str, Any]) -> VideoRef:
+    url = part.get("url", part.get("video"))
+    if isinstance(url, VideoPath):
+        return url.ref
+    if not isinstance(url, (str, Path)):
+        raise InvalidSetting(
+            f"a video of type {type(url).__name__} was given; accepted is the path of a file or "
+            "of a frame folder (with `fps` beside it)"
+        )
+    return VideoRef(str(url), part.get("start_time"), part.get("end_time"), part.get("fps"))
+
+
+def _picture(image: Any) -> Picture:
+    key: Hashable
+    if isinstance(image, (str, Path)):
+        path = Path(image)
+        stat = path.stat() if path.exists() else None
+        key = ("image", str(path), stat and (stat.st_size, stat.st_mtime_ns))
+        return Picture(key, str(path))
+    if not hasattr(image, "tobytes"):
+        raise InvalidSetting(
+            f"an image of type {type(image).__name__} was given; accepted are paths and PIL images"
+        )
+    return Picture(("image", image.size, hashlib.sha256(image.tobytes()).hexdigest()), image)

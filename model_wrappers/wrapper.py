@@ -1,0 +1,300 @@
+"""The lmms-eval model that every tempeval model is: requests in, results with ledgers out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from accelerate import Accelerator
+from lmms_eval.api.instance import GenerationResult
+from lmms_eval.api.model import lmms
+from tqdm import tqdm
+
+from tempeval import __version__
+from tempeval.engine.answer import Answer, Score
+from tempeval.engine.feature_cache import FeatureCache
+from tempeval.engine.inference import GIB, Inference
+from tempeval.errors import InvalidSetting, UnsupportedModel
+from tempeval.families.base import LoadOptions
+from tempeval.families.registry import family_class, family_of
+from tempeval.methods.registry import BASELINE
+from tempeval.mini.paths import checkpoint
+from tempeval.model_wrappers.arguments import chain_with_settings
+from tempeval.model_wrappers.requests import chat_question, score_question, simple_question
+from tempeval.model_wrappers.results import (
+    ChoiceLoss,
+    ChoiceResult,
+    failed_choice,
+    token_counts,
+)
+from tempeval.video.clip import Sampling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tempeval.engine.question import Outcome, Question
+    from tempeval.video.clip import SamplingRule
+    from tempeval.video.decode import Decoder
+
+PACKAGES = ("lmms_eval", "torch", "transformers", "av", "decord", "numpy")
+
+
+class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
+    """A base model under a chain of methods, as lmms-eval sees it.
+
+    Args:
+        pretrained: checkpoint folder, hub id, or `mini`.
+        method: chain such as `pas+temporal_exit`; fixed in the one-method models.
+        num_frames: frames per video; the cap with `fps`.
+        fps: frames per second (1/s); makes the sampling rule `fps`.
+        sampling: `uniform` (linspace, ends included) or `segment` (segment centres).
+        min_pixels: fewest pixels per frame; None for the family's default.
+        max_pixels: most pixels per frame; None for the family's default.
+        visual_token_budget: visual tokens per prompt to plan for; None for no budget.
+        position_rule: `original` (as the checkpoints were trained) or `native` (as the installed
+            transformers).
+        device: torch device; None takes this rank's GPU, else the CPU.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        batch_size: questions of one video answered together.
+        max_batch_size: accepted because lmms-eval passes it; it may only repeat `batch_size`.
+        decoder: `auto` (PyAV), `pyav` or `decord`.
+        decode_workers: decoding processes; 0 decodes here (debugging only).
+        decode_timeout: seconds per clip.
+        revision: commit of a hub checkpoint.
+        system_prompt: replaces the chat template's own.
+        feature_cache_gib: memory for encoded videos shared between methods.
+        family: family name; None reads it from the checkpoint.
+        settings: settings of the methods, as `pas.unit=position` or `unit=position`.
+
+    Raises:
+        UnknownName: for an argument that does not exist.
+        InvalidSetting: for a value that is not accepted.
+        UnsupportedModel: for a checkpoint that no family loads.
+    """
+
+    is_simple = False
+    #: Chain of the one-method models; None where the user chooses.
+    fixed_method: ClassVar[str | None] = None
+
+    def __init__(
+        self,
+        pretrained: str = "mini",
+        *,
+        method: str | None = None,
+        num_frames: int = 8,
+        fps: float | None = None,
+        sampling: SamplingRule = "uniform",
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+        visual_token_budget: int | None = None,
+        position_rule: str = "original",
+        device: str | None = None,
+        dtype: str = "auto",
+        batch_size: int | str = 8,
+        max_batch_size: int | str | None = None,
+        decoder: Decoder = "auto",
+        decode_workers: int | None = None,
+        decode_timeout: float = 30.0,
+        revision: str | None = None,
+        system_prompt: str | None = None,
+        feature_cache_gib: float = 1.0,
+        family: str | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        if self.fixed_method is not None and method not in (None, self.fixed_method):
+            raise InvalidSetting(
+                f"this model runs method {self.fixed_method!r}, not {method!r}; "
+                "use --model tempeval for other chains"
+            )
+        chain = chain_with_settings(
+            method or self.fixed_method or BASELINE, settings, argument_names()
+        )
+        rows = _batch_size(batch_size, max_batch_size)
+        rule: SamplingRule = sampling if fps is None else "fps"
+        frames = Sampling(rule, num_frames, fps)
+        self.accelerator = Accelerator()
+        self._rank = self.accelerator.process_index
+        self._world_size = self.accelerator.num_processes
+        self._name = pretrained
+        folder = str(checkpoint()) if pretrained == "mini" else pretrained
+        loader = family_class(family or family_of(folder, revision))
+        self.family = loader.load(
+            folder,
+            LoadOptions(
+                device=device_of_rank(device),
+                dtype=dtype,
+                position_rule=position_rule,
+                revision=revision,
+                min_pixels=min_pixels,
+                max_pixels=max_pixels,
+                visual_token_budget=visual_token_budget,
+                system_prompt=system_prompt,
+            ),
+        )
+        chain.resolve(self.family.geometry)
+        self.inference = Inference(
+            self.family,
+            chain,
+            frames,
+            batch_size=rows,
+            decoder=decoder,
+            decode_workers=decode_workers,
+            decode_timeout=decode_timeout,
+            feature_cache=FeatureCache(int(feature_cache_gib * GIB)),
+        )
+        self.failures: dict[str, str] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model, which the host uses for its collectives."""
+        return self.family.device
+
+    def set_method(self, method: str) -> None:
+        """Change the chain; weights and encoded videos stay.
+
+        Raises:
+            TempevalError: for a chain that cannot be read or does not fit the model.
+        """
+        chain = chain_with_settings(method, {}, ())
+        chain.resolve(self.family.geometry)
+        self.inference.chain = chain
+
+    def set_budget(self, visual_token_budget: int | None) -> None:
+        """Change the visual-token budget; None for none."""
+        self.family.options = replace(self.family.options, visual_token_budget=visual_token_budget)
+        self.family.check_sampling(self.inference.frame_plan.sampling)
+
+    def run_facts(self) -> dict[str, Any]:
+        """Return what a record says about model, method and frames."""
+        chain, family, sampling = self.inference.chain, self.family, self.inference.sampling
+        cuda = family.device.type == "cuda"
+        return {
+            "method": chain.name,
+            "method_label": chain.spec,
+            "method_settings": chain.settings(),
+            "method_resolved": chain.resolve(family.geometry),
+            "method_fingerprint": chain.fingerprint,
+            "model": self._name,
+            "model_revision": family.revision,
+            "family": family.name,
+            "frame_policy": {
+                "rule": sampling.rule,
+                "num_frames": sampling.num_frames,
+                "fps": sampling.fps,
+            },
+            "visual_token_budget": family.options.visual_token_budget,
+            **family.pixel_limits(),
+            "position_rule": family.options.position_rule,
+            "system_prompt": family.options.system_prompt,
+            "dtype": str(family.model.dtype).removeprefix("torch."),
+            "attention_kernel": "+".join(sorted(self.inference.kernels)),
+            "decoder": self.inference.decoder,
+            "device": str(family.device),
+            "gpu": torch.cuda.get_device_name(family.device) if cuda else None,
+            "world_size": self._world_size,
+            "packages": {"tempeval": __version__}
+            | {name: importlib.metadata.version(name) for name in PACKAGES},
+        }
+
+    def generate_until(self, requests: Sequence[Any]) -> list[GenerationResult]:
+        """Answer generation requests, video by video; results in the order of the requests."""
+        read = simple_question if self.is_simple else chat_question
+        questions = [read(i, request, self.task_dict) for i, request in enumerate(requests)]
+        results: list[GenerationResult | None] = [None] * len(questions)
+        for question, outcome in self._run(questions, requests):
+            text = outcome.answer.text if isinstance(outcome.answer, Answer) else ""
+            results[question.number] = GenerationResult(text, token_counts(outcome.ledger))
+        return _all_answered(results)
+
+    def loglikelihood(self, requests: Sequence[Any]) -> list[ChoiceResult]:
+        """Score continuations; each result is `(ChoiceLoss, is_greedy)` with token counts."""
+        questions = [
+            score_question(i, request, self.task_dict) for i, request in enumerate(requests)
+        ]
+        results: list[ChoiceResult | None] = [None] * len(questions)
+        for question, outcome in self._run(questions, requests):
+            pair: tuple[float, bool] = failed_choice()
+            if isinstance(outcome.answer, Score):
+                pair = (ChoiceLoss(outcome.answer), outcome.answer.is_greedy)
+            results[question.number] = ChoiceResult(pair, token_counts(outcome.ledger))
+        return _all_answered(results)
+
+    def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
+        """Refuse: no tempeval task has several rounds.
+
+        Raises:
+            UnsupportedModel: always.
+        """
+        raise UnsupportedModel(
+            "tempeval models answer single-round tasks; output_type generate_until_multi_round is "
+            "not supported. Use a generate_until or multiple_choice task"
+        )
+
+    def clean(self) -> None:
+        """Keep the weights: one model serves many methods. The host would delete them."""
+
+    def _run(
+        self, questions: Sequence[Question], requests: Sequence[Any]
+    ) -> Iterator[tuple[Question, Outcome]]:
+        label = self.inference.chain.spec
+        with tqdm(total=len(questions), desc=label, disable=self._rank != 0) as bar:
+            for question, outcome in self.inference.run(questions):
+                self._note_failure(outcome, requests[question.number])
+                bar.update(1)
+                yield question, outcome
+
+    def _note_failure(self, outcome: Outcome, request: Any) -> None:
+        if outcome.ledger.error is not None:
+            self.failures[f"{request.task_name}/{request.doc_id}"] = outcome.ledger.error
+
+
+def argument_names() -> list[str]:
+    """List the ordinary model arguments."""
+    parameters = inspect.signature(TempevalModel.__init__).parameters.values()
+    return [p.name for p in parameters if p.name not in ("self", "settings")]
+
+
+def device_of_rank(device: str | None) -> str:
+    """Choose this rank's device: its own GPU when there are several ranks, else what was asked."""
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        return f"cuda:{local}"
+    if several and device.startswith("cuda:"):
+        return f"cuda:{local}"
+    return device
+
+
+def _batch_size(batch_size: int | str, max_batch_size: int | str | None) -> int:
+    try:
+        rows = int(batch_size)
+    except ValueError:
+        raise InvalidSetting(
+            f"batch_size={batch_size!r} is not a whole number; 'auto' is not supported, give the "
+            "number of questions answered together"
+        ) from None
+    if rows < 1:
+        raise InvalidSetting(f"batch_size={rows} must be at least 1")
+    if max_batch_size is not None and int(max_batch_size) != rows:
+        raise InvalidSetting(
+            f"max_batch_size={max_batch_size} differs from batch_size={rows}; tempeval does not "
+            "search for a batch size, leave it out"
+        )
+    return rows
+
+
+def _all_answered(results: Sequence[Any]) -> list[Any]:
+    missing = [i for i, result in enumerate(results) if result is None]
+    if missing:
+        raise UnsupportedModel(
+            f"{len(missing)} of {len(results)} requests got no result, the first is {missing[0]}; "
+            "this is a defect of tempeval, please report it"
+        )
+    return list(results)

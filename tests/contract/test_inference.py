@@ -1,0 +1,229 @@
+"""The way of one question: sharing, order, failures, ledger."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+from probes import PoolTokens, ReverseOrder
+
+import tempeval.engine.inference as inference_module
+from tempeval.engine.feature_cache import FeatureCache
+from tempeval.engine.inference import Inference
+from tempeval.engine.question import Picture, Question
+from tempeval.errors import InfeasibleBudget
+from tempeval.methods.base import Chain
+from tempeval.methods.pas import PAS
+from tempeval.methods.temporal_exit import TemporalExit
+from tempeval.video.clip import Sampling, VideoRef
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Frame folders of three little videos, 12 frames each, and one that is not a video."""
+    root = tmp_path_factory.mktemp("videos")
+    refs = []
+    for number in range(3):
+        folder = root / f"video{number}"
+        folder.mkdir()
+        rng = np.random.default_rng(number)
+        for frame in range(12):
+            coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+            Image.fromarray(coarse.repeat(14, 0).repeat(14, 1)).save(folder / f"{frame + 1}.png")
+        refs.append(VideoRef(str(folder), fps=6.0))
+    broken = root / "broken.mp4"
+    broken.write_bytes(b"not a video")
+    return [*refs, VideoRef(str(broken))]
+
+
+@pytest.fixture
+def build(load_family, tiny_qwen2_5_vl_folder):
+    def make(chain=None, **options):
+        pixels = {} if "visual_token_budget" in options else {"min_pixels": 784, "max_pixels": 9408}
+        family = load_family(tiny_qwen2_5_vl_folder, **pixels, **options)
+        return Inference(family, chain or Chain(), Sampling(num_frames=8), batch_size=2)
+
+    return make
+
+
+def ask(number, ref, text, **kwargs):
+    content = [] if ref is None else [{"type": "video"}]
+    messages = ({"role": "user", "content": [*content, {"type": "text", "text": text}]},)
+    kwargs.setdefault("gen_kwargs", {"max_new_tokens": 4})
+    return Question(number, messages, () if ref is None else (ref,), **kwargs)
+
+
+def interleaved(videos, questions=5):
+    texts = ["What happens first?", "up", "Is it faster? yes no", "left", "What happens last?"]
+    return [ask(q * 3 + v, videos[v], texts[q % 5]) for q in range(questions) for v in range(3)]
+
+
+@pytest.fixture
+def counts(monkeypatch):
+    """How often the expensive steps run."""
+    seen = {"decode": 0, "prefill": 0}
+    stream, prefill = inference_module.ClipStream, inference_module.prefill
+
+    def counting_stream(requests, **kwargs):
+        seen["decode"] += len(requests)
+        return stream(requests, **kwargs)
+
+    def counting_prefill(*args):
+        seen["prefill"] += 1
+        return prefill(*args)
+
+    monkeypatch.setattr(inference_module, "ClipStream", counting_stream)
+    monkeypatch.setattr(inference_module, "prefill", counting_prefill)
+    return seen
+
+
+def test_everything_expensive_happens_once(build, videos, counts):
+    inference = build()
+    questions = interleaved(videos)
+    first = dict_of(inference.run(questions))
+    assert counts == {"decode": 3, "prefill": 3}
+    assert inference.vision_runs == 3
+    for chain in (Chain([PAS()]), Chain([TemporalExit(layer=2)])):
+        inference.chain = chain
+        list(inference.run(questions))
+    assert counts == {"decode": 3, "prefill": 9}  # decoded and encoded once across methods
+    assert inference.vision_runs == 3
+    inference.chain = Chain()
+    again = dict_of(inference.run(questions))
+    assert {k: o.answer for k, o in again.items()} == {k: o.answer for k, o in first.items()}
+    costs = {k: (o.ledger.decode_ms, o.ledger.encode_ms) for k, o in first.items()}
+    assert all(c[0] > 0 and c[1] > 0 for c in costs.values())
+    # The standalone cost is charged in full to whoever uses the features.
+    for number, outcome in again.items():
+        assert outcome.ledger.decode_ms == costs[number][0]
+        assert outcome.ledger.encode_ms == pytest.approx(costs[number][1], abs=1.0)
+
+
+def dict_of(outcomes):
+    return {question.number: outcome for question, outcome in outcomes}
+
+
+def test_questions_are_answered_video_by_video(build, videos):
+    order = [question.number % 3 for question, _ in build().run(interleaved(videos))]
+    assert order == sorted(order)
+
+
+def test_one_question_alone_gives_the_same_answer(build, videos):
+    inference = build(Chain([PAS()]))
+    together = dict_of(inference.run(interleaved(videos)))
+    for question in interleaved(videos):
+        ((_, alone),) = inference.run([question])
+        assert alone.answer == together[question.number].answer
+
+
+def test_a_bad_video_fails_its_own_questions_only(build, videos):
+    questions = [
+        ask(0, videos[3], "up"),
+        ask(1, videos[0], "up"),
+        ask(2, videos[3], "left"),
+        ask(3, VideoRef("/nowhere.mp4"), "up"),
+        ask(4, videos[1], "up"),
+    ]
+    outcomes = dict_of(build().run(questions))
+    assert len(outcomes) == 5
+    for number in (0, 2):
+        assert outcomes[number].answer is None
+        assert "broken.mp4" in outcomes[number].ledger.error
+    assert "/nowhere.mp4" in outcomes[3].ledger.error
+    for number in (1, 4):
+        assert outcomes[number].answer is not None
+        assert outcomes[number].ledger.error is None
+
+
+def test_ledger_states_what_was_used(build, videos):
+    inference = build(Chain([TemporalExit(layer=2)]))
+    ((question, outcome),) = inference.run([ask(0, videos[0], "What happens first?")])
+    ledger = outcome.ledger
+    geometry = inference.family.geometry
+    assert ledger.frames == 8
+    assert ledger.visual_tokens == 4 * 3 * 4  # 8 frames of 84 x 112: 4 grids of 3 x 4
+    assert ledger.token_layers == ledger.visual_tokens / 2  # gone in 2 of 4 layers
+    assert ledger.distinct_temporal_ids == 4
+    assert ledger.output_tokens == outcome.answer.num_tokens
+    per_token = 2 * geometry.num_kv_heads * geometry.head_dim * 4
+    fed = ledger.input_tokens + ledger.output_tokens - 1
+    kept = fed * geometry.num_layers - 2 * ledger.visual_tokens
+    assert ledger.kv_bytes == kept * per_token
+    assert ledger.quantised_fraction == 0.0
+    assert ledger.prefill_flops > 0
+    assert min(ledger.decode_ms, ledger.encode_ms, ledger.prefill_ms, ledger.answer_ms) > 0
+    assert ledger.peak_memory_bytes is None
+    assert question.number == 0
+
+
+def test_exit_costs_fewer_operations_than_baseline(build, videos):
+    flops = {}
+    for name, chain in (("baseline", Chain()), ("exit", Chain([TemporalExit(layer=2)]))):
+        inference = build(chain)
+        ((_, outcome),) = inference.run([ask(0, videos[0], "up")])
+        flops[name] = outcome.ledger.prefill_flops
+    assert flops["exit"] < flops["baseline"]
+
+
+def test_frames_stage_reaches_the_decoder(build, videos):
+    inference = build()
+    (((_, forward)),) = inference.run(
+        [ask(0, videos[0], "What happens first?", kind="score", continuation="up")]
+    )
+    inference.chain = Chain([ReverseOrder()])
+    (((_, backward)),) = inference.run(
+        [ask(0, videos[0], "What happens first?", kind="score", continuation="up")]
+    )
+    assert forward.answer.log_likelihood != pytest.approx(backward.answer.log_likelihood, abs=1e-4)
+    assert inference.vision_runs == 2
+
+
+def test_encode_stage_changes_the_measured_tokens(build, videos):
+    ((_, outcome),) = build(Chain([PoolTokens()])).run([ask(0, videos[0], "up")])
+    assert outcome.ledger.visual_tokens == 4 * 3
+
+
+@pytest.mark.parametrize("budget", [36, 48, 64])
+def test_budget_is_met_for_every_video(build, videos, budget):
+    inference = build(visual_token_budget=budget)
+    for _, outcome in inference.run(interleaved(videos, 1)):
+        assert 0.98 * budget <= outcome.ledger.visual_tokens <= budget
+
+
+def test_an_infeasible_budget_is_refused_before_decoding(build, videos, counts):
+    with pytest.raises(InfeasibleBudget, match="Nearest feasible: 4"):
+        list(build(visual_token_budget=3).run(interleaved(videos)))
+    assert counts["decode"] == 0
+
+
+def test_text_and_pictures(build, videos, tmp_path):
+    path = tmp_path / "picture.png"
+    Image.fromarray(np.zeros((84, 84, 3), np.uint8)).save(path)
+    messages = ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "up"}]},)
+    picture = Question(1, messages, (Picture("p", str(path)),), gen_kwargs={"max_new_tokens": 2})
+    outcomes = dict_of(build(Chain([PAS()])).run([ask(0, None, "What?"), picture]))
+    assert outcomes[0].ledger.visual_tokens == 0
+    assert outcomes[0].answer.num_tokens > 0
+    assert outcomes[1].ledger.visual_tokens == 9
+
+
+def test_features_dropped_from_a_small_cache_are_made_again(build, videos, counts):
+    inference = build()
+    questions = [*interleaved(videos)]
+    reference = {k: o.answer for k, o in dict_of(inference.run(questions)).items()}
+    small = build()
+    small.features = FeatureCache(limit_bytes=1)
+    for _ in range(2):
+        got = {k: o.answer for k, o in dict_of(small.run(questions)).items()}
+        assert got == reference
+    assert len(small.features) == 1
+
+
+def test_two_videos_in_one_prompt_share_a_repeat(build, videos):
+    content = [{"type": "video"}, {"type": "video"}, {"type": "text", "text": "up"}]
+    messages = ({"role": "user", "content": content},)
+    both = Question(0, messages, (videos[0], videos[1]), gen_kwargs={"max_new_tokens": 2})
+    same = Question(1, messages, (videos[0], videos[0]), gen_kwargs={"max_new_tokens": 2})
+    outcomes = dict_of(build().run([both, same]))
+    assert [o.ledger.error for o in outcomes.values()] == [None, None]
+    assert outcomes[0].ledger.frames == 16

@@ -1,0 +1,160 @@
+"""The lmms-eval models: arguments, both paths of the host, order, choices, failures."""
+
+from __future__ import annotations
+
+import pytest
+from lmms_eval.api.instance import Instance, unwrap_generation_output
+
+from tempeval.errors import InvalidSetting, UnknownName
+from tempeval.model_wrappers.baseline import TempevalBaseline, TempevalBaselineSimple
+from tempeval.model_wrappers.chain import Tempeval, TempevalSimple
+from tempeval.model_wrappers.pas import TempevalPAS
+from tempeval.model_wrappers.results import ChoiceLoss
+from tempeval.model_wrappers.staged_sparse import TempevalStagedSparse
+from tempeval.video.clip import VideoPath
+
+PIXELS = {"min_pixels": 784, "max_pixels": 9408, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def docs(tmp_path_factory):
+    import numpy as np
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("docs")
+    found = []
+    for number in range(2):
+        folder = root / f"v{number}"
+        folder.mkdir()
+        rng = np.random.default_rng(number)
+        for frame in range(8):
+            coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+            Image.fromarray(coarse.repeat(14, 0).repeat(14, 1)).save(folder / f"{frame:02d}.png")
+        for text in ("What happens first?", "up", "Is it faster?"):
+            found.append({"path": str(folder), "text": text})
+    return found
+
+
+def doc_to_messages(doc):
+    video = {"type": "video", "url": doc["path"], "fps": 4.0}
+    return [{"role": "user", "content": [video, {"type": "text", "text": doc["text"]}]}]
+
+
+def doc_to_visual(doc):
+    return [VideoPath(doc["path"], fps=4.0)]
+
+
+def instances(model, docs, kind="generate_until"):
+    model.task_dict = {"task": {"test": docs}}
+    gen_kwargs = {"max_new_tokens": 4, "until": ["\n\n"], "temperature": 0}
+    made = []
+    for i, doc in enumerate(docs):
+        if kind == "loglikelihood":
+            arguments = (doc["text"], " left", doc_to_visual, i, "task", "test")
+        elif model.is_simple:
+            arguments = (doc["text"], gen_kwargs, doc_to_visual, i, "task", "test")
+        else:
+            arguments = (doc["text"], doc_to_messages, gen_kwargs, i, "task", "test")
+        metadata = {"task": "task", "doc_id": i, "repeats": 1}
+        made.append(Instance(kind, arguments, 0, metadata))
+    return made
+
+
+def test_chat_and_simple_paths_agree(tiny_qwen2_5_vl_folder, docs):
+    texts = {}
+    for cls in (TempevalBaseline, TempevalBaselineSimple):
+        model = cls(str(tiny_qwen2_5_vl_folder), **PIXELS)
+        mixed = [docs[i] for i in (4, 0, 3, 1, 5, 2)]
+        results = model.generate_until(instances(model, mixed))
+        texts[cls] = [(r.text, r.token_counts.ledger.visual_tokens) for r in results]
+        singles = [model.generate_until([one])[0].text for one in instances(model, mixed)]
+        assert [r.text for r in results] == singles  # in the order of the requests
+        assert all(r.token_counts.to_dict()["error"] is None for r in results)
+    assert texts[TempevalBaseline] == texts[TempevalBaselineSimple]
+
+
+def test_methods_differ_and_set_method_equals_a_fresh_model(tiny_qwen2_5_vl_folder, docs):
+    folder = str(tiny_qwen2_5_vl_folder)
+    shared = Tempeval(folder, **PIXELS)
+    losses = {}
+    for cls, spec in (
+        (TempevalPAS, "pas"),
+        (TempevalStagedSparse, "temporal_exit"),
+        (TempevalBaseline, "baseline"),
+    ):
+        fresh = cls(folder, **PIXELS)
+        assert fresh.run_facts()["method"] == spec
+        shared.set_method(spec)
+        got = [
+            [loss for loss, _ in model.loglikelihood(instances(model, docs, "loglikelihood"))]
+            for model in (fresh, shared)
+        ]
+        assert got[0] == pytest.approx(got[1], abs=1e-5)
+        losses[spec] = got[0]
+    assert losses["pas"] != pytest.approx(losses["baseline"], abs=1e-4)
+    assert losses["temporal_exit"] != pytest.approx(losses["baseline"], abs=1e-4)
+
+
+def test_loglikelihood_survives_the_host(tiny_qwen2_5_vl_folder, docs):
+    model = TempevalSimple(str(tiny_qwen2_5_vl_folder), method="baseline", **PIXELS)
+    results = model.loglikelihood(instances(model, docs, "loglikelihood"))
+    for result in results:
+        loss, greedy = result
+        assert isinstance(loss, ChoiceLoss)
+        assert loss == pytest.approx(-loss.log_likelihood / loss.num_tokens)
+        pair, counts = unwrap_generation_output(result)
+        assert pair == (loss, greedy)
+        assert counts.to_dict()["visual_tokens"] == 36
+
+
+def test_failures_are_recorded_per_sample(tiny_qwen2_5_vl_folder, docs):
+    model = TempevalBaseline(str(tiny_qwen2_5_vl_folder), **PIXELS)
+    bad = [docs[0], {"path": "/nowhere", "text": "up"}, docs[1]]
+    results = model.generate_until(instances(model, bad))
+    assert results[1].text == ""
+    assert "/nowhere" in results[1].token_counts.to_dict()["error"]
+    assert list(model.failures) == ["task/1"]
+    assert results[0].token_counts.to_dict()["error"] is None
+
+
+@pytest.mark.parametrize(
+    ("cls", "arguments", "error", "message"),
+    [
+        (Tempeval, {"method": "pass"}, UnknownName, "did you mean 'pas'"),
+        (Tempeval, {"num_frame": 4}, UnknownName, "did you mean 'num_frames'"),
+        (Tempeval, {"max_num_frames": 4}, UnknownName, "did you mean 'num_frames'"),
+        (Tempeval, {"unit": "bin"}, UnknownName, "no model argument 'unit'"),
+        (TempevalPAS, {"unitt": "bin"}, UnknownName, "did you mean 'unit'"),
+        (TempevalPAS, {"layer": 3}, UnknownName, "no model argument 'layer'"),
+        (TempevalPAS, {"method": "baseline"}, InvalidSetting, "--model tempeval"),
+        (TempevalPAS, {"temporal_exit.layer": 3}, UnknownName, "temporal_exit"),
+        (Tempeval, {"method": "temporal_exit", "layer": 9}, InvalidSetting, "layer"),
+        (Tempeval, {"num_frames": 0}, InvalidSetting, "num_frames=0"),
+        (Tempeval, {"batch_size": "auto"}, InvalidSetting, "batch_size='auto'"),
+        (Tempeval, {"batch_size": 0}, InvalidSetting, "batch_size=0"),
+        (Tempeval, {"max_batch_size": 64}, InvalidSetting, "max_batch_size"),
+        (Tempeval, {"position_rule": "natve"}, InvalidSetting, "position_rule='natve'"),
+        (Tempeval, {"family": "qwen"}, UnknownName, "did you mean 'qwen_vl'"),
+        (Tempeval, {"dtype": "float8"}, InvalidSetting, "float8"),
+        (Tempeval, {"decoder": "decrod"}, UnknownName, "did you mean 'decord'"),
+    ],
+)
+def test_bad_arguments_are_named(tiny_qwen2_5_vl_folder, cls, arguments, error, message):
+    with pytest.raises(error, match=message):
+        cls(str(tiny_qwen2_5_vl_folder), **{**PIXELS, **arguments})
+
+
+def test_settings_reach_the_method(tiny_qwen2_5_vl_folder):
+    folder = str(tiny_qwen2_5_vl_folder)
+    one = TempevalPAS(folder, unit="position", **PIXELS)
+    two = Tempeval(folder, method="pas[unit=position]", **PIXELS)
+    three = Tempeval(folder, method="pas", **PIXELS, **{"pas.unit": "position"})
+    prints = {m.run_facts()["method_fingerprint"] for m in (one, two, three)}
+    assert len(prints) == 1
+
+
+def test_clean_keeps_the_weights(tiny_qwen2_5_vl_folder, docs):
+    model = TempevalBaseline(str(tiny_qwen2_5_vl_folder), **PIXELS)
+    before = [r.text for r in model.generate_until(instances(model, docs[:1]))]
+    model.clean()
+    assert [r.text for r in model.generate_until(instances(model, docs[:1]))] == before

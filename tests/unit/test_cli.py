@@ -1,0 +1,266 @@
+"""The command line without a model: listings, help, messages and exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tempeval import cli, doctor, matrix, run
+from tempeval.cli import main
+from tempeval.doctor import Check
+from tempeval.errors import TempevalError
+from tempeval.methods.registry import method_names
+from tempeval.plugin import MODELS
+from tempeval.tasklist import expand_tasks, group_of, task_entries, tasks_digest, tasks_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tempeval.matrix import RunOptions
+
+COMMANDS = (
+    "run",
+    "leaderboard",
+    "quickstart",
+    "list",
+    "doctor",
+    "tasks-path",
+    "mini render",
+    "mini train",
+    "mini path",
+)
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    def run_command(*arguments: str) -> tuple[int, str, str]:
+        code: Any = 0
+        try:
+            main(arguments)
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run_command
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[RunOptions]:
+    """What `run_matrix` would have been given."""
+    given: list[RunOptions] = []
+
+    def record(options: RunOptions, **_: object) -> list[Path]:
+        given.append(options)
+        return []
+
+    monkeypatch.setattr(run, "run_matrix", record)
+    return given
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_an_example(call: Any, command: str) -> None:
+    code, out, _ = call(*command.split(), "--help")
+    assert code == 0
+    assert "Example: " in out
+    assert command.split()[-1] in out.split("Example: ")[1]
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    begun = time.perf_counter()
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys\n"
+            "from tempeval.cli import main\n"
+            "try: main(['--help'])\n"
+            "except SystemExit: pass\n"
+            "heavy = {'torch', 'transformers', 'lmms_eval', 'numpy'} & set(sys.modules)\n"
+            "sys.exit(','.join(heavy) or 0)",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert time.perf_counter() - begun < 3, "about 0.4 s on an idle machine"
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ("methods", method_names()),
+        ("tasks", ["tempeval_mini"]),
+        ("families", ["qwen_vl"]),
+        ("models", list(MODELS)),
+    ],
+)
+def test_list(call: Any, what: str, expected: list[str]) -> None:
+    code, out, _ = call("list", what)
+    assert code == 0
+    assert set(expected) <= {line.split()[0] for line in out.splitlines()}
+
+
+def test_list_tasks_shows_every_yaml(call: Any) -> None:
+    _, out, _ = call("list", "tasks")
+    assert {line.split()[0] for line in out.splitlines()} == set(task_entries())
+    files = {path.stem for path in tasks_path().rglob("*.yaml")}
+    assert files == set(task_entries()), "a YAML is named like its task"
+    assert all(name.startswith("tempeval_") for name in task_entries())
+
+
+def test_groups_are_expanded_once_and_in_order() -> None:
+    members = expand_tasks(["tempeval_mini"])
+    assert len(members) == 5
+    assert expand_tasks([members[3], "tempeval_mini"]) == [members[3], *members[:3], members[4]]
+    assert {group_of(name) for name in members} == {"tempeval_mini"}
+    assert group_of("tempeval_mini") is None
+
+
+def test_the_digest_of_tasks_ignores_the_order_of_names() -> None:
+    members = expand_tasks(["tempeval_mini"])
+    assert tasks_digest(members) == tasks_digest(reversed(members))
+    assert tasks_digest(["mvbench"]) != tasks_digest(members)
+
+
+def test_tasks_path_prints_the_path_and_nothing_else(call: Any) -> None:
+    code, out, err = call("tasks-path")
+    assert (code, out, err) == (0, f"{tasks_path()}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("list method", "did you mean 'methods'"),
+        ("run --methods pass --tasks tempeval_mini -o OUT", "did you mean 'pas'"),
+        ("run --methods temporal_exitt+pas --tasks tempeval_mini -o OUT", "'temporal_exit'"),
+        ("run --methods pas[unti=bin] --tasks tempeval_mini -o OUT", "did you mean 'unit'"),
+        ("run --methods pas --tasks tempeval_mni -o OUT", "did you mean 'tempeval_mini'"),
+        ("run --methods pas --tasks tempeval_mini --set pas.unti=bin -o OUT", "'unit'"),
+        ("run --methods pas --tasks tempeval_mini --set unit=bin -o OUT", "method.field=value"),
+        ("run --methods pas --tasks tempeval_mini --budgets 10x -o OUT", "'10x'"),
+        ("run --methods pas --tasks tempeval_mini --sampling unifrm -o OUT", "'uniform'"),
+        ("run --methods pas --tasks tempeval_mini --pretrained /none -o OUT", "/none"),
+        ("run --methods , --tasks tempeval_mini -o OUT", "no methods given"),
+        ("mini path qwen2_5_vll", "no mini checkpoint 'qwen2_5_vll'"),
+        ("mini train --family qwen2_5_v -o OUT", "did you mean 'qwen2_5_vl'"),
+        ("leaderboard /none -o OUT", "/none"),
+    ],
+)
+def test_mistakes_end_with_one_line_and_code_2(
+    call: Any, tmp_path: Path, arguments: str, message: str
+) -> None:
+    code, out, err = call(*arguments.replace("OUT", str(tmp_path / "out")).split())
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_option_or_command_ends_with_code_2(call: Any) -> None:
+    assert call("run", "--method", "pas")[0] == 2
+    assert call("rum")[0] == 2
+
+
+def test_run_passes_every_option(call: Any, asked: list[RunOptions], tmp_path: Path) -> None:
+    line = (
+        "run --methods baseline,pas[unit=position;offsets=0/0.5]+temporal_exit "
+        "--tasks tempeval_mini,mvbench --pretrained some/model --num-frames 16 "
+        "--fps 2 --sampling fps --budgets 64,128 --limit 5 --batch-size 3 --device cuda:1 "
+        "--dtype bfloat16 --position-rule native --seed 7 --overwrite "
+        "--set temporal_exit.layer=3 --set pas.K=4"
+    )
+    code, _, _ = call(*line.split(), "-o", str(tmp_path))
+    assert code == 0
+    assert asked == [
+        matrix.RunOptions(
+            out=tmp_path,
+            methods=["baseline", "pas[unit=position;offsets=0/0.5]+temporal_exit"],
+            tasks=["tempeval_mini", "mvbench"],
+            pretrained="some/model",
+            num_frames=16,
+            fps=2.0,
+            sampling="fps",
+            budgets=[64, 128],
+            limit=5,
+            batch_size=3,
+            device="cuda:1",
+            dtype="bfloat16",
+            position_rule="native",
+            settings={"temporal_exit": {"layer": "3"}, "pas": {"K": "4"}},
+            seed=7,
+            overwrite=True,
+        )
+    ]
+
+
+def test_incomplete_runs_end_with_code_1(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise run.IncompleteRuns("out/pas is partial: 7 of 8 answered")
+
+    monkeypatch.setattr(run, "run_matrix", fail)
+    code, out, err = call("run", "--methods", "pas", "--tasks", "tempeval_mini", "-o", "out")
+    assert (code, out, err) == (1, "", "error: out/pas is partial: 7 of 8 answered\n")
+
+
+def test_quickstart_compares_the_four_methods(
+    call: Any, asked: list[RunOptions], tmp_path: Path
+) -> None:
+    call("quickstart", "-o", str(tmp_path), "--limit", "3")
+    (options,) = asked
+    assert options.methods == cli.QUICKSTART_METHODS
+    assert options.tasks == ["tempeval_mini"]
+    assert (options.pretrained, options.limit) == ("mini", 3)
+
+
+@pytest.mark.parametrize(("marks", "code"), [(("ok", "warn"), 0), (("ok", "fail", "ok"), 1)])
+def test_doctor_fails_when_a_check_fails(
+    call: Any, monkeypatch: pytest.MonkeyPatch, marks: tuple[doctor.Mark, ...], code: int
+) -> None:
+    rows = [Check(mark, f"check {i}", "detail") for i, mark in enumerate(marks)]
+    monkeypatch.setattr(doctor, "checks", lambda _pretrained: iter(rows))
+    found, out, _ = call("doctor")
+    assert found == code
+    assert [line.split()[0] for line in out.splitlines()] == list(marks)
+
+
+def test_doctor_turns_a_broken_check_into_a_failed_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> doctor.Found:
+        raise TempevalError("no such thing")
+
+    for name in ("_host_models", "_host_tasks", "_gpu", "_decord"):
+        monkeypatch.setattr(doctor, name, lambda: ("ok", ""))
+    monkeypatch.setattr(doctor, "_av", broken)
+    rows = {check.name: check for check in doctor.checks("/nowhere")}
+    assert rows["decoder av"] == Check("fail", "decoder av", "TempevalError: no such thing")
+    assert rows["checkpoint"].mark == "fail"
+    assert rows["transformers"].mark == "ok"
+
+
+def test_doctor_refuses_versions_outside_the_accepted_range(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda _name: "0.6.1")
+    mark, detail = doctor._version("lmms-eval")
+    assert mark == "fail"
+    assert "pip install 'lmms-eval" in detail
+
+
+def test_a_broken_record_says_what_to_do(tmp_path: Path) -> None:
+    from tempeval.record import read_record
+
+    assert read_record(tmp_path) is None
+    (tmp_path / "run.json").write_text('{"schema": ')
+    with pytest.raises(TempevalError, match="--overwrite"):
+        read_record(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps([1]))
+    with pytest.raises(TempevalError, match="not a JSON object"):
+        read_record(tmp_path)
