@@ -23,16 +23,20 @@ _SLACK = 1e-9
 
 
 class Key(NamedTuple):
-    """What two entries must share to be compared; the field names are used in messages."""
+    """What two entries must share to be compared; the field names are used in messages.
+
+    A message names the first field that differs, so causes stand before what follows from them:
+    a limit changes the sample set, which changes the digests of data and prompts.
+    """
 
     task: str
     task_version: str
     model_revision: str
-    prompt_hash: str
-    dataset_digest: str
     metric: str
     limit: float | None
     sample_set: str
+    dataset_digest: str
+    prompt_hash: str
     frame_policy: str
     position_rule: str
     dtype: str

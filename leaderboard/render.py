@@ -23,7 +23,7 @@ _MINI = (
     "These are real measurements of a tiny model (the mini suite); "
     "they say nothing about 7B models."
 )
-_COSTS = ("tokens", "layers", "KV", "s/q")
+_COSTS = ("tokens", "layers", "KV", "s/q", "unparsed")
 
 
 def to_json(board: Board) -> str:
@@ -141,13 +141,12 @@ def _details(table: Table) -> Iterator[str]:
         )
         yield ""
         header = ["method", "score ± SE", "difference [95 % CI]", "n", "clusters", *_COSTS]
-        header.append("unparsed")
         rows = []
         found = [(row, cell) for row in table.rows if (cell := row.cells[place]) is not None]
         for row, cell in found:
             numbers = [text.with_error(cell, task.fraction), _difference(table, row, place)]
             numbers += [str(cell.n), str(cell.clusters)]
-            numbers += [*_cost_texts(cell.costs), text.share(cell.costs.parse_failure_rate)]
+            numbers += _cost_texts(cell.costs)
             rows.append([text.escape(row.label), *numbers])
         if any(cell.costs.failed for _, cell in found):
             header.append("failed")
@@ -171,6 +170,12 @@ def _notes(table: Table) -> Iterator[str]:
     if few and len(table.rows) > 1:
         names = ", ".join(text.escape(task.name) for task in few)
         yield f"Fewer than {_FEW_CLUSTERS} clusters in {names}: intervals are likely too narrow."
+    flat = [text.escape(row.label) for row in table.rows if _flat(row)]
+    if flat:
+        yield (
+            "Intervals of zero width say that no draw differs, not that the difference is known: "
+            f"{', '.join(flat)}."
+        )
     raw = [text.escape(task.name) for task in table.tasks if not task.fraction]
     if raw:
         tail = "" if len(table.tasks) == 1 else ", and there is no macro score"
@@ -183,6 +188,12 @@ def _notes(table: Table) -> Iterator[str]:
         yield f"The runs differ in {name}: {text.escape(', '.join(values))}."
 
 
+def _flat(row: Row) -> bool:
+    """Tell whether an interval of the row has no width, as when no score differs."""
+    found = [row.macro_interval, *(cell.interval for cell in row.cells if cell)]
+    return any(interval is not None and interval.low == interval.high for interval in found)
+
+
 def _cost_texts(costs: Costs | None) -> list[str]:
     if costs is None:
         return [text.MISSING] * len(_COSTS)
@@ -191,6 +202,7 @@ def _cost_texts(costs: Costs | None) -> list[str]:
         text.count(costs.measures["token_layers"]),
         text.size(costs.measures["kv_bytes"]),
         text.seconds(costs.measures["seconds"]),
+        text.share(costs.parse_failure_rate),
     ]
 
 

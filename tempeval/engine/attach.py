@@ -7,7 +7,7 @@ text stack only. The vision tower is untouched.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -62,8 +62,8 @@ class Attachment:
         self._embeddings: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def __enter__(self) -> Attachment:
-        text_model = self.family.text_model
-        attention = [layer.self_attn for layer in self.family.layers]
+        text_model: Any = self.family.text_model
+        attention: list[Any] = [layer.self_attn for layer in self.family.layers]
         if any(module in _ATTACHED for module in attention):
             raise UnsupportedModel(
                 "this model has an attachment already; leave it before entering another"
@@ -103,7 +103,8 @@ class Attachment:
         for module in self._attention:
             _ATTACHED.pop(module, None)
         self._attention.clear()
-        self.family.text_model.set_attn_implementation(self._previous)
+        text_model: Any = self.family.text_model
+        text_model.set_attn_implementation(self._previous)
         self._cache = self._index = self._padding = None
         self._embeddings.clear()
 
@@ -250,7 +251,7 @@ def attention_forward(
             f"attention implementation {ATTENTION_NAME!r} is set on a module without attachment"
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    out = attachment.attend(int(module.layer_idx), query, key, value, scale)
+    out = attachment.attend(int(cast("int", module.layer_idx)), query, key, value, scale)
     return out.transpose(1, 2).contiguous(), None
 
 

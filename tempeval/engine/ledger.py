@@ -68,7 +68,8 @@ def distinct_temporal_ids(plan: EnginePlan) -> int | None:
     if not len(channels):
         return None
     visual = plan.layout.is_visual.to(rotary.positions.device)
-    return int(rotary.positions[visual, int(channels[0])].unique().numel())
+    times = rotary.positions[visual, int(channels[0])]
+    return len(set(times.tolist()))
 
 
 def text_flops(plan: EnginePlan, geometry: Geometry, question_length: int) -> float:

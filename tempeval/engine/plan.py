@@ -81,7 +81,8 @@ def make_plan(chain: Chain, layout: Layout, geometry: Geometry) -> EnginePlan:
                 "stage keep must be monotone over layers"
             )
         before = kept
-        visible = chain.see(torch.ones(segments.size, segments.size, dtype=bool), layer, segments)
+        everything = torch.ones(segments.size, segments.size, dtype=torch.bool)
+        visible = chain.see(everything, layer, segments)
         if not bool(visible.diagonal().all()):
             raise InvalidSetting(
                 f"{chain.spec}: in layer {layer} a segment may not attend to itself; stage see "

@@ -10,6 +10,7 @@ from tempeval.engine.cache import PlainKV, PrefixCache, SharedPrefix, make_piece
 
 if TYPE_CHECKING:
     from tempeval.engine.attach import Attachment
+    from tempeval.stages import StoredKV
 
 
 @torch.no_grad()
@@ -33,6 +34,7 @@ def prefill(attachment: Attachment, embeddings: torch.Tensor) -> SharedPrefix:
     )
     layers = []
     for layer, held in zip(plan.layers, cache.layers, strict=True):
+        stored: StoredKV
         if layer.codec is None:
             stored = PlainKV(held.keys, held.values)
         else:

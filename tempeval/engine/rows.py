@@ -44,7 +44,7 @@ def shift_queries(
     if isinstance(scale, float):
         return query if scale == 0.0 else _rotate(query, rotary, channels, scale)
     scale = scale.to(query.device)
-    for value in scale.unique().tolist():
+    for value in torch.unique(scale).tolist():
         if value == 0.0:
             continue
         rows = (scale == value).nonzero().squeeze(1)

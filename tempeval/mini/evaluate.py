@@ -135,7 +135,7 @@ def evaluate(
                 [kind.prompt for kind in KINDS],
                 [[answer(kind, mini.scene.facts) for kind in KINDS] for mini, _ in batch],
             )
-            hits = answer_logits(model, pack)[0].argmax(-1) == pack.labels  # [B, Q]
+            hits = answer_logits(model, pack).argmax(-1) == pack.labels  # [B, Q]
             for column, kind in enumerate(KINDS):
                 accuracy.right[kind.name] += int(hits[:, column].sum())
                 accuracy.total[kind.name] += len(batch)

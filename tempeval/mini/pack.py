@@ -166,15 +166,26 @@ class Packer:
         )
 
 
-def answer_logits(
-    model: Qwen2_5_VLForConditionalGeneration, pack: Pack
+def visual_tokens(model: Qwen2_5_VLForConditionalGeneration, pack: Pack) -> torch.Tensor:
+    """Return the visual tokens of a pack's clips, float `[B x tokens, D]`."""
+    tokens: torch.Tensor = model.model.visual(pack.pixels, grid_thw=pack.grid).pooler_output
+    return tokens
+
+
+def answer_states(
+    model: Qwen2_5_VLForConditionalGeneration, pack: Pack, visual: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run a model over a pack.
+    """Run the text stack over a pack.
+
+    Args:
+        model: a tiny model.
+        pack: the batch.
+        visual: its visual tokens, from `visual_tokens`.
 
     Returns:
-        Logits of the answers and of what follows them, each `[B, Q, V]`.
+        Last hidden states from which the answers, and what follows them, are named; each float
+        `[B, Q, D]`.
     """
-    visual = model.model.visual(pack.pixels, grid_thw=pack.grid).pooler_output
     embeds = model.model.language_model.embed_tokens(pack.input_ids)
     is_video = pack.input_ids == model.config.video_token_id
     embeds = embeds.masked_scatter(is_video[..., None], visual.to(embeds.dtype))
@@ -184,4 +195,10 @@ def answer_logits(
         position_ids=pack.position_ids,
         use_cache=False,
     ).last_hidden_state
-    return model.lm_head(hidden[:, pack.answer_at]), model.lm_head(hidden[:, pack.end_at])
+    return hidden[:, pack.answer_at], hidden[:, pack.end_at]
+
+
+def answer_logits(model: Qwen2_5_VLForConditionalGeneration, pack: Pack) -> torch.Tensor:
+    """Return the logits of the answers of a pack, float `[B, Q, V]`."""
+    logits: torch.Tensor = model.lm_head(answer_states(model, pack, visual_tokens(model, pack))[0])
+    return logits

@@ -6,12 +6,16 @@ import hashlib
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from filelock import FileLock
 
+from tempeval.errors import TempevalError
 from tempeval.mini.encode import write_folder, write_video
 from tempeval.mini.paint import paint_frames
 from tempeval.mini.suite import VERSION, annotations, digest, suite_clips
@@ -25,14 +29,22 @@ logger = logging.getLogger(__name__)
 
 ANNOTATIONS = "annotations.json"
 
+CHILD = """
+import json, sys
+from pathlib import Path
+sys.path[:] = json.loads(sys.argv[1])
+from tempeval.mini.render import render_here
+render_here(Path(sys.argv[2]), lambda done, total: print(done, total, flush=True))
+"""
+
 
 def render_suite(
     folder: Path | str | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Path:
     """Render the suite, unless the folder already holds it whole.
 
-    The annotations are written last and list the digest of every file, so a folder that was left
-    half-written, or changed since, is rendered again.
+    A fresh interpreter does the work: decord, once imported, puts its own libvpx in the way of
+    PyAV's, and no VP9 file can be written.
 
     Args:
         folder: where to; the user's cache if not given.
@@ -40,16 +52,43 @@ def render_suite(
 
     Returns:
         The folder; `annotations.json` in it lists the questions.
+
+    Raises:
+        TempevalError: if rendering fails; the message ends with what the renderer said.
     """
     from tempeval.mini.paths import default_suite_dir
 
     target = Path(folder) if folder is not None else default_suite_dir()
-    target.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(target / ".lock")):
-        if not is_complete(target):
-            logger.info("rendering the mini suite to %s", target)
-            _render(target, progress)
+    if is_complete(target):
+        return target
+    logger.info("rendering the mini suite to %s", target)
+    command = [sys.executable, "-c", CHILD, json.dumps(sys.path), str(target)]
+    with (
+        TemporaryFile("w+", encoding="utf-8") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as child,  # noqa: S603
+    ):
+        for line in child.stdout or ():
+            if progress is not None:
+                done, total = map(int, line.split())
+                progress(done, total)
+        if child.wait() != 0:
+            errors.seek(0)
+            said = errors.read()[-2000:]
+            raise TempevalError(f"rendering the mini suite to {str(target)!r} failed: {said}")
     return target
+
+
+def render_here(folder: Path, progress: Callable[[int, int], None] | None = None) -> None:
+    """Render the suite in this process, unless the folder already holds it whole.
+
+    The annotations are written last and list the digest of every file, so a folder that was left
+    half-written, or changed since, is rendered again. A lock lets one process at a time do so; it
+    ends with its process.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(folder / ".lock")):
+        if not is_complete(folder):
+            _render(folder, progress)
 
 
 def is_complete(folder: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,9 @@ from tempeval.errors import InvalidSetting, UnknownName
 from tempeval.mini.card import write_card
 from tempeval.mini.checkpoint import build_model, build_processor, load_checkpoint, save_checkpoint
 from tempeval.mini.evaluate import evaluate_orders, read_test_clips
-from tempeval.mini.pack import Packer, answer_logits
+from tempeval.mini.pack import Packer, answer_states, visual_tokens
 from tempeval.mini.paint import paint_frames
+from tempeval.mini.probes import Probes
 from tempeval.mini.questions import KINDS, answer
 from tempeval.mini.render import render_suite
 from tempeval.mini.scene import SIZES, make_scene
@@ -29,11 +30,10 @@ if TYPE_CHECKING:
 
     from tempeval.mini.evaluate import Accuracy
     from tempeval.mini.pack import Pack
+    from tempeval.mini.scene import Scene
 
 FAMILIES = ("qwen2_5_vl",)
 NUM_FRAMES = 8
-END_WEIGHT = 0.1
-"""Weight of the loss on the end token beside the loss on the answer."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,29 @@ class Recipe:
         warmup: steps of linear warm-up; a cosine to a twentieth of the peak follows.
         weight_decay: of AdamW.
         clip_norm: largest norm of the gradient.
+        end_weight: weight of the loss on the end token beside the loss on the answer.
+        probe_weight: weight of the probes' losses beside the loss on the answer.
+        easy: fraction of the steps in which things are less faint than in the test clips.
     """
 
-    steps: int = 2500
-    batch_size: int = 24
+    steps: int = 2000
+    batch_size: int = 12
     learning_rate: float = 1e-3
     warmup: int = 50
     weight_decay: float = 0.01
     clip_norm: float = 1.0
+    end_weight: float = 0.1
+    probe_weight: float = 0.3
+    easy: float = 0.4
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step as a fraction of the peak."""
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
         return min(1.0, (step + 1) / self.warmup) * max(0.05, cosine)
+
+    def ease(self, step: int) -> float:
+        """Return how far opacities are moved towards 1 at a step, 1 to 0."""
+        return max(0.0, 1 - step / (self.easy * self.steps))
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,7 @@ def train(
     *,
     steps: int | None = None,
     seed: int = 0,
-    threads: int = 2,
+    threads: int = 1,
     progress: Callable[[Progress], None] | None = None,
 ) -> Trained:
     """Train a tiny model, measure it on the test clips, and write its checkpoint and card.
@@ -132,8 +142,9 @@ def train(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = build_model(processor.tokenizer)
+            probes = Probes(model.config.text_config.hidden_size)
         began = time.perf_counter()
-        _fit(model, Packer(processor), recipe, seed, progress)
+        _fit(model, probes, Packer(processor), recipe, seed, progress)
         seconds = time.perf_counter() - began
         folder.mkdir(parents=True, exist_ok=True)
         save_checkpoint(folder, model, processor)
@@ -146,6 +157,7 @@ def train(
 
 def _fit(
     model: Qwen2_5_VLForConditionalGeneration,
+    probes: Probes,
     packer: Packer,
     recipe: Recipe,
     seed: int,
@@ -153,7 +165,7 @@ def _fit(
 ) -> None:
     """Take the recipe's steps."""
     optimiser = torch.optim.AdamW(
-        model.parameters(),
+        [*model.parameters(), *probes.parameters()],
         lr=recipe.learning_rate,
         betas=(0.9, 0.98),
         weight_decay=recipe.weight_decay,
@@ -163,13 +175,16 @@ def _fit(
     end = packer.tokenizer.eos_token_id
     model.train()
     for step in range(recipe.steps):
-        pack = training_pack(packer, rng, recipe.batch_size)
-        answers, ends = answer_logits(model, pack)
+        scenes, pack = training_pack(packer, rng, recipe.batch_size, recipe.ease(step))
+        visual = visual_tokens(model, pack)
+        states, after = answer_states(model, pack, visual)
+        answers, ends = model.lm_head(states), model.lm_head(after)
         loss = functional.cross_entropy(answers.flatten(0, 1), pack.labels.flatten())
         end_labels = torch.full_like(pack.labels, end).flatten()
         end_loss = functional.cross_entropy(ends.flatten(0, 1), end_labels)
+        probe_loss = probes.place_loss(visual, scenes) + probes.motion_loss(states, scenes)
         optimiser.zero_grad()
-        (loss + END_WEIGHT * end_loss).backward()
+        (loss + recipe.end_weight * end_loss + recipe.probe_weight * probe_loss).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         optimiser.step()
         schedule.step()
@@ -177,18 +192,36 @@ def _fit(
             progress(Progress(step + 1, recipe.steps, loss.item()))
 
 
-def training_pack(packer: Packer, rng: np.random.Generator, batch_size: int) -> Pack:
-    """Draw clips of one size and pack every kind of question about them."""
+def training_pack(
+    packer: Packer, rng: np.random.Generator, batch_size: int, ease: float = 0.0
+) -> tuple[list[Scene], Pack]:
+    """Draw clips of one size and pack every kind of question about them.
+
+    Args:
+        packer: of the model's processor.
+        rng: source of all randomness.
+        batch_size: number of clips.
+        ease: how far opacities are moved towards 1, 0 to 1.
+
+    Returns:
+        The scenes and their pack.
+    """
     size = SIZES[int(rng.integers(len(SIZES)))]
     scenes = [make_scene(rng, size=size) for _ in range(batch_size)]
+    if ease > 0:
+        scenes = [
+            replace(scene, opacity=tuple(o + (1 - o) * ease for o in scene.opacity))
+            for scene in scenes
+        ]
     frames, seconds = [], []
     for scene in scenes:
         indices = np.linspace(0, scene.num_frames - 1, NUM_FRAMES, dtype=np.int64)
         frames.append(paint_frames(scene, indices.tolist()))
         seconds.append((scene.num_frames - 1) / scene.fps / (NUM_FRAMES - 1))
-    return packer.pack(
+    pack = packer.pack(
         np.stack(frames),
         seconds,
         [kind.prompt for kind in KINDS],
         [[answer(kind, scene.facts) for kind in KINDS] for scene in scenes],
     )
+    return scenes, pack

@@ -69,7 +69,7 @@ def check_file(path: str) -> None:
 def packets(container: InputContainer, *streams: Stream) -> Iterator[Packet | None]:
     """Yield the packets of `streams` (all of them if none is named) and None per unreadable one.
 
-    The empty packets that PyAV adds to flush decoders are left out.
+    Empty packets are left out: PyAV adds them at the end, and a decoder takes them for the end.
     """
     errors = 0
     while errors <= _MAX_READ_ERRORS_IN_A_ROW:

@@ -54,8 +54,7 @@ def read_clip(
         DecoderUnavailable: the decoder is not installed.
         InvalidSetting: `resize` gave an impossible size.
     """
-    if decoder not in DECODERS:
-        raise UnknownName("decoder", decoder, DECODERS)
+    check_decoder(decoder)
     began = time.perf_counter()
 
     def choose(times: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -84,6 +83,16 @@ def read_clip(
             raise BadVideo(ref.path, f"decoding failed: {reason_of(error)}") from error
     elapsed = (time.perf_counter() - began) * 1e3
     return _clip(ref, reading, used, elapsed)
+
+
+def check_decoder(name: str) -> None:
+    """Check that a decoder of this name exists.
+
+    Raises:
+        UnknownName: it does not.
+    """
+    if name not in DECODERS:
+        raise UnknownName("decoder", name, DECODERS)
 
 
 def _clip(ref: VideoRef, reading: Reading, decoder: str, decode_ms: float) -> Clip:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # AV_TIME_BASE, the unit of a container's duration and start.
 _MICROSECONDS = 1_000_000
 # Containers whose header states the duration; others (MPEG-TS, raw streams) only estimate it.
-_STATED_DURATION = frozenset({"matroska", "webm", "mov", "mp4", "avi", "flv", "asf", "nut"})
+_STATED_DURATION = frozenset({"matroska", "webm", "mov", "mp4", "flv", "asf", "nut"})
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class PacketIndex:
 
     def seconds(self, pts: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return times in seconds from the first shown frame, as float64."""
-        origin = self.pts[0] if len(self.pts) else pts[:1].sum()
+        origin = self.pts[:1] if len(self.pts) else pts[:1]
         units: NDArray[np.int64] = (pts - origin) * self.time_base.numerator
         return units / self.time_base.denominator
 
@@ -94,7 +94,7 @@ def index_packets(container: InputContainer, stream: VideoStream) -> PacketIndex
         sound=not damaged and not timeless and bool(np.all(np.diff(times) > 0)),
         timeless=timeless,
         damaged=damaged,
-        truncated=seen < stream.frames or _stated_end(container) > last_end,
+        truncated=_is_truncated(container, stream, seen, last_end),
     )
 
 
@@ -111,13 +111,28 @@ def _end(packet: Packet) -> float:
     return float((start + (packet.duration or 0)) * packet.time_base)
 
 
-def _stated_end(container: InputContainer) -> float:
-    """Return the earliest moment in seconds at which an undamaged file can end; 0 if not stated.
+def _is_truncated(
+    container: InputContainer, stream: VideoStream, seen: int, last_end: float
+) -> bool:
+    """Tell whether a file ends before its header says.
 
-    The margin covers writers that round durations or leave the last one out.
+    Args:
+        container: the file.
+        stream: its video stream.
+        seen: number of packets of that stream.
+        last_end: when the last packet of any stream ends, in seconds.
     """
-    if not container.duration or not _STATED_DURATION & set(container.format.name.split(",")):
-        return 0.0
-    stated = container.duration / _MICROSECONDS
+    formats = set(container.format.name.split(","))
+    stated = (container.duration or 0) / _MICROSECONDS
     begin = (container.start_time or 0) / _MICROSECONDS
-    return float(begin + stated - max(0.25, 0.02 * stated))
+    if "avi" in formats:
+        # FFmpeg scales the duration of a cut file down to what is there; the header's number of
+        # frames stays. It includes dropped frames, so it says how long the video is, not more.
+        stated = float(stream.frames * (stream.time_base or 0))
+    elif seen < 0.9 * stream.frames:
+        # A margin here too: MP4 tables count empty samples, which stand for dropped frames.
+        return True
+    elif not formats & _STATED_DURATION:
+        return False
+    # The margin covers writers that round durations or leave the last one out.
+    return last_end < begin + stated - max(0.25, 0.02 * stated)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from tempeval.errors import BadVideo, InvalidSetting, TempevalError
-from tempeval.video.decode import Decoder, read_clip
+from tempeval.video.decode import Decoder, check_decoder, read_clip
 from tempeval.video.process import DecoderFailure, DecoderProcess
 from tempeval.video.shelf import Shelf, ShelfClosed
 from tempeval.video.worker import Header, Job
@@ -65,6 +65,7 @@ class ClipStream(Generic[Key]):
     Raises:
         InvalidSetting: a negative number of workers, a limit that is not positive, or a request
             that cannot be pickled.
+        UnknownName: a request names no decoder.
     """
 
     def __init__(
@@ -201,6 +202,7 @@ def default_workers() -> int:
 
 
 def _pickled(request: ClipRequest[Key]) -> bytes:
+    check_decoder(request.decoder)
     job = Job(request.ref, request.sampling, request.resize, request.decoder)
     try:
         return pickle.dumps(job)

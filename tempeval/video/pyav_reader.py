@@ -148,7 +148,7 @@ def _decode_all(path: str, gatherer: Gatherer | None) -> tuple[list[int | None],
                 damaged += 1
                 continue
             try:
-                frames = stream.decode(None if packet is _FLUSH else packet)
+                frames = stream.decode(packet)
             except FFmpegError:
                 damaged += 1
                 continue

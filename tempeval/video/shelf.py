@@ -80,8 +80,10 @@ class Shelf:
     def fail(self, error: Exception) -> None:
         """Make `get` raise `error`: no single clip is at fault."""
         with self._changed:
-            self._failure = self._failure or error
-            self._changed.notify_all()
+            # What breaks while closing was broken by it.
+            if not self._closed and self._failure is None:
+                self._failure = error
+                self._changed.notify_all()
 
     def get(self, position: int) -> Clip | BadVideo:
         """Wait for an outcome and remove it.
@@ -94,10 +96,10 @@ class Shelf:
             self._changed.wait_for(
                 lambda: position in self._outcomes or self._failure or self._closed
             )
-            if self._failure:
-                raise self._failure
             if self._closed:
                 raise ShelfClosed("this stream of clips was closed; open a new one")
+            if self._failure:
+                raise self._failure
             self._held -= self._sizes.pop(position)
             self._changed.notify_all()
             return self._outcomes.pop(position)

@@ -110,9 +110,8 @@ def test_packed_questions_are_independent(model: Any, processor: Any, frames: np
     packer = Packer(processor)
     answers = [kind.choices[0] for kind in KINDS]
     with torch.inference_mode():
-        packed, _ = answer_logits(
-            model, packer.pack(frames[None], [SECONDS], [k.prompt for k in KINDS], [answers])
-        )
+        pack = packer.pack(frames[None], [SECONDS], [k.prompt for k in KINDS], [answers])
+        packed = answer_logits(model, pack)
         for index, kind in enumerate(KINDS):
             alone = packer.pack(frames[None], [SECONDS], [kind.prompt], [[answers[index]]])
             inputs = inputs_of(processor, frames, kind.prompt)

@@ -299,3 +299,14 @@ def test_differences():
     assert text.difference(-0.0001, None, fraction=True) == "0.0 [-]"
     assert text.difference(1.5, Interval(0, 2), fraction=False) == "+1.500 [0.000, +2.000]"
     assert text.difference(None, None, fraction=True) == "-"
+
+
+def test_the_summary_shows_unparsed_answers_and_empty_intervals(tmp_path):
+    silent = lines(TASK)
+    for line in silent[TASK]:
+        line.update(score=0.0, parse_failure=1.0)
+    made["write_run"](tmp_path / "runs" / "a", tasks=silent)
+    made["write_run"](tmp_path / "runs" / "b", "pas", tasks=silent)
+    printed = build([tmp_path / "runs"], tmp_path / "out", draws=200).text
+    assert printed.count("100.0 %") == 2
+    assert "not that the difference is known: pas." in printed

@@ -240,3 +240,32 @@ def test_unknown_budget(tmp_path):
     made["write_run"](tmp_path / "stock", "stock", tasks=stock)
     refusal = only_refusal(matched(tmp_path))
     assert (refusal.field, refusal.value) == ("visual_tokens", "unknown")
+
+
+def write_as_the_runner(folder, method, group, **changes):
+    """Write a run whose counts and digests are those of the code that writes run.json."""
+    from tempeval.record import TaskFacts, digest, task_record
+
+    facts = TaskFacts(TASK, 1, len(group), "score", "video_id", True, None)
+    task = task_record(facts, digest(group), f"20260101_120000_samples_{TASK}.jsonl", group)
+    return made["write_run"](folder, method, tasks={TASK: group}, task_changes=task, **changes)
+
+
+def test_the_runners_records_are_read(tmp_path):
+    write_as_the_runner(tmp_path / "base", "baseline", lines()[TASK])
+    write_as_the_runner(tmp_path / "pas", "pas", lines()[TASK])
+    found = matched(tmp_path)
+    assert partners(found) == {("base", "pas")}
+    assert not found.refusals
+
+
+def test_a_limit_is_named_before_the_digests_that_follow_from_it(tmp_path):
+    write_as_the_runner(tmp_path / "base", "baseline", lines()[TASK])
+    write_as_the_runner(tmp_path / "pas", "pas", lines()[TASK][:30], limit=30)
+    refusal = only_refusal(matched(tmp_path))
+    assert (refusal.field, refusal.value, refusal.other) == (
+        "limit",
+        "first 30 samples",
+        "full run",
+    )
+    assert "sample_set, dataset_digest, prompt_hash differ too" in refusal.reason

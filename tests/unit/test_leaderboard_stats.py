@@ -176,4 +176,4 @@ def test_coverage_small():
 @pytest.mark.slow
 @pytest.mark.parametrize("per_cluster", [1, 3, 18])
 def test_coverage(per_cluster):
-    assert 0.935 <= coverage(3000, 200, per_cluster, 1000) <= 0.965
+    assert 0.94 <= coverage(10_000, 200, per_cluster, 1000) <= 0.96

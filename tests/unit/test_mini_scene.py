@@ -11,6 +11,7 @@ from tempeval.mini.scene import (
     LAMP_COLOURS,
     PHASES,
     SIZES,
+    SPEEDS,
     Scene,
     make_scene,
     phase_at,
@@ -52,8 +53,10 @@ def test_phases_show_the_facts(seed: int) -> None:
     lengths = steps @ heading
     assert (lengths > 0).all()
     assert np.allclose(steps, lengths[:, None] * heading)
-    change = lengths[2] - lengths[0]
-    assert {"faster": change > 1, "slower": change < -1, "steady": abs(change) < 1e-6}[facts.speed]
+    side = scene.size[0] if heading[0] else scene.size[1]
+    speed = lengths.sum() * (84 / side) / ((scene.num_frames - 1) / scene.fps)
+    low, high = SPEEDS[facts.speed]
+    assert low - 1e-6 <= speed <= high + 1e-6
     colours = [phase.ball_colour for phase in scene.phases]
     assert (colours[0], colours[-1]) == facts.colours
     assert len(set(colours)) == 2
