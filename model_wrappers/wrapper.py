@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tempeval.video.clip import SamplingRule
     from tempeval.video.decode import Decoder
 
+DEFAULT_FRAMES = 8
 PACKAGES = ("lmms_eval", "torch", "transformers", "av", "decord", "numpy")
 
 
@@ -49,7 +50,8 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
     Args:
         pretrained: checkpoint folder, hub id, or `mini`.
         method: chain such as `pas+temporal_exit`; fixed in the one-method models.
-        num_frames: frames per video; the cap with `fps`.
+        num_frames: frames per video; the cap with `fps`. None is 8, or with a visual-token budget
+            the number nearest to 8 that the budget can serve.
         fps: frames per second (1/s); makes the sampling rule `fps`.
         sampling: `uniform` (linspace, ends included) or `segment` (segment centres).
         min_pixels: fewest pixels per frame; None for the family's default.
@@ -85,7 +87,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         pretrained: str = "mini",
         *,
         method: str | None = None,
-        num_frames: int = 8,
+        num_frames: int | None = None,
         fps: float | None = None,
         sampling: SamplingRule = "uniform",
         min_pixels: int | None = None,
@@ -116,7 +118,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         )
         rows = _batch_size(batch_size, max_batch_size)
         rule: SamplingRule = sampling if fps is None else "fps"
-        frames = Sampling(rule, num_frames, fps)
+        frames = Sampling(rule, DEFAULT_FRAMES if num_frames is None else num_frames, fps)
         self.accelerator = Accelerator()
         self._rank = self.accelerator.process_index
         self._world_size = self.accelerator.num_processes
@@ -148,6 +150,8 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
             feature_cache=FeatureCache(int(feature_cache_gib * GIB)),
         )
         self.failures: dict[str, str] = {}
+        self._frames_given = num_frames is not None
+        self._plan_frames()
 
     @property
     def device(self) -> torch.device:
@@ -167,6 +171,13 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
     def set_budget(self, visual_token_budget: int | None) -> None:
         """Change the visual-token budget; None for none."""
         self.family.options = replace(self.family.options, visual_token_budget=visual_token_budget)
+        self._plan_frames()
+
+    def _plan_frames(self) -> None:
+        """Choose the frames where the user left them to the budget; refuse what can't be met."""
+        if not self._frames_given:
+            frames = self.family.frames_for_budget(DEFAULT_FRAMES)
+            self.inference.sampling = replace(self.inference.sampling, num_frames=frames)
         self.family.check_sampling(self.inference.frame_plan.sampling)
 
     def run_facts(self) -> dict[str, Any]:

@@ -28,7 +28,11 @@ class UnknownName(TempevalError):
         close = difflib.get_close_matches(name, self.known, n=1, cutoff=0.5)
         guess = f"; did you mean {close[0]!r}?" if close else "."
         tail = f" {where}" if where else ""
+        self.where = where
         super().__init__(f"no {kind} {name!r}{guess} Known: {', '.join(self.known)}.{tail}")
+
+    def __reduce__(self) -> tuple[type[UnknownName], tuple[str, str, list[str], str]]:
+        return type(self), (self.kind, self.name, self.known, self.where)
 
 
 class InvalidSetting(TempevalError):

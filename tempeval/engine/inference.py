@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tempeval.engine.answer import generate, score
+from tempeval.engine.answer import generate
 from tempeval.engine.attach import Attachment
+from tempeval.engine.choices import score_choices
 from tempeval.engine.feature_cache import Encoded, FeatureCache
 from tempeval.engine.ledger import Ledger, distinct_temporal_ids, prefill_flops
 from tempeval.engine.plan import make_plan
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
 
     from tempeval.engine.answer import Answer, Score
+    from tempeval.engine.cache import SharedPrefix
     from tempeval.families.base import Family
     from tempeval.methods.base import Chain
     from tempeval.video.decode import Decoder
@@ -291,24 +293,28 @@ class Inference:
 
 
 def _answer_batch(
-    attachment: Attachment, prefix: Any, batch: Sequence[_Prepared]
+    attachment: Attachment, prefix: SharedPrefix, batch: Sequence[_Prepared]
 ) -> Sequence[Answer | Score]:
-    tails = [item.tail for item in batch]
     if batch[0].question.kind == "score":
         continuations = [item.continuation for item in batch if item.continuation is not None]
-        return score(attachment, prefix, tails, continuations)
+        return score_choices(attachment, prefix, batch[0].tail, continuations)
+    tails = [item.tail for item in batch]
     return generate(attachment, prefix, tails, batch[0].question.gen_kwargs or {})
 
 
 def _batches(items: Sequence[_Prepared], size: int) -> Iterator[list[_Prepared]]:
-    """Split into batches of one kind and one set of generation arguments, in order."""
-    groups: dict[str, list[_Prepared]] = {}
+    """Split into batches, in order: all choices of a question, or like generation requests."""
+    groups: dict[Hashable, list[_Prepared]] = {}
     for item in items:
-        kwargs = sorted((item.question.gen_kwargs or {}).items())
-        groups.setdefault(f"{item.question.kind} {kwargs}", []).append(item)
+        if item.question.kind == "score":
+            key: Hashable = ("score", tuple(item.tail.tolist()))
+        else:
+            key = ("generate", str(sorted((item.question.gen_kwargs or {}).items())))
+        groups.setdefault(key, []).append(item)
     for members in groups.values():
-        for start in range(0, len(members), size):
-            yield members[start : start + size]
+        step = len(members) if members[0].question.kind == "score" else size
+        for start in range(0, len(members), step):
+            yield members[start : start + step]
 
 
 def _visual_key(question: Question) -> tuple[Hashable, ...]:

@@ -124,6 +124,14 @@ class Family(ABC):
         """
 
     @abstractmethod
+    def frames_for_budget(self, preferred: int) -> int:
+        """Choose the number of frames nearest to `preferred` that the budget can serve.
+
+        Raises:
+            InfeasibleBudget: if no number of frames can.
+        """
+
+    @abstractmethod
     def encode(
         self, clip: Clip, *, num_groups: int = 1, with_features: bool = False
     ) -> VisualTokens:

@@ -23,6 +23,9 @@ MIN_FILL_PERCENT = 98
 #: few tokens need it: 128 tokens of a square frame are 9 x 14 at best.
 MAX_DISTORTION = 2.0
 
+#: Width / height of the videos that a choice of frames must serve: square, 4:3 and 16:9, both ways.
+COMMON_ASPECTS = (1.0, 4 / 3, 16 / 9, 3 / 4, 9 / 16)
+
 #: Frames longer or wider than this are refused, as by `smart_resize` of transformers.
 MAX_ASPECT_RATIO = 200
 
@@ -162,6 +165,25 @@ class BudgetResize:
                 f"at no frame size. Nearest feasible: {self._nearest(self.grids(frames), None)}; "
                 "or change the number of frames"
             )
+
+    def frames_near(self, preferred: int) -> int:
+        """Choose the number of frames nearest to `preferred` at which common shapes all fit.
+
+        Raises:
+            InfeasibleBudget: if no number of frames up to one per token does.
+        """
+        step = self.frames_per_grid
+        most = self.budget // self.num_visuals * step
+        wanted = max(step, self.grids(preferred) * step)
+        for frames in sorted(range(step, most + 1, step), key=lambda f: (abs(f - wanted), -f)):
+            per_grid = self._per_grid(self.budget, self.grids(frames))
+            if per_grid and all(self._best(per_grid, aspect) for aspect in COMMON_ASPECTS):
+                return frames
+        raise InfeasibleBudget(
+            f"visual_token_budget={self.budget}: no number of frames makes 98 to 100 % of it for "
+            f"all of the aspect ratios {', '.join(f'{a:.2f}' for a in COMMON_ASPECTS)}; give a "
+            "larger budget, or num_frames to plan for your own videos"
+        )
 
     def grids(self, num_frames: int) -> int:
         """Count the temporal grids of one visual of `num_frames` frames."""

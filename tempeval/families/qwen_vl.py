@@ -126,6 +126,13 @@ class QwenVL(Family):
         if self.options.visual_token_budget is not None:
             self._budget_resize(self.options.visual_token_budget, 1).check(sampling)
 
+    def frames_for_budget(self, preferred: int) -> int:
+        """Choose the number of frames nearest to `preferred` that the budget can serve."""
+        budget = self.options.visual_token_budget
+        return (
+            preferred if budget is None else self._budget_resize(budget, 1).frames_near(preferred)
+        )
+
     def _budget_resize(self, budget: int, num_visuals: int) -> BudgetResize:
         return BudgetResize(
             budget=budget,

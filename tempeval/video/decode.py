@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from av.error import FFmpegError
 
-from tempeval.errors import BadVideo, UnknownName
+from tempeval.errors import BadVideo, InfeasibleBudget, UnknownName, UnsupportedModel
 from tempeval.video import decord_reader, flags, pyav_reader
 from tempeval.video.clip import Clip
 from tempeval.video.container import reason_of
@@ -63,12 +63,20 @@ def read_clip(
         except SamplingError as error:
             raise BadVideo(ref.path, str(error)) from error
 
+    def sized(height: int, width: int, num_frames: int) -> tuple[int, int]:
+        try:
+            return resize(height, width, num_frames) if resize else (height, width)
+        except (InfeasibleBudget, UnsupportedModel) as error:
+            # No size suits this very video; others may be fine.
+            raise BadVideo(ref.path, str(error)) from error
+
+    size = sized if resize else None
     if Path(ref.path).is_dir():
         # Imported here so that workers that only read files start without Pillow.
         from tempeval.video import folder
 
         used = "images"
-        reading = folder.read(ref.path, ref.fps, choose, resize)
+        reading = folder.read(ref.path, ref.fps, choose, size)
     elif ref.fps is not None:
         raise BadVideo(
             ref.path, f"fps={ref.fps:g} was given, but a video file has its own timestamps"
@@ -77,7 +85,7 @@ def read_clip(
         used = "pyav" if decoder == "auto" else decoder
         reader = decord_reader if decoder == "decord" else pyav_reader
         try:
-            reading = reader.read(ref.path, choose, resize)
+            reading = reader.read(ref.path, choose, size)
         except FFmpegError as error:
             # Readers handle unreadable packets; this is a picture that cannot be converted.
             raise BadVideo(ref.path, f"decoding failed: {reason_of(error)}") from error

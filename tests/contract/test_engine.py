@@ -21,6 +21,7 @@ from probes import (
 from tempeval.engine.answer import generate, score
 from tempeval.engine.attach import ATTENTION_NAME, Attachment
 from tempeval.engine.cache import TailCache
+from tempeval.engine.choices import score_choices
 from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
 from tempeval.errors import InvalidSetting, UnsupportedModel
@@ -167,6 +168,27 @@ def test_scores_equal_full_forwards(tiny_qwen2_5_vl, make_clip, message, name):
         )
         assert got.is_greedy == bool((log_probs.argmax(-1) == continuation).all())
         assert got.num_tokens == len(continuation)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("batch_tokens", [1, 6, 4096])
+def test_choices_equal_one_score_each(family, make_clip, message, name, batch_tokens):
+    chain = CHAINS[name]
+    layout, embeddings, tails = build(family, make_clip, message, chain)
+    generator = torch.Generator().manual_seed(3)
+    lengths = (1, 3, 1, 5, 2, 3, 4, 1, 2)
+    labels = [torch.randint(7, 400, (n,), generator=generator) for n in lengths]
+    with Attachment(family, make_plan(chain, layout, family.geometry)) as attachment:
+        prefix = prefill(attachment, embeddings)
+        (best,) = generate(attachment, prefix, tails[:1], {"max_new_tokens": 3})
+        labels.append(torch.tensor(best.token_ids))
+        got = score_choices(attachment, prefix, tails[0], labels, batch_tokens=batch_tokens)
+        expected = [score(attachment, prefix, tails[:1], [label])[0] for label in labels]
+    assert got[-1].is_greedy
+    for one, other in zip(got, expected, strict=True):
+        assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=1e-4)
+        assert (one.num_tokens, one.is_greedy) == (other.num_tokens, other.is_greedy)
 
 
 def snapshot(family):

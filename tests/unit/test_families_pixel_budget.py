@@ -123,3 +123,13 @@ def test_rules_unpickle_without_torch(tmp_path):
         "assert not {'torch', 'transformers'} & set(sys.modules), 'heavy import'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("budget", "frames"), [(36, 8), (64, 8), (2048, 8), (50, 4), (2, 4)])
+def test_frames_are_chosen_near_the_wanted_number(budget, frames):
+    rule = BudgetResize(budget, factor=28)
+    assert rule.frames_near(8) == frames
+    for height, width in ((84, 84), (84, 112), (720, 1280), (1280, 720)):
+        rows, columns = rule(height, width, frames)
+        tokens = rule.grids(frames) * rows * columns // 28**2
+        assert 0.98 * budget <= tokens <= budget
