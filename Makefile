@@ -30,6 +30,7 @@ $(STAMP): pyproject.toml
 	@if [ ! -x $(BIN)/python ]; then \
 	  $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "error: '$(PYTHON) -m venv' failed; on Debian or Ubuntu install python3-venv (it brings ensurepip), or set PYTHON=" >&2; exit 1; }; \
 	fi
+	@echo 'installing into $(VENV): minutes, and several GB with torch'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'setuptools>=77'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[dev]'
 	@touch $@

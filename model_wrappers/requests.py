@@ -25,8 +25,15 @@ def chat_question(number: int, request: Any, docs: Mapping[str, Any]) -> Questio
         docs: the host's `task_dict`.
     """
     _, doc_to_messages, gen_kwargs, doc_id, task, split = request.args
-    messages = doc_to_messages(docs[task][split][doc_id])
-    return Question(number, tuple(messages), visuals_of(messages), gen_kwargs=gen_kwargs)
+    doc = docs[task][split][doc_id]
+    messages = doc_to_messages(doc)
+    return Question(
+        number,
+        tuple(messages),
+        visuals_of(messages),
+        gen_kwargs=gen_kwargs,
+        **_identity(request, doc),
+    )
 
 
 def simple_question(number: int, request: Any, docs: Mapping[str, Any]) -> Question:
@@ -38,8 +45,15 @@ def simple_question(number: int, request: Any, docs: Mapping[str, Any]) -> Quest
         docs: the host's `task_dict`.
     """
     ctx, gen_kwargs, doc_to_visual, doc_id, task, split = request.args
-    messages = _simple_messages(ctx, doc_to_visual, docs[task][split][doc_id])
-    return Question(number, tuple(messages), visuals_of(messages), gen_kwargs=gen_kwargs)
+    doc = docs[task][split][doc_id]
+    messages = _simple_messages(ctx, doc_to_visual, doc)
+    return Question(
+        number,
+        tuple(messages),
+        visuals_of(messages),
+        gen_kwargs=gen_kwargs,
+        **_identity(request, doc),
+    )
 
 
 def score_question(number: int, request: Any, docs: Mapping[str, Any]) -> Question:
@@ -55,7 +69,24 @@ def score_question(number: int, request: Any, docs: Mapping[str, Any]) -> Questi
     doc = docs[task][split][doc_id]
     text = continuation if isinstance(continuation, str) else str(continuation(doc))
     messages = _simple_messages(ctx, doc_to_visual, doc)
-    return Question(number, tuple(messages), visuals_of(messages), kind="score", continuation=text)
+    return Question(
+        number,
+        tuple(messages),
+        visuals_of(messages),
+        kind="score",
+        continuation=text,
+        **_identity(request, doc),
+    )
+
+
+def _identity(request: Any, doc: Any) -> dict[str, str]:
+    """Name the sample for journals: our tasks say who they are, others go by their place."""
+    known = doc if isinstance(doc, dict) else {}
+    sample = known.get("sample_id", request.doc_id)
+    return {
+        "sample": f"{request.task_name}/{sample}/{request.idx}",
+        "content": str(known.get("content_hash", "")),
+    }
 
 
 def _simple_messages(ctx: str, doc_to_visual: Any, doc: Any) -> list[dict[str, Any]]:

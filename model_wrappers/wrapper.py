@@ -6,6 +6,7 @@ import importlib.metadata
 import inspect
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -16,8 +17,12 @@ from tqdm import tqdm
 
 from tempeval import __version__
 from tempeval.engine.answer import Answer, Score
+from tempeval.engine.encoder import GIB, DecodeOptions
 from tempeval.engine.feature_cache import FeatureCache
-from tempeval.engine.inference import GIB, Inference
+from tempeval.engine.inference import Inference
+from tempeval.engine.journal import Journal
+from tempeval.engine.store import AnswerStore, Memory
+from tempeval.engine.work import assign_ranks
 from tempeval.errors import InvalidSetting, UnsupportedModel
 from tempeval.families.base import LoadOptions
 from tempeval.families.registry import family_class, family_of
@@ -34,8 +39,9 @@ from tempeval.model_wrappers.results import (
 from tempeval.video.clip import Sampling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from tempeval.engine.inference import Answered
     from tempeval.engine.question import Outcome, Question
     from tempeval.video.clip import SamplingRule
     from tempeval.video.decode import Decoder
@@ -66,6 +72,8 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         decoder: `auto` (PyAV), `pyav` or `decord`.
         decode_workers: decoding processes; 0 decodes here (debugging only).
         decode_timeout: seconds per clip.
+        journal: folder in which every answer is kept as soon as it is there; the same command
+            then goes on where it was interrupted.
         revision: commit of a hub checkpoint.
         system_prompt: replaces the chat template's own.
         feature_cache_gib: memory for encoded videos shared between methods.
@@ -101,6 +109,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         decoder: Decoder = "auto",
         decode_workers: int | None = None,
         decode_timeout: float = 30.0,
+        journal: str | Path | None = None,
         revision: str | None = None,
         system_prompt: str | None = None,
         feature_cache_gib: float = 1.0,
@@ -139,16 +148,17 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
             ),
         )
         chain.resolve(self.family.geometry)
+        self.chain = chain
         self.inference = Inference(
             self.family,
-            chain,
             frames,
             batch_size=rows,
-            decoder=decoder,
-            decode_workers=decode_workers,
-            decode_timeout=decode_timeout,
+            decoding=DecodeOptions(decoder, decode_workers, decode_timeout),
             feature_cache=FeatureCache(int(feature_cache_gib * GIB)),
         )
+        self.store: AnswerStore | None = None
+        if journal is not None:
+            self.store = Journal(Path(journal), self._rank)
         self.failures: dict[str, str] = {}
         self._frames_given = num_frames is not None
         self._plan_frames()
@@ -165,8 +175,9 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
             TempevalError: for a chain that cannot be read or does not fit the model.
         """
         chain = chain_with_settings(method, {}, ())
-        chain.resolve(self.family.geometry)
-        self.inference.chain = chain
+        self.inference.check(chain)
+        self.chain = chain
+        self.failures = {}
 
     def set_budget(self, visual_token_budget: int | None) -> None:
         """Change the visual-token budget; None for none."""
@@ -178,11 +189,41 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         if not self._frames_given:
             frames = self.family.frames_for_budget(DEFAULT_FRAMES)
             self.inference.sampling = replace(self.inference.sampling, num_frames=frames)
-        self.family.check_sampling(self.inference.frame_plan.sampling)
+        self.inference.check(self.chain)
+
+    def answer_all(
+        self, requests: Mapping[str, Sequence[Any]], methods: Sequence[str]
+    ) -> Iterator[Answered]:
+        """Answer requests under several chains, video by video, into the store.
+
+        Afterwards `generate_until` and `loglikelihood` find the answers there. Of several ranks,
+        each takes whole videos.
+
+        Args:
+            requests: instances by request type.
+            methods: the chains.
+
+        Raises:
+            TempevalError: for a chain that cannot be read or does not fit the model.
+        """
+        chains = [chain_with_settings(method, {}, ()) for method in methods]
+        if self.store is None:
+            self.store = Memory()
+        questions: list[Question] = []
+        for kind, instances in requests.items():
+            read = self._reader(kind)
+            questions += [
+                read(len(questions) + i, request, self.task_dict)
+                for i, request in enumerate(instances)
+            ]
+        work = self.inference.plan(questions)
+        ranks = assign_ranks([video.cost(len(chains)) for video in work], self._world_size)
+        mine = [video for video, rank in zip(work, ranks, strict=True) if rank == self._rank]
+        yield from self.inference.run(mine, chains, self.store)
 
     def run_facts(self) -> dict[str, Any]:
         """Return what a record says about model, method and frames."""
-        chain, family, sampling = self.inference.chain, self.family, self.inference.sampling
+        chain, family, sampling = self.chain, self.family, self.inference.sampling
         cuda = family.device.type == "cuda"
         return {
             "method": chain.name,
@@ -203,8 +244,8 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
             "position_rule": family.options.position_rule,
             "system_prompt": family.options.system_prompt,
             "dtype": str(family.model.dtype).removeprefix("torch."),
-            "attention_kernel": "+".join(sorted(self.inference.kernels)),
-            "decoder": self.inference.decoder,
+            "attention_kernel": "+".join(sorted(self.inference.kernels)) or "replayed",
+            "decoder": self.inference.encoder.options.decoder,
             "device": str(family.device),
             "gpu": torch.cuda.get_device_name(family.device) if cuda else None,
             "world_size": self._world_size,
@@ -214,25 +255,20 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
 
     def generate_until(self, requests: Sequence[Any]) -> list[GenerationResult]:
         """Answer generation requests, video by video; results in the order of the requests."""
-        read = simple_question if self.is_simple else chat_question
-        questions = [read(i, request, self.task_dict) for i, request in enumerate(requests)]
-        results: list[GenerationResult | None] = [None] * len(questions)
-        for question, outcome in self._run(questions, requests):
+        results: list[GenerationResult | None] = [None] * len(requests)
+        for number, outcome in self._run("generate_until", requests):
             text = outcome.answer.text if isinstance(outcome.answer, Answer) else ""
-            results[question.number] = GenerationResult(text, token_counts(outcome.ledger))
+            results[number] = GenerationResult(text, token_counts(outcome.ledger))
         return _all_answered(results)
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[ChoiceResult]:
         """Score continuations; each result is `(ChoiceLoss, is_greedy)` with token counts."""
-        questions = [
-            score_question(i, request, self.task_dict) for i, request in enumerate(requests)
-        ]
-        results: list[ChoiceResult | None] = [None] * len(questions)
-        for question, outcome in self._run(questions, requests):
+        results: list[ChoiceResult | None] = [None] * len(requests)
+        for number, outcome in self._run("loglikelihood", requests):
             pair: tuple[float, bool] = failed_choice()
             if isinstance(outcome.answer, Score):
                 pair = (ChoiceLoss(outcome.answer), outcome.answer.is_greedy)
-            results[question.number] = ChoiceResult(pair, token_counts(outcome.ledger))
+            results[number] = ChoiceResult(pair, token_counts(outcome.ledger))
         return _all_answered(results)
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
@@ -249,19 +285,23 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
     def clean(self) -> None:
         """Keep the weights: one model serves many methods. The host would delete them."""
 
-    def _run(
-        self, questions: Sequence[Question], requests: Sequence[Any]
-    ) -> Iterator[tuple[Question, Outcome]]:
-        label = self.inference.chain.spec
-        with tqdm(total=len(questions), desc=label, disable=self._rank != 0) as bar:
-            for question, outcome in self.inference.run(questions):
-                self._note_failure(outcome, requests[question.number])
-                bar.update(1)
-                yield question, outcome
+    def _reader(self, kind: str) -> Callable[[int, Any, Mapping[str, Any]], Question]:
+        if kind == "loglikelihood":
+            return score_question
+        return simple_question if self.is_simple else chat_question
 
-    def _note_failure(self, outcome: Outcome, request: Any) -> None:
-        if outcome.ledger.error is not None:
-            self.failures[f"{request.task_name}/{request.doc_id}"] = outcome.ledger.error
+    def _run(self, kind: str, requests: Sequence[Any]) -> Iterator[tuple[int, Outcome]]:
+        read = self._reader(kind)
+        questions = [read(i, request, self.task_dict) for i, request in enumerate(requests)]
+        work = self.inference.plan(questions)
+        with tqdm(total=len(questions), desc=self.chain.spec, disable=self._rank != 0) as bar:
+            for answered in self.inference.run(work, [self.chain], self.store):
+                number, outcome = answered.question.number, answered.outcome
+                if outcome.ledger.error is not None:
+                    request = requests[number]
+                    self.failures[f"{request.task_name}/{request.doc_id}"] = outcome.ledger.error
+                bar.update(1)
+                yield number, outcome
 
 
 def argument_names() -> list[str]:

@@ -88,4 +88,4 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
 
 def mean_score(items: Sequence[Mapping[str, Any]]) -> float:
     """Return the mean of the samples' scores, 0 to 1."""
-    return sum(item["score"] for item in items) / len(items)
+    return sum(float(item["score"]) for item in items) / len(items)

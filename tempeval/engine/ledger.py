@@ -34,6 +34,8 @@ class Ledger:
         distinct_temporal_ids: different temporal positions among the visual tokens; None without
             a temporal axis.
         decode_ms, encode_ms, prefill_ms, answer_ms: wall milliseconds.
+        amortised_ms: wall milliseconds per sample as this run shared them: decode and encode over
+            all samples and methods of the video, prefill over the questions of the prefix.
         peak_memory_bytes: CUDA peak while the sample's batch ran; None on CPU.
         flags: what was wrong with the video though it could be decoded.
         error: why the sample failed; None when it was answered.
@@ -52,6 +54,7 @@ class Ledger:
     encode_ms: float | None = None
     prefill_ms: float | None = None
     answer_ms: float | None = None
+    amortised_ms: float | None = None
     peak_memory_bytes: int | None = None
     flags: tuple[str, ...] = ()
     error: str | None = None

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from tempeval.video.clip import VideoRef
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
     from tempeval.engine.answer import Answer, Score
     from tempeval.engine.ledger import Ledger
-    from tempeval.video.clip import VideoRef
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,41 @@ class Question:
         kind: `generate`, or `score` for a continuation.
         gen_kwargs: lmms-eval's generation arguments (`generate`).
         continuation: text to score (`score`).
+        sample: names the sample in journals, such as `task/sample_id`.
+        content: digest of the sample's content, as the task states it.
     """
 
     number: int
     messages: tuple[Mapping[str, Any], ...]
     visuals: tuple[VideoRef | Picture, ...]
     kind: Literal["generate", "score"] = "generate"
-    gen_kwargs: Mapping[str, Any] | None = None
+    gen_kwargs: Mapping[str, Any] = field(default_factory=dict)
     continuation: str = ""
+    sample: str = ""
+    content: str = ""
+
+    @property
+    def visual_key(self) -> tuple[Hashable, ...]:
+        """What questions that share a prefix have in common."""
+        return tuple(v.key if isinstance(v, Picture) else v for v in self.visuals)
+
+    def digest(self) -> str:
+        """Name everything that the answer depends on, but for model and method."""
+        texts = [[message["role"], _texts(message["content"])] for message in self.messages]
+        visuals = [
+            [repr(v), content_stamp(v.path)] if isinstance(v, VideoRef) else repr(v.key)
+            for v in self.visuals
+        ]
+        record = [
+            self.sample,
+            self.content,
+            texts,
+            visuals,
+            self.kind,
+            sorted((str(k), repr(v)) for k, v in self.gen_kwargs.items()),
+            self.continuation,
+        ]
+        return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -53,3 +84,18 @@ class Outcome:
 
     answer: Answer | Score | None
     ledger: Ledger
+
+
+def content_stamp(path: str) -> tuple[int, int] | None:
+    """Size and modification time, so that a replaced file is decoded again; None if missing."""
+    try:
+        stat = Path(path).stat()
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _texts(content: Any) -> list[Any]:
+    if isinstance(content, str):
+        return [content]
+    return [part.get("text") if part["type"] == "text" else part["type"] for part in content]

@@ -103,6 +103,11 @@ class Family(ABC):
         device: torch.device = self.model.device
         return device
 
+    @property
+    @abstractmethod
+    def placeholder_ids(self) -> frozenset[int]:
+        """Token ids that stand for a visual in a prompt."""
+
     @abstractmethod
     def resize(self, num_visuals: int = 1) -> Resize:
         """Return the rule that sizes clips while they are decoded.

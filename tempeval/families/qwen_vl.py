@@ -103,6 +103,11 @@ class QwenVL(Family):
             intermediate_size=config.intermediate_size,
         )
 
+    @property
+    def placeholder_ids(self) -> frozenset[int]:
+        """Token ids that stand for a visual in a prompt."""
+        return frozenset(self._placeholders.values())
+
     def resize(self, num_visuals: int = 1) -> Resize:
         """Return the rule that sizes clips: by the budget if one is set, else by pixels."""
         if self.options.visual_token_budget is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import av
 from PIL import Image
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
+    from av.video.stream import VideoStream
     from numpy.typing import NDArray
 
 CODECS = {
@@ -39,7 +40,7 @@ def write_video(path: Path, frames: NDArray[np.uint8], fps: int, container: str)
         raise InvalidSetting(f"container={container!r} is not one of {', '.join(CODECS)}")
     encoder, options = CODECS[container]
     with av.open(str(path), "w", format=container, options={"fflags": "+bitexact"}) as output:
-        stream = output.add_stream(encoder, rate=fps, options=options)
+        stream = cast("VideoStream", output.add_stream(encoder, rate=fps, options=options))
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1

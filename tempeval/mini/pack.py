@@ -145,7 +145,7 @@ class Packer:
 
         rows = []
         for seconds in seconds_per_frame:
-            spans = [
+            spans: list[TextSpan | VisualSpan] = [
                 TextSpan(len(chats[0][0])),
                 VisualSpan(t, h // MERGE, w // MERGE, TOKENS_PER_SECOND * seconds * TEMPORAL_PATCH),
                 TextSpan(1),

@@ -50,7 +50,8 @@ def paint_background(scene: Scene, rng: np.random.Generator) -> NDArray[np.float
     grain = TEXTURE * rng.standard_normal((height // 2, width // 2, 1), dtype=np.float32)
     across = np.array([1.0, 0.3, 0.0], dtype=np.float32) * np.float32(slope_x) * x
     down = np.array([0.0, 0.3, 1.0], dtype=np.float32) * np.float32(slope_y) * y
-    return np.float32(level) + across + down + grain.repeat(2, axis=0).repeat(2, axis=1)
+    ground: NDArray[np.float32] = np.float32(level) + across + down
+    return ground + grain.repeat(2, axis=0).repeat(2, axis=1)
 
 
 def paint_frames(scene: Scene, indices: Sequence[int] | None = None) -> NDArray[np.uint8]:

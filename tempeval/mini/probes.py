@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tempeval.mini.scene import Scene
 
 KIND_NAMES = [kind.name for kind in KINDS]
+ABOUT_MOTION = [KIND_NAMES.index("ball_direction"), KIND_NAMES.index("ball_speed")]
 SIDE = PATCH * MERGE
 """Side of a visual token in pixels."""
 DISTANCE_WEIGHT = 4.0
@@ -57,9 +58,11 @@ class Probes(nn.Module):
         """
         ends = torch.tensor([(scene.phases[0].ball, scene.phases[-1].ball) for scene in scenes])
         motion = (ends[:, 1] - ends[:, 0]) / (2 * SIDE)  # [B, 2]
-        found = self.motion(states[:, KIND_NAMES.index("ball_direction")])
-        distance = self.distance(states[:, KIND_NAMES.index("ball_speed")])
-        return _distance(found, motion) + _distance(distance[:, 0], motion.norm(dim=1))
+        about_ball = states[:, ABOUT_MOTION]
+        found = self.motion(about_ball)  # [B, 2, 2]
+        distance = self.distance(about_ball[:, 1])
+        loss = _distance(found, motion[:, None].expand_as(found))
+        return loss + _distance(distance[:, 0], motion.norm(dim=1))
 
     def place_loss(self, visual: torch.Tensor, scenes: Sequence[Scene]) -> torch.Tensor:
         """Return how badly the probes read the visual tokens of scenes, one grid per phase.

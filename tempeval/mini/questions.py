@@ -52,7 +52,7 @@ class Kind:
 KINDS = (
     Kind("box_action", "action", "What does the box do?", ACTIONS),
     Kind("ball_direction", "direction", "Which way does the ball move?", tuple(DIRECTIONS)),
-    Kind("ball_speed", "speed", "Is the ball fast or slow?", tuple(SPEEDS)),
+    Kind("ball_speed", "speed", "How fast does the ball move?", tuple(SPEEDS)),
     Kind("lamp_first", "order", "What does the lamp show first?", tuple(LAMP_COLOURS)),
     Kind("lamp_last", "order", "What does the lamp show last?", tuple(LAMP_COLOURS)),
     Kind(

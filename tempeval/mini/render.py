@@ -18,7 +18,7 @@ from filelock import FileLock
 from tempeval.errors import TempevalError
 from tempeval.mini.encode import write_folder, write_video
 from tempeval.mini.paint import paint_frames
-from tempeval.mini.suite import VERSION, annotations, digest, suite_clips
+from tempeval.mini.suite import VERSION, digest, suite_clips, suite_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +118,7 @@ def _render(folder: Path, progress: Callable[[int, int], None] | None) -> None:
         "version": VERSION,
         "digest": digest(),
         "files": files,
-        "items": annotations(),
+        "items": suite_records(),
     }
     draft = folder / "partial" / ANNOTATIONS
     draft.write_text(json.dumps(record, indent=1), "utf-8")

@@ -42,7 +42,7 @@ LAMP_COLOURS = {
 }
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 ACTIONS = ("grow", "shrink", "blink", "rest")
-SPEEDS = {"fast": (11.0, 15.0), "slow": (4.0, 7.5)}
+SPEEDS = {"fast": (11.0, 15.0), "slow": (3.0, 6.5)}
 """Range of each speed in pixels per second, for a side of 84 pixels."""
 SIZES = ((84, 84), (112, 84), (84, 112), (112, 112))
 """Sizes of a clip as (width, height) in pixels; multiples of 28 = patch 14 x merge 2."""
@@ -148,7 +148,7 @@ def random_facts(rng: np.random.Generator) -> Facts:
 
 
 def _opacity(rng: np.random.Generator, low: float, high: float) -> float:
-    return round(low * (high / low) ** float(rng.uniform()), 4)
+    return round(float(low * (high / low) ** rng.uniform()), 4)
 
 
 def _box_halves(action: str, rng: np.random.Generator) -> list[float]:

@@ -81,7 +81,7 @@ def suite_clips() -> list[MiniClip]:
     return clips
 
 
-def annotations() -> list[dict[str, Any]]:
+def suite_records() -> list[dict[str, Any]]:
     """Return one JSON record per question, clip by clip."""
     records = []
     for clip in suite_clips():
@@ -107,7 +107,7 @@ def annotations() -> list[dict[str, Any]]:
 
 def digest() -> str:
     """Return the digest of all annotations; names the suite's contents."""
-    return _sha256(annotations())[:16]
+    return _sha256(suite_records())[:16]
 
 
 def _sha256(value: Any) -> str:

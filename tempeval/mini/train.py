@@ -49,7 +49,8 @@ class Recipe:
         clip_norm: largest norm of the gradient.
         end_weight: weight of the loss on the end token beside the loss on the answer.
         probe_weight: weight of the probes' losses beside the loss on the answer.
-        easy: fraction of the steps in which things are less faint than in the test clips.
+        easy: fractions of the steps until which things are opaque, and from which on they are as
+            faint as in the test clips.
     """
 
     steps: int = 2000
@@ -60,7 +61,7 @@ class Recipe:
     clip_norm: float = 1.0
     end_weight: float = 0.1
     probe_weight: float = 0.3
-    easy: float = 0.4
+    easy: tuple[float, float] = (0.3, 0.7)
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step as a fraction of the peak."""
@@ -69,7 +70,8 @@ class Recipe:
 
     def ease(self, step: int) -> float:
         """Return how far opacities are moved towards 1 at a step, 1 to 0."""
-        return max(0.0, 1 - step / (self.easy * self.steps))
+        start, end = self.easy
+        return min(1.0, max(0.0, (end - step / self.steps) / (end - start)))
 
 
 @dataclass(frozen=True)
@@ -184,12 +186,18 @@ def _fit(
         end_loss = functional.cross_entropy(ends.flatten(0, 1), end_labels)
         probe_loss = probes.place_loss(visual, scenes) + probes.motion_loss(states, scenes)
         optimiser.zero_grad()
-        (loss + recipe.end_weight * end_loss + recipe.probe_weight * probe_loss).backward()
+        total = loss + recipe.end_weight * end_loss + recipe.probe_weight * probe_loss
+        torch.autograd.backward(total)
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         optimiser.step()
         schedule.step()
         if progress is not None:
             progress(Progress(step + 1, recipe.steps, loss.item()))
+
+
+def _easier(scene: Scene, ease: float) -> Scene:
+    ball, box, lamp = (opacity + (1 - opacity) * ease for opacity in scene.opacity)
+    return replace(scene, opacity=(ball, box, lamp))
 
 
 def training_pack(
@@ -209,10 +217,7 @@ def training_pack(
     size = SIZES[int(rng.integers(len(SIZES)))]
     scenes = [make_scene(rng, size=size) for _ in range(batch_size)]
     if ease > 0:
-        scenes = [
-            replace(scene, opacity=tuple(o + (1 - o) * ease for o in scene.opacity))
-            for scene in scenes
-        ]
+        scenes = [_easier(scene, ease) for scene in scenes]
     frames, seconds = [], []
     for scene in scenes:
         indices = np.linspace(0, scene.num_frames - 1, NUM_FRAMES, dtype=np.int64)

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from probes import PoolTokens, ReverseOrder
 
-import tempeval.engine.inference as inference_module
+import tempeval.engine.encoder as encoder_module
+import tempeval.engine.session as session_module
 from tempeval.engine.feature_cache import FeatureCache
 from tempeval.engine.inference import Inference
 from tempeval.engine.question import Picture, Question
@@ -36,12 +37,28 @@ def videos(tmp_path_factory):
     return [*refs, VideoRef(str(broken))]
 
 
+class Runner:
+    """One inference under one chain at a time."""
+
+    def __init__(self, inference, chain):
+        self.inference, self.chain = inference, chain
+        self.family = inference.family
+
+    def run(self, questions):
+        for a in self.inference.run(self.inference.plan(questions), [self.chain]):
+            yield a.question, a.outcome
+
+    @property
+    def vision_runs(self):
+        return self.inference.encoder.vision_runs
+
+
 @pytest.fixture
 def build(load_family, tiny_qwen2_5_vl_folder):
     def make(chain=None, **options):
         pixels = {} if "visual_token_budget" in options else {"min_pixels": 784, "max_pixels": 9408}
         family = load_family(tiny_qwen2_5_vl_folder, **pixels, **options)
-        return Inference(family, chain or Chain(), Sampling(num_frames=8), batch_size=2)
+        return Runner(Inference(family, Sampling(num_frames=8), batch_size=2), chain or Chain())
 
     return make
 
@@ -62,7 +79,7 @@ def interleaved(videos, questions=5):
 def counts(monkeypatch):
     """How often the expensive steps run."""
     seen = {"decode": 0, "prefill": 0}
-    stream, prefill = inference_module.ClipStream, inference_module.prefill
+    stream, prefill = encoder_module.ClipStream, session_module.prefill
 
     def counting_stream(requests, **kwargs):
         seen["decode"] += len(requests)
@@ -72,8 +89,8 @@ def counts(monkeypatch):
         seen["prefill"] += 1
         return prefill(*args)
 
-    monkeypatch.setattr(inference_module, "ClipStream", counting_stream)
-    monkeypatch.setattr(inference_module, "prefill", counting_prefill)
+    monkeypatch.setattr(encoder_module, "ClipStream", counting_stream)
+    monkeypatch.setattr(session_module, "prefill", counting_prefill)
     return seen
 
 
@@ -212,11 +229,11 @@ def test_features_dropped_from_a_small_cache_are_made_again(build, videos, count
     questions = [*interleaved(videos)]
     reference = {k: o.answer for k, o in dict_of(inference.run(questions)).items()}
     small = build()
-    small.features = FeatureCache(limit_bytes=1)
+    small.inference.encoder.cache = FeatureCache(limit_bytes=1)
     for _ in range(2):
         got = {k: o.answer for k, o in dict_of(small.run(questions)).items()}
         assert got == reference
-    assert len(small.features) == 1
+    assert len(small.inference.encoder.cache) == 1
 
 
 def test_two_videos_in_one_prompt_share_a_repeat(build, videos):

@@ -9,7 +9,7 @@ from lmms_eval.tasks import TaskManager, get_task_dict
 
 import tempeval.tasks
 from tempeval.mini.questions import ASPECTS, KINDS
-from tempeval.mini.suite import annotations
+from tempeval.mini.suite import suite_records
 from tempeval.tasks import mini
 
 FOLDER = Path(tempeval.tasks.__file__).parent
@@ -42,7 +42,7 @@ def test_the_group_holds_a_task_for_each_aspect(tasks: dict[str, Any]) -> None:
 @pytest.mark.parametrize("aspect", ASPECTS)
 def test_a_task_holds_the_questions_of_its_aspect(tasks: dict[str, Any], aspect: str) -> None:
     task = tasks[f"tempeval_mini_{aspect}"]
-    expected = [record for record in annotations() if record["aspect"] == aspect]
+    expected = [record for record in suite_records() if record["aspect"] == aspect]
     assert [dict(doc) for doc in task.test_docs()] == expected
     assert task.config.cluster_key == "video_id"
     assert task.config.score_key == "score"

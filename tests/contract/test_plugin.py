@@ -156,6 +156,24 @@ print(json.dumps([
     assert own == ["/somewhere"]
 
 
+def test_the_host_indexes_every_task_of_ours_from_our_folder(tmp_path: Path) -> None:
+    """A task named like one of the host's own would be ignored without a word."""
+    wrong, tasks = python(
+        """
+import json, lmms_eval.models
+from lmms_eval.tasks import TaskManager
+from tempeval.tasklist import task_entries
+index = TaskManager("WARNING").task_index
+wrong = [n for n, e in task_entries().items()
+         if n not in index or index[n]["yaml_path"] != str(e.path)]
+print(json.dumps([wrong, len(index)]))
+""",
+        cwd=tmp_path,
+    )
+    assert wrong == []
+    assert tasks > 500, "the host's own tasks are still there"
+
+
 def test_opt_out() -> None:
     folders = python(
         f"""{INDEX_ONLY}

@@ -15,7 +15,7 @@ from tempeval.mini import paths, render
 from tempeval.mini.encode import write_folder, write_video
 from tempeval.mini.paint import paint_background, paint_frames, paint_phase
 from tempeval.mini.render import is_complete, render_here, render_suite
-from tempeval.mini.suite import annotations, suite_clips
+from tempeval.mini.suite import suite_clips, suite_records
 
 
 def decode(path: Path) -> np.ndarray:
@@ -60,7 +60,7 @@ def test_both_decoded_frames_of_a_grid_show_their_phase(frames_of: dict[str, np.
 
 def test_annotations_lie_beside_the_files(suite: Path) -> None:
     record = json.loads((suite / "annotations.json").read_text("utf-8"))
-    assert record["items"] == annotations()
+    assert record["items"] == suite_records()
     assert all((suite / item["video"]).exists() for item in record["items"])
     assert sorted(path.name for path in suite.iterdir()) == [".lock", "annotations.json", "videos"]
 

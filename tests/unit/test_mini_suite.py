@@ -4,7 +4,7 @@ from pathlib import Path
 
 import tempeval.tasks
 from tempeval.mini.questions import ASPECTS, KINDS
-from tempeval.mini.suite import NUM_CLIPS, annotations, digest, suite_clips
+from tempeval.mini.suite import NUM_CLIPS, digest, suite_clips, suite_records
 
 SHIPPED = Path(tempeval.tasks.__file__).parent / "mini" / "annotations.jsonl"
 DIGEST = "4e6000a1401604ba"
@@ -16,11 +16,11 @@ def test_the_suite_is_what_was_recorded() -> None:
 
 def test_shipped_annotations_are_the_renderers() -> None:
     shipped = [json.loads(line) for line in SHIPPED.read_text("utf-8").splitlines()]
-    assert shipped == annotations()
+    assert shipped == suite_records()
 
 
 def test_counts() -> None:
-    records = annotations()
+    records = suite_records()
     assert NUM_CLIPS >= 100
     assert len(records) >= 600
     assert {record["aspect"] for record in records} == set(ASPECTS)
@@ -30,7 +30,7 @@ def test_counts() -> None:
 
 
 def test_answers_are_balanced_and_among_the_choices() -> None:
-    records = annotations()
+    records = suite_records()
     for kind in KINDS:
         answers = Counter(r["answer"] for r in records if r["kind"] == kind.name)
         assert set(answers) == set(kind.choices)
@@ -39,7 +39,7 @@ def test_answers_are_balanced_and_among_the_choices() -> None:
 
 def test_answers_of_different_kinds_do_not_tell_on_each_other() -> None:
     """No answer to one kind should predict the answer to another, but for pairs of one fact."""
-    records = annotations()
+    records = suite_records()
     table = {kind.name: [r["answer"] for r in records if r["kind"] == kind.name] for kind in KINDS}
     linked = {("lamp_first", "lamp_last"), ("colour_before", "colour_after")}
     for i, one in enumerate(KINDS):

@@ -1,0 +1,195 @@
+"""Append-only journal of answers: what a killed run has paid for is never paid for again.
+
+One line per batch, written, flushed and fsynced before the next batch starts. A line is
+`<crc32 of the rest, 8 hex digits> <JSON>`; a line that was cut or damaged is detected by its
+checksum and its batch is computed again. Each rank writes a file of its own and reads all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import zlib
+from dataclasses import fields
+from typing import IO, TYPE_CHECKING, Any
+
+from tempeval.engine.answer import Answer, Score
+from tempeval.engine.ledger import Ledger
+from tempeval.engine.question import Outcome
+from tempeval.errors import TempevalError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+FORMAT = 1
+_LOG = logging.getLogger(__name__)
+
+
+class JournalError(TempevalError):
+    """The journal cannot be opened, or can no longer be written."""
+
+
+class Journal:
+    """Answers by key, backed by files; a context manager that holds this rank's file.
+
+    Failed samples are journalled for the record, but a later run tries them again.
+
+    Args:
+        folder: one journal; all ranks of a run share it.
+        rank: names this process's own file.
+
+    Attributes:
+        damaged: lines that were dropped because they were cut or damaged.
+
+    Raises:
+        JournalError: if the folder cannot be written, or another process has this rank's file.
+    """
+
+    def __init__(self, folder: Path, rank: int = 0) -> None:
+        self.folder = folder
+        self.path = folder / f"rank{rank}.jsonl"
+        self.damaged = 0
+        self._outcomes: dict[str, Outcome] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file: IO[bytes] = self.path.open("ab+", buffering=0)
+        except OSError as error:
+            raise JournalError(
+                f"cannot open the journal {self.path}: {error.strerror}; choose another folder"
+            ) from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise JournalError(
+                f"another process is writing the journal {self.path}; wait for it, or choose "
+                "another folder"
+            ) from error
+        self._repair()
+        self.reload()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._outcomes
+
+    def __len__(self) -> int:
+        return len(self._outcomes)
+
+    def get(self, key: str) -> Outcome | None:
+        """Return what is known under a key."""
+        return self._outcomes.get(key)
+
+    def reload(self) -> None:
+        """Read the answers of all ranks; failures of earlier runs are forgotten."""
+        for path in sorted(self.folder.glob("rank*.jsonl")):
+            for line in path.read_bytes().split(b"\n"):
+                entries = _parse(line)
+                if entries is None:
+                    continue
+                for key, record in entries.items():
+                    outcome = _outcome(record)
+                    if outcome.ledger.error is None:
+                        self._outcomes[key] = outcome
+
+    def append(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Write one batch: on return it is on disk.
+
+        Raises:
+            JournalError: if it cannot be written; what was written before stays readable.
+        """
+        body = json.dumps({"v": FORMAT, "batch": {k: _record(o) for k, o in outcomes.items()}})
+        line = f"{zlib.crc32(body.encode()):08x} {body}\n".encode()
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            written = self._file.write(line)
+            if written != len(line):
+                raise OSError(28, f"only {written} of {len(line)} bytes were written")
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._undo(end)
+            raise JournalError(
+                f"cannot write the journal {self.path}: {error.strerror or error}. The answers "
+                "before this batch are kept; free some space and run the same command again"
+            ) from error
+        self._outcomes.update(outcomes)
+
+    def forget_failures(self) -> None:
+        """Drop failed samples, so that they are tried again."""
+        self._outcomes = {k: o for k, o in self._outcomes.items() if o.ledger.error is None}
+
+    def close(self) -> None:
+        """Release this rank's file."""
+        self._file.close()
+
+    def _repair(self) -> None:
+        """Cut a torn end off this rank's own file, so that the next line starts clean."""
+        content = self.path.read_bytes()
+        lines = content.split(b"\n")
+        self.damaged = sum(1 for line in lines if line and _parse(line) is None)
+        if self.damaged:
+            _LOG.warning(
+                "%s: %d damaged lines dropped; their batches are computed again",
+                self.path,
+                self.damaged,
+            )
+        if content and not content.endswith(b"\n"):
+            self._file.truncate(len(content) - len(lines[-1]))
+
+    def _undo(self, end: int) -> None:
+        try:
+            self._file.truncate(end)
+        except OSError:
+            _LOG.warning("%s: a torn line stays at the end; it will be skipped", self.path)
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """Return the entries of a sound line, or None."""
+    if len(line) < 10 or line[8:9] != b" ":
+        return None
+    body = line[9:]
+    if line[:8] != b"%08x" % zlib.crc32(body):
+        return None
+    record = json.loads(body)
+    if record["v"] != FORMAT:
+        return None
+    entries: dict[str, Any] = record["batch"]
+    return entries
+
+
+def _record(outcome: Outcome) -> dict[str, Any]:
+    answer: dict[str, Any] | None = None
+    if isinstance(outcome.answer, Answer):
+        answer = {
+            "text": outcome.answer.text,
+            "token_ids": list(outcome.answer.token_ids),
+            "tail_bytes": outcome.answer.tail_bytes,
+        }
+    elif isinstance(outcome.answer, Score):
+        answer = {f.name: getattr(outcome.answer, f.name) for f in fields(Score)}
+    return {"answer": answer, "ledger": outcome.ledger.to_dict()}
+
+
+def _outcome(record: Mapping[str, Any]) -> Outcome:
+    answer: Answer | Score | None = None
+    if (held := record["answer"]) is not None:
+        if "text" in held:
+            answer = Answer(held["text"], tuple(held["token_ids"]), held["tail_bytes"])
+        else:
+            answer = Score(**held)
+    ledger = dict(record["ledger"])
+    ledger["flags"] = tuple(ledger["flags"])
+    return Outcome(answer, Ledger(**ledger))

@@ -1,0 +1,63 @@
+"""Where answers are kept, and the keys under which they are found again."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tempeval.engine.question import Outcome
+    from tempeval.engine.work import Item
+    from tempeval.methods.base import Chain
+
+
+class AnswerStore(Protocol):
+    """Where answers are kept: a `Journal` on disk, or a `Memory`."""
+
+    def get(self, key: str) -> Outcome | None:
+        """Return what is known under a key."""
+        ...
+
+    def append(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Keep one batch."""
+        ...
+
+
+class Memory:
+    """An `AnswerStore` that lives as long as the process."""
+
+    def __init__(self) -> None:
+        self._outcomes: dict[str, Outcome] = {}
+
+    def get(self, key: str) -> Outcome | None:
+        """Return what is known under a key."""
+        return self._outcomes.get(key)
+
+    def append(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Keep one batch."""
+        self._outcomes.update(outcomes)
+
+
+class Keys:
+    """Keys of answers; a question asked twice in one run has two.
+
+    Args:
+        fingerprint: everything besides question and chain that an answer depends on.
+    """
+
+    def __init__(self, fingerprint: str) -> None:
+        self._fingerprint = fingerprint
+        self._digests: dict[int, str] = {}
+        self._seen: dict[str, int] = {}
+
+    def of(self, chain: Chain, item: Item) -> str:
+        """Return the key of a question under a chain."""
+        number = item.question.number
+        if number not in self._digests:
+            digest = item.question.digest()
+            repeat = self._seen[digest] = self._seen.get(digest, 0) + 1
+            self._digests[number] = f"{digest}#{repeat}"
+        record = f"{self._fingerprint} {chain.fingerprint} {self._digests[number]}"
+        return hashlib.sha256(record.encode()).hexdigest()

@@ -1,0 +1,142 @@
+"""The plan of a run: questions grouped by video, in batches that never depend on what is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from tempeval.engine.question import Picture, Question
+    from tempeval.families.base import Family
+    from tempeval.video.clip import VideoRef
+
+# Cost of one video relative to one question on its prefix: decode and encode once, prefill once
+# per chain (model constants of host.md section 4.3 at 8k tokens: D + V = 0.64 s, P = 0.60 s,
+# S = 0.06 s). Only the balance between ranks depends on it.
+_VIDEO_COST, _PREFILL_COST, _QUESTION_COST = 10.6, 10.0, 1.0
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question with its prompt's ids, placeholders not yet expanded.
+
+    Attributes:
+        question: what was asked.
+        input_ids: the whole prompt, one placeholder per visual.
+        prefix_length: ids through the last placeholder.
+        continuation: long `[C]`, the ids to score; None for generation.
+    """
+
+    question: Question
+    input_ids: tuple[int, ...]
+    prefix_length: int
+    continuation: torch.Tensor | None
+
+    @property
+    def tail(self) -> torch.Tensor:
+        """Ids after the last placeholder, long `[Q]`."""
+        return torch.tensor(self.input_ids[self.prefix_length :], dtype=torch.long)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Questions answered together: one prefix, one kind, one set of generation arguments."""
+
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class VideoWork:
+    """Everything asked about one video (or one tuple of visuals).
+
+    Attributes:
+        visuals: what the prompts' placeholders stand for.
+        prefixes: batches by shared prompt prefix (ids through the last placeholder).
+    """
+
+    visuals: tuple[VideoRef | Picture, ...]
+    prefixes: tuple[tuple[Batch, ...], ...]
+
+    @property
+    def num_questions(self) -> int:
+        """Number of questions."""
+        return sum(len(batch.items) for batches in self.prefixes for batch in batches)
+
+    def cost(self, num_chains: int) -> float:
+        """Estimate the work, in units of one question."""
+        prefills = len(self.prefixes) * _PREFILL_COST
+        return _VIDEO_COST + num_chains * (prefills + self.num_questions * _QUESTION_COST)
+
+
+def plan_work(family: Family, questions: Sequence[Question], batch_size: int) -> list[VideoWork]:
+    """Group questions by video and prefix, and cut them into batches.
+
+    Videos, prefixes and questions keep the order in which they first appear.
+
+    Args:
+        family: tokenizes.
+        questions: any order, any tasks.
+        batch_size: most questions in one batch; all choices of one question stay together.
+    """
+    videos: dict[tuple[Hashable, ...], list[Item]] = {}
+    for question in questions:
+        continuation = None
+        if question.kind == "score":
+            ids = family.tokenizer(question.continuation, add_special_tokens=False)["input_ids"]
+            continuation = torch.tensor(ids, dtype=torch.long)
+        prompt = tuple(family.tokenize(question.messages))
+        last = max((i for i, t in enumerate(prompt) if t in family.placeholder_ids), default=-1)
+        item = Item(question, prompt, last + 1, continuation)
+        videos.setdefault(question.visual_key, []).append(item)
+    return [
+        VideoWork(items[0].question.visuals, _prefixes(items, batch_size))
+        for items in videos.values()
+    ]
+
+
+def assign_ranks(costs: Sequence[float], world_size: int) -> list[int]:
+    """Give whole videos to ranks, balanced by cost: the dearest first, to the least loaded rank.
+
+    Args:
+        costs: of each video.
+        world_size: number of ranks.
+
+    Returns:
+        The rank of each video. Ties go to the earlier video and the lower rank, so that every
+        rank computes the same assignment.
+    """
+    load = [0.0] * world_size
+    ranks = [0] * len(costs)
+    for number in sorted(range(len(costs)), key=lambda n: (-costs[n], n)):
+        rank = min(range(world_size), key=lambda r: (load[r], r))
+        ranks[number] = rank
+        load[rank] += costs[number]
+    return ranks
+
+
+def _prefixes(items: Sequence[Item], batch_size: int) -> tuple[tuple[Batch, ...], ...]:
+    groups: dict[tuple[int, ...], list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.input_ids[: item.prefix_length], []).append(item)
+    return tuple(tuple(_batches(members, batch_size)) for members in groups.values())
+
+
+def _batches(items: Sequence[Item], batch_size: int) -> list[Batch]:
+    groups: dict[Hashable, list[Item]] = {}
+    for item in items:
+        if item.question.kind == "score":
+            key: Hashable = ("score", item.input_ids)
+        else:
+            key = ("generate", str(sorted(item.question.gen_kwargs.items())))
+        groups.setdefault(key, []).append(item)
+    batches = []
+    for members in groups.values():
+        step = len(members) if members[0].question.kind == "score" else batch_size
+        batches += [
+            Batch(tuple(members[start : start + step])) for start in range(0, len(members), step)
+        ]
+    return batches

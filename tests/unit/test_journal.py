@@ -1,0 +1,153 @@
+"""The journal: what is appended is there after anything; what is damaged is computed again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tempeval.engine.answer import Answer, Score
+from tempeval.engine.journal import Journal, JournalError
+from tempeval.engine.ledger import Ledger
+from tempeval.engine.question import Outcome
+
+
+def outcome(text="left", **ledger):
+    return Outcome(Answer(text, (1, 2), 64), Ledger(frames=8, flags=("truncated",), **ledger))
+
+
+def test_round_trip(tmp_path):
+    score = Outcome(Score(-1.25, 3, True, 12), Ledger(visual_tokens=36, prefill_ms=1.5))
+    batches = [{"a": outcome("line\nbreak \u2603"), "b": score}, {"c": outcome("")}]
+    with Journal(tmp_path) as journal:
+        for batch in batches:
+            journal.append(batch)
+    with Journal(tmp_path) as journal:
+        assert len(journal) == 3
+        for batch in batches:
+            assert all(journal.get(key) == value for key, value in batch.items())
+        assert journal.get("d") is None
+
+
+def test_failures_are_tried_again_by_a_later_run(tmp_path):
+    failed = Outcome(None, Ledger(error="cannot decode"))
+    with Journal(tmp_path) as journal:
+        journal.append({"a": failed, "b": outcome()})
+        assert journal.get("a") == failed
+    with Journal(tmp_path) as journal:
+        assert "a" not in journal
+        assert "b" in journal
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(cut=st.integers(0, 2000), batches=st.integers(1, 4))
+def test_a_cut_at_any_byte_loses_only_what_it_cuts(tmp_path_factory, cut, batches):
+    folder = tmp_path_factory.mktemp("journal")
+    ends = []
+    with Journal(folder) as journal:
+        for number in range(batches):
+            journal.append({f"{number}{c}": outcome(str(number)) for c in "ab"})
+            ends.append(journal.path.stat().st_size)
+        path = journal.path
+    cut = min(cut, ends[-1])
+    os.truncate(path, cut)
+    whole = sum(end <= cut for end in ends)
+    with Journal(folder) as journal:
+        assert len(journal) == 2 * whole
+        journal.append({"new": outcome("new")})
+    with Journal(folder) as journal:
+        assert len(journal) == 2 * whole + 1
+        assert journal.damaged == 0
+
+
+def test_a_damaged_line_in_the_middle_is_dropped_alone(tmp_path):
+    with Journal(tmp_path) as journal:
+        for key in "abc":
+            journal.append({key: outcome(key)})
+        path = journal.path
+    content = bytearray(path.read_bytes())
+    content[content.index(b"\n") + 40] ^= 1
+    path.write_bytes(content)
+    with Journal(tmp_path) as journal:
+        assert journal.damaged == 1
+        assert [key in journal for key in "abc"] == [True, False, True]
+
+
+def test_ranks_write_their_own_files_and_read_all(tmp_path):
+    with Journal(tmp_path, rank=0) as zero, Journal(tmp_path, rank=1) as one:
+        zero.append({"a": outcome("a")})
+        one.append({"b": outcome("b")})
+        assert "b" not in zero
+        zero.reload()
+        assert "b" in zero
+
+
+def test_two_writers_of_one_file_are_refused(tmp_path):
+    with Journal(tmp_path), pytest.raises(JournalError, match="another process"):
+        Journal(tmp_path)
+
+
+def test_a_full_disk_keeps_what_was_written(tmp_path, monkeypatch):
+    with Journal(tmp_path) as journal:
+        journal.append({"a": outcome()})
+        size = journal.path.stat().st_size
+        real = journal._file
+
+        class FullDisk:
+            def __getattr__(self, name):
+                return getattr(real, name)
+
+            def write(self, line):
+                real.write(line[: len(line) // 2])  # half of it fits
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(journal, "_file", FullDisk())
+        with pytest.raises(JournalError, match=r"No space left on device.*run the same command"):
+            journal.append({"b": outcome()})
+        assert journal.path.stat().st_size == size
+        assert "b" not in journal
+        monkeypatch.setattr(journal, "_file", real)
+        journal.append({"b": outcome()})
+    with Journal(tmp_path) as journal:
+        assert "b" in journal
+
+
+def test_an_unusable_folder_is_named(tmp_path):
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    with pytest.raises(JournalError, match="choose another folder"):
+        Journal(blocker / "journal")
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from tempeval.engine.answer import Answer
+from tempeval.engine.journal import Journal
+from tempeval.engine.ledger import Ledger
+from tempeval.engine.question import Outcome
+journal = Journal(Path(sys.argv[1]))
+for number in range(10**6):
+    journal.append({str(number): Outcome(Answer("x" * 50, (1,), 1), Ledger())})
+    sys.stdout.write(f"{number}\\n")
+    sys.stdout.flush()
+"""
+
+
+def test_what_append_returned_from_survives_a_kill(tmp_path):
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
+        told = [process.stdout.readline() for _ in range(40)]
+        process.kill()
+        process.wait()
+        with Journal(tmp_path) as journal:
+            assert all(line.strip() in journal for line in told)
