@@ -30,9 +30,9 @@ def read_samples(path: Path, task: TaskRecord) -> Samples:
     """Read one samples file.
 
     Failed samples (an `error` in token_counts) get score 0. A question with several requests
-    (one per label) has one token_counts entry for each: they share the video, so tokens, bytes
-    and the decode, encode and prefill times are taken once (the largest), and the answer times
-    are added.
+    (one per label) has one token_counts entry for all, in first place, or one for each: they
+    share the video, so tokens, bytes and the decode, encode and prefill times are taken once (the
+    largest), and the answer times are added.
 
     Args:
         path: the JSONL file.
@@ -167,7 +167,7 @@ class _Line:
         if not isinstance(entries, list):
             self.fail(f"'token_counts' is {_short(entries)}, not a list")
         counts = [entry for entry in entries if isinstance(entry, dict)]
-        if not counts or len(counts) != len(entries):
+        if not counts or not isinstance(entries[0], dict):
             for column in columns.values():
                 column.append(_NAN)
             return any(entry.get("error") is not None for entry in counts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lmms_eval.api.instance import GenerationResult, TokenCounts
@@ -10,7 +10,7 @@ from lmms_eval.api.instance import GenerationResult, TokenCounts
 from tempeval.engine.ledger import Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from tempeval.engine.answer import Score
 
@@ -30,6 +30,21 @@ def token_counts(ledger: Ledger) -> LedgerTokenCounts:
     """Wrap a ledger."""
     return LedgerTokenCounts(
         input_tokens=ledger.input_tokens, output_tokens=ledger.output_tokens, ledger=ledger
+    )
+
+
+def combined(ledgers: Sequence[Ledger]) -> Ledger:
+    """Combine the ledgers of one question's choices: times and tokens of answering add up."""
+    first = next((ledger for ledger in ledgers if ledger.error is not None), ledgers[0])
+    if first.error is not None:
+        return first
+    return replace(
+        first,
+        output_tokens=sum(ledger.output_tokens or 0 for ledger in ledgers),
+        kv_bytes=max(ledger.kv_bytes or 0 for ledger in ledgers),
+        answer_ms=sum(ledger.answer_ms or 0.0 for ledger in ledgers),
+        amortised_ms=(first.amortised_ms or 0.0)
+        + sum(ledger.answer_ms or 0.0 for ledger in ledgers[1:]),
     )
 
 

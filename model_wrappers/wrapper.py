@@ -28,11 +28,13 @@ from tempeval.families.base import LoadOptions
 from tempeval.families.registry import family_class, family_of
 from tempeval.methods.registry import BASELINE
 from tempeval.mini.paths import checkpoint
+from tempeval.model_wrappers import sharding
 from tempeval.model_wrappers.arguments import chain_with_settings
 from tempeval.model_wrappers.requests import chat_question, score_question, simple_question
 from tempeval.model_wrappers.results import (
     ChoiceLoss,
     ChoiceResult,
+    combined,
     failed_choice,
     token_counts,
 )
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tempeval.engine.inference import Answered
+    from tempeval.engine.ledger import Ledger
     from tempeval.engine.question import Outcome, Question
     from tempeval.video.clip import SamplingRule
     from tempeval.video.decode import Decoder
@@ -131,6 +134,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         self.accelerator = Accelerator()
         self._rank = self.accelerator.process_index
         self._world_size = self.accelerator.num_processes
+        sharding.install(self._world_size)
         self._name = pretrained
         folder = str(checkpoint()) if pretrained == "mini" else pretrained
         loader = family_class(family or family_of(folder, revision))
@@ -262,14 +266,27 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         return _all_answered(results)
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[ChoiceResult]:
-        """Score continuations; each result is `(ChoiceLoss, is_greedy)` with token counts."""
+        """Score continuations; each result is `(ChoiceLoss, is_greedy)`.
+
+        The first choice of a question carries the token counts of all.
+        """
         results: list[ChoiceResult | None] = [None] * len(requests)
+        ledgers: dict[tuple[str, Any], list[tuple[int, Ledger]]] = {}
         for number, outcome in self._run("loglikelihood", requests):
             pair: tuple[float, bool] = failed_choice()
             if isinstance(outcome.answer, Score):
                 pair = (ChoiceLoss(outcome.answer), outcome.answer.is_greedy)
-            results[number] = ChoiceResult(pair, token_counts(outcome.ledger))
-        return _all_answered(results)
+            results[number] = ChoiceResult(pair)
+            request = requests[number]
+            key = (request.task_name, request.doc_id)
+            ledgers.setdefault(key, []).append((number, outcome.ledger))
+        answered = _all_answered(results)
+        # One ledger per question: 174 labels would repeat it 174 times in the samples file.
+        for of_question in ledgers.values():
+            first = min(number for number, _ in of_question)
+            whole = combined([ledger for _, ledger in of_question])
+            answered[first].token_counts = token_counts(whole)
+        return answered
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
         """Refuse: no tempeval task has several rounds.

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from tempeval.mini.paths import suite_dir
 from tempeval.mini.questions import prompt
 from tempeval.tasks.answers import match_choice
+from tempeval.tasks.choice_task import choose
+from tempeval.video.clip import VideoPath
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,9 +47,9 @@ def attribute_change(docs: Dataset) -> Dataset:
     return _of_aspect(docs, "attribute_change")
 
 
-def doc_to_visual(doc: Doc) -> list[str]:
-    """Return the path of the clip; renders the suite on first use."""
-    return [str(suite_dir() / doc["video"])]
+def doc_to_visual(doc: Doc) -> list[VideoPath]:
+    """Return the path of the clip, with the rate of a frame folder; renders it on first use."""
+    return [VideoPath(str(suite_dir() / doc["video"]), fps=doc["fps"])]
 
 
 def doc_to_text(doc: Doc) -> str:
@@ -83,6 +85,29 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
         "video_id": doc["video_id"],
         "content_hash": doc["content_hash"],
         "parsed": parsed,
+    }
+
+
+def process_choices(doc: Doc, results: Sequence[tuple[Any, bool]]) -> dict[str, Any]:
+    """Score the log-likelihoods of all choices.
+
+    Returns:
+        The metrics `accuracy` (by mean log-likelihood per token, with its cluster) and
+        `accuracy_sum` (by its sum), and what joins samples of different runs.
+    """
+    by_mean, by_sum, greedy = choose(results, doc["choices"])
+    score = float(by_mean == doc["answer"])
+    return {
+        "accuracy": {"score": score, "video_id": doc["video_id"]},
+        "accuracy_sum": float(by_sum == doc["answer"]),
+        "parse_failure": 0.0,
+        "score": score,
+        "sample_id": doc["sample_id"],
+        "video_id": doc["video_id"],
+        "content_hash": doc["content_hash"],
+        "parsed": by_mean,
+        "is_greedy": greedy,
+        "losses": [float(loss) for loss, _ in results],
     }
 
 

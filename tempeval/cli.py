@@ -60,7 +60,9 @@ def run(
     tasks: Annotated[str, typer.Option(help="Tasks and groups, separated by commas.")],
     out: Out,
     pretrained: Annotated[str, typer.Option(help="Hub id, checkpoint folder, or mini.")] = "mini",
-    num_frames: Annotated[int, typer.Option(help="Frames per video; with --fps the most.")] = 8,
+    num_frames: Annotated[
+        int | None, typer.Option(help="Frames per video (with --fps the most); 8 if not given.")
+    ] = None,
     fps: Annotated[
         float | None, typer.Option(help="Frames per second, instead of a fixed number.")
     ] = None,

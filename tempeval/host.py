@@ -62,7 +62,8 @@ def host_log(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _without_bars() -> Iterator[None]:
     """Hide the host's own progress bars; the model's stays."""
-    modules = [sys.modules[name] for name in _BARS if hasattr(sys.modules.get(name), "tqdm")]
+    modules: list[Any] = [sys.modules.get(name) for name in _BARS]
+    modules = [module for module in modules if hasattr(module, "tqdm")]
     kept = [module.tqdm for module in modules]
     for module, bar in zip(modules, kept, strict=True):
         module.tqdm = _hidden(bar)

@@ -34,7 +34,8 @@ class RunOptions:
         methods: chains such as `pas+temporal_exit`.
         tasks: tasks and groups.
         pretrained: hub id, folder, or `mini`.
-        num_frames: frames per video (with `fps`: the cap).
+        num_frames: frames per video (with `fps`: the cap); None for the model's default, or for
+            what fits a budget.
         fps: frames per second (1/s); None for a fixed number of frames.
         sampling: `uniform`, `segment` or `fps`, which `fps` implies.
         budgets: visual tokens per sample; empty for no budget.
@@ -52,7 +53,7 @@ class RunOptions:
     methods: Sequence[str]
     tasks: Sequence[str]
     pretrained: str = "mini"
-    num_frames: int = 8
+    num_frames: int | None = None
     fps: float | None = None
     sampling: str = "uniform"
     budgets: Sequence[int] = ()
@@ -100,9 +101,7 @@ def plan_matrix(options: RunOptions) -> list[Plan]:
     plans: dict[Path, Plan] = {}
     for budget in options.budgets or (None,):
         for chain in chains:
-            rate = "" if options.fps is None else f"fps{options.fps:g}-"
-            policy = f"{rate or options.sampling}{options.num_frames}"
-            folder = options.out / (policy if budget is None else f"tokens{budget}") / _slug(chain)
+            folder = options.out / _frames_name(options, budget) / _slug(chain)
             if folder in plans:
                 raise InvalidSetting(f"{chain.spec!r} (budget {budget}) is listed twice")
             plans[folder] = Plan(chain, budget, folder, _request(options, chain, budget))
@@ -142,6 +141,14 @@ def _check_options(options: RunOptions) -> None:
 def _chain(text: str, settings: Mapping[str, Mapping[str, str]]) -> Chain:
     names = set(re.findall(r"[A-Za-z0-9_]+", re.sub(r"\[[^\]]*\]", "", text)))
     return parse_chain(text, {name: values for name, values in settings.items() if name in names})
+
+
+def _frames_name(options: RunOptions, budget: int | None) -> str:
+    """Return a folder name for what the methods of one table share."""
+    if budget is not None:
+        return f"tokens{budget}"
+    rule = options.sampling if options.fps is None else f"fps{options.fps:g}"
+    return rule if options.num_frames is None else f"{rule}-{options.num_frames}"
 
 
 def _slug(chain: Chain) -> str:

@@ -35,10 +35,10 @@ models or real videos.
 `tempeval mini train` made it: {steps} steps of {batch_size} fresh clips with {questions} questions
 each, seed {seed}, in {minutes:.0f} minutes on {threads} CPU thread(s) (torch {torch},
 transformers {transformers}, {machine}). Training clips are drawn from other seeds than the
-{num_clips} test clips. Linear probes on the visual tokens and on the states that answer about motion
-added losses in training and are not part of the checkpoint. Text after a video continues after the largest position of any axis
-(`position_rule=original`); temporal positions follow the true time between frames. Weights are
-float16.
+{num_clips} test clips. Linear probes, on the visual tokens and on the states that answer about
+motion, added losses in training and are not part of the checkpoint. Text after a video continues
+after the largest position of any axis (`position_rule=original`); temporal positions follow the
+true time between frames. Weights are float16.
 
 ## Measured accuracy
 
@@ -47,10 +47,10 @@ per clip, float32, likeliest first token, in percent:
 
 {table}
 
-Test answers are balanced, so always giving one answer scores the same as chance. Answers are compared
-with those of the clip played forwards. Played backwards, a clip has other answers to the questions
-about direction, order and attribute change (and to growing and shrinking), so a model that sees time
-well falls below chance there; its speed stays the same.
+Test answers are balanced, so always giving one answer scores the same as chance. Answers are
+compared with those of the clip played forwards. Played backwards, a clip has other answers to the
+questions about direction, order and attribute change (and to growing and shrinking), so a model
+that sees time well falls below chance there; the speed of the ball stays the same.
 """
 
 

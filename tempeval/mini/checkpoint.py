@@ -152,6 +152,8 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
         vision_start_token_id=token("<|vision_start|>"),
         vision_end_token_id=token("<|vision_end|>"),
         tie_word_embeddings=True,
+        # Clips keep their own size (84 to 112 px); see `QwenVL.pixel_limits`.
+        tempeval={"min_pixels": 28 * 28, "max_pixels": 112 * 112},
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CODECS = {
     "mp4": ("libx264", {"crf": "18", "preset": "veryfast", "x264-params": "threads=1"}),
-    "webm": ("libvpx-vp9", {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "8"}),
+    "webm": ("libvpx-vp9", {"crf": "12", "b": "0", "deadline": "good", "cpu-used": "5"}),
 }
 """Encoder and its options for each container."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tempeval.mini.encode import CODECS
 from tempeval.mini.questions import KINDS, answer
 from tempeval.mini.scene import (
     ACTIONS,
@@ -24,7 +25,7 @@ from tempeval.mini.scene import (
 )
 
 VERSION = "1"
-"""Changes whenever a clip or a question changes; part of every content hash."""
+"""Changes whenever the painting of a clip changes; part of every content hash."""
 NUM_CLIPS = 120
 SEED = 20_240
 
@@ -87,7 +88,7 @@ def suite_records() -> list[dict[str, Any]]:
     for clip in suite_clips():
         for kind in KINDS:
             right = answer(kind, clip.scene.facts)
-            content = [VERSION, clip.scene.record(), kind.prompt, right]
+            content = [VERSION, CODECS, clip.path, clip.scene.record(), kind.prompt, right]
             records.append(
                 {
                     "sample_id": f"{clip.name}-{kind.name}",

@@ -134,7 +134,7 @@ def test_failed_samples_make_the_run_partial_and_the_matrix_fail(options: Any) -
     with pytest.raises(IncompleteRuns, match=r"6 of 8 answered, 2 failed.*q1: BadVideo"):
         run_matrix(chosen, load=lambda _options: model)
     assert len(model.calls) == 2, "the other methods still run"
-    record = record_in(chosen.out / "uniform8" / "baseline")
+    record = record_in(chosen.out / "uniform" / "baseline")
     assert record["status"] == "partial"
     assert record["failures"] == {"q1": "BadVideo: cannot decode 'v0'"}
     assert record["tasks"]["tempeval_tiny_a"]["failed"] == 1
@@ -152,8 +152,8 @@ def test_a_named_error_ends_its_run_and_no_other(options: Any) -> None:
     model = FakeModel(crash={"temporal_exit": TempevalError("no such layer")})
     with pytest.raises(IncompleteRuns, match="no such layer"):
         run_matrix(chosen, load=lambda _options: model)
-    assert record_in(chosen.out / "uniform8" / "temporal_exit")["status"] == "failed"
-    assert record_in(chosen.out / "uniform8" / "baseline")["status"] == "complete"
+    assert record_in(chosen.out / "uniform" / "temporal_exit")["status"] == "failed"
+    assert record_in(chosen.out / "uniform" / "baseline")["status"] == "complete"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()])
@@ -161,7 +161,7 @@ def test_any_other_exception_is_recorded_and_raised(options: Any, error: BaseExc
     chosen = options()
     with pytest.raises(type(error)):
         run_matrix(chosen, load=lambda _options: FakeModel(crash={"baseline": error}))
-    record = record_in(chosen.out / "uniform8" / "baseline")
+    record = record_in(chosen.out / "uniform" / "baseline")
     assert record["status"] == "failed"
     assert type(error).__name__ in record["error"]
     assert record["finished"]
@@ -173,7 +173,7 @@ def test_a_killed_run_leaves_a_failed_record(options: Any) -> None:
 
     class Nosy(FakeModel):
         def generate_until(self, requests: Any) -> Any:
-            seen.append(record_in(chosen.out / "uniform8" / "baseline"))
+            seen.append(record_in(chosen.out / "uniform" / "baseline"))
             return super().generate_until(requests)
 
     run_matrix(chosen, load=lambda _options: Nosy())

@@ -107,6 +107,22 @@ def test_loglikelihood_survives_the_host(tiny_qwen2_5_vl_folder, docs):
         assert counts.to_dict()["visual_tokens"] == 36
 
 
+def test_choices_of_a_question_have_one_ledger(tiny_qwen2_5_vl_folder, docs):
+    model = TempevalSimple(str(tiny_qwen2_5_vl_folder), method="baseline", **PIXELS)
+    requests = []
+    for idx, label in enumerate((" left", " right", " up and down")):
+        for one in instances(model, docs[:2], "loglikelihood"):
+            one.arguments = (one.arguments[0], label, *one.arguments[2:])
+            one.idx = idx
+            requests.append(one)
+    results = model.loglikelihood(requests)
+    assert [r.token_counts is not None for r in results] == [True, True] + [False] * 4
+    singles = [model.loglikelihood([one])[0] for one in requests]
+    assert [r[0] for r in results] == pytest.approx([r[0] for r in singles], abs=1e-4)
+    tokens = sum(s.token_counts.ledger.output_tokens for s in singles[::2])
+    assert results[0].token_counts.ledger.output_tokens == tokens
+
+
 def test_failures_are_recorded_per_sample(tiny_qwen2_5_vl_folder, docs):
     model = TempevalBaseline(str(tiny_qwen2_5_vl_folder), **PIXELS)
     bad = [docs[0], {"path": "/nowhere", "text": "up"}, docs[1]]

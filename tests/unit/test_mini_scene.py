@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -84,7 +86,7 @@ def test_a_scene_repeats_from_its_seed(seed: int) -> None:
 
 
 def test_frames_repeat_and_differ_in_grain_only_within_a_phase() -> None:
-    scene = scene_of(3)
+    scene = replace(scene_of(3), opacity=(1.0, 1.0, 1.0))
     frames = paint_frames(scene)
     assert frames.dtype == np.uint8
     assert frames.shape == (scene.num_frames, scene.size[1], scene.size[0], 3)

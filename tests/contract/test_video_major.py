@@ -1,0 +1,210 @@
+"""One pass over the videos for all methods; journalled, killed, resumed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from probes import ReverseOrder
+
+import tempeval.engine.encoder as encoder_module
+import tempeval.engine.session as session_module
+from tempeval.engine.inference import Inference
+from tempeval.engine.journal import Journal
+from tempeval.engine.question import Question
+from tempeval.engine.store import Memory
+from tempeval.methods.base import Chain
+from tempeval.methods.pas import PAS
+from tempeval.methods.temporal_exit import TemporalExit
+from tempeval.video.clip import Sampling, VideoRef
+
+CHAINS = (Chain(), Chain([PAS()]), Chain([TemporalExit(layer=2)]), Chain([ReverseOrder()]))
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    root = tmp_path_factory.mktemp("videos")
+    refs = []
+    for number in range(3):
+        folder = root / f"video{number}"
+        folder.mkdir()
+        rng = np.random.default_rng(number)
+        for frame in range(10):
+            coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+            Image.fromarray(coarse.repeat(14, 0).repeat(14, 1)).save(folder / f"{frame + 1}.png")
+        refs.append(VideoRef(str(folder), fps=5.0))
+    return refs
+
+
+@pytest.fixture
+def inference(load_family, tiny_qwen2_5_vl_folder):
+    family = load_family(tiny_qwen2_5_vl_folder, min_pixels=784, max_pixels=9408)
+    return Inference(family, Sampling(num_frames=8), batch_size=2)
+
+
+def questions(videos):
+    texts = ["What happens first?", "up", "Is it faster? yes no", "left", "What happens last?"]
+    made = []
+    for q, text in enumerate(texts):
+        for v, ref in enumerate(videos):
+            content = [{"type": "video"}, {"type": "text", "text": text}]
+            messages = ({"role": "user", "content": content},)
+            made.append(
+                Question(
+                    len(made),
+                    messages,
+                    (ref,),
+                    gen_kwargs={"max_new_tokens": 3},
+                    sample=f"task/{q}-{v}",
+                )
+            )
+    return made
+
+
+def answers(run):
+    return {(a.question.number, a.chain.spec): a.outcome.answer for a in run}
+
+
+def test_one_pass_serves_all_methods(inference, videos, monkeypatch):
+    decoded = []
+    stream = encoder_module.ClipStream
+
+    def counting(requests, **kwargs):
+        decoded.extend(requests)
+        return stream(requests, **kwargs)
+
+    monkeypatch.setattr(encoder_module, "ClipStream", counting)
+    work = inference.plan(questions(videos))
+    run = list(inference.run(work, CHAINS))
+    assert len(run) == 15 * 4
+    assert len(decoded) == 3  # the reversed clip is the same clip, permuted
+    assert inference.encoder.vision_runs == 6  # but its tubelets are others
+    order = [a.question.number % 3 for a in run]
+    assert order == sorted(order)  # video by video
+    for chain in CHAINS:
+        alone = answers(inference.run(work, [chain]))
+        assert all(answers(run)[key] == value for key, value in alone.items())
+
+
+def test_costs_are_charged_in_full_and_amortised_apart(inference, videos):
+    run = list(inference.run(inference.plan(questions(videos)), CHAINS[:3]))
+    for chain in CHAINS[:3]:
+        ledgers = [a.outcome.ledger for a in run if a.chain == chain and a.question.number % 3 == 0]
+        assert len({round(x.decode_ms, 6) for x in ledgers}) == 1
+        for ledger in ledgers:
+            shared = (ledger.decode_ms + ledger.encode_ms) / 15 + ledger.prefill_ms / 5
+            assert ledger.amortised_ms == pytest.approx(shared + ledger.answer_ms)
+            whole = ledger.decode_ms + ledger.encode_ms + ledger.prefill_ms + ledger.answer_ms
+            assert ledger.amortised_ms < whole
+
+
+class Killed(Exception):
+    pass
+
+
+def stop_after(run, count):
+    for number, _ in enumerate(run):
+        if number == count:
+            raise Killed
+
+
+@pytest.mark.parametrize("after", range(0, 60, 7))
+def test_a_run_that_stops_anywhere_goes_on(inference, videos, tmp_path, after, monkeypatch):
+    """Stopped after any answer: the same answers, and at most one batch computed twice."""
+    work = inference.plan(questions(videos))
+    whole = answers(inference.run(work, CHAINS))
+    computed = []
+    answer = session_module._answer
+
+    def counting(attachment, prefix, items, tails):
+        computed.append(tuple(item.question.number for item in items))
+        return answer(attachment, prefix, items, tails)
+
+    monkeypatch.setattr(session_module, "_answer", counting)
+    with Journal(tmp_path) as journal, pytest.raises(Killed):
+        stop_after(inference.run(work, CHAINS, journal), after)
+    with Journal(tmp_path) as journal:
+        kept = len(journal)
+        assert answers(inference.run(work, CHAINS, journal)) == whole
+    batches = 3 * 3 * 4  # per video: 2 + 2 + 1 questions, 4 chains
+    assert len(computed) <= batches + 1
+    assert kept >= after
+
+
+def test_a_finished_run_computes_nothing(inference, videos, tmp_path, monkeypatch):
+    work = inference.plan(questions(videos))
+    with Journal(tmp_path) as journal:
+        first = answers(inference.run(work, CHAINS, journal))
+
+    def never(*_args, **_kwargs):
+        raise AssertionError("nothing is left to decode or to compute")
+
+    monkeypatch.setattr(encoder_module, "ClipStream", never)
+    monkeypatch.setattr(session_module, "prefill", never)
+    with Journal(tmp_path) as journal:
+        run = list(inference.run(work, CHAINS, journal))
+    assert all(a.replayed for a in run)
+    assert answers(run) == first
+
+
+def test_another_model_method_frames_or_file_is_another_answer(
+    inference, load_family, tiny_qwen2_5_vl_folder, videos, tmp_path
+):
+    with Journal(tmp_path) as journal:
+        list(inference.run(inference.plan(questions(videos)), [Chain()], journal))
+        other = load_family(
+            tiny_qwen2_5_vl_folder, min_pixels=784, max_pixels=9408, position_rule="native"
+        )
+        cases = [
+            (Inference(other, Sampling(num_frames=8)), Chain()),
+            (Inference(inference.family, Sampling(num_frames=4)), Chain()),
+            (inference, Chain([PAS()])),
+        ]
+        for changed, chain in cases:
+            run = list(changed.run(changed.plan(questions(videos)), [chain], journal))
+            assert not any(a.replayed for a in run)
+        same = list(inference.run(inference.plan(questions(videos)), [Chain()], journal))
+        assert all(a.replayed for a in same)
+        Image.new("RGB", (84, 84)).save(f"{videos[0].path}/99.png")
+        run = list(inference.run(inference.plan(questions(videos)), [Chain()], journal))
+        assert [a.replayed for a in run] == [a.question.number % 3 != 0 for a in run]
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+def test_out_of_memory_is_halved_then_recorded(inference, videos, limit, monkeypatch):
+    """A batch that does not fit is split; one question that does not fit alone fails alone."""
+    answer = session_module._answer
+    sizes = []
+
+    def tight(attachment, prefix, items, tails):
+        sizes.append(len(items))
+        if len(items) > limit or items[0].question.number == 7:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return answer(attachment, prefix, items, tails)
+
+    work = inference.plan(questions(videos))
+    expected = answers(inference.run(work, [Chain()]))
+    monkeypatch.setattr(session_module, "_answer", tight)
+    run = list(inference.run(work, [Chain()]))
+    assert sizes[:3] == [2, 1, 1]
+    for answered in run:
+        if limit == 0 or answered.question.number == 7:
+            assert "out of memory" in answered.outcome.ledger.error
+            assert answered.outcome.answer is None
+        else:
+            key = (answered.question.number, "baseline")
+            assert answered.outcome.answer == expected[key]
+
+
+def test_the_same_question_twice_has_two_answers(inference, videos):
+    one = questions(videos)[0]
+    twice = [
+        one,
+        Question(1, one.messages, one.visuals, gen_kwargs=one.gen_kwargs, sample=one.sample),
+    ]
+    store = Memory()
+    run = list(inference.run(inference.plan(twice), [Chain()], store))
+    assert len(run) == 2
+    assert not any(a.replayed for a in run)
+    assert all(a.replayed for a in inference.run(inference.plan(twice), [Chain()], store))
