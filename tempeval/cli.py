@@ -157,6 +157,7 @@ def quickstart(
             tasks=["tempeval_mini"],
             limit=limit,
             overwrite=overwrite,
+            overwrite_different=True,
         ),
         report=typer.echo,
     )

@@ -46,7 +46,8 @@ class RunOptions:
         position_rule: `original` or `native`.
         settings: more method settings, by method name.
         seed: of Python, NumPy and torch.
-        overwrite: replace earlier runs in the same folders.
+        overwrite: replace all earlier runs in the same folders.
+        overwrite_different: replace those that differ in a setting, instead of refusing.
     """
 
     out: Path
@@ -65,6 +66,7 @@ class RunOptions:
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     seed: int = 0
     overwrite: bool = False
+    overwrite_different: bool = False
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def run_matrix(
     plans = plan_matrix(options)
     tasks = HostTasks(options.tasks, options.limit)
     _check_writable(options.out)
-    kept = {} if options.overwrite else _reusable(plans)
+    kept = {} if options.overwrite else _reusable(plans, options.overwrite_different)
     model: ChainModel | None = None
     bad = []
     for number, plan in enumerate(plans, start=1):
@@ -138,8 +138,12 @@ def _check_writable(out: Path) -> None:
         ) from error
 
 
-def _reusable(plans: Sequence[Plan]) -> dict[Path, dict[str, Any]]:
+def _reusable(plans: Sequence[Plan], replace: bool) -> dict[Path, dict[str, Any]]:
     """Return the complete records of equal earlier runs, by folder.
+
+    Args:
+        plans: what is to run.
+        replace: run again what differs, instead of refusing.
 
     Raises:
         TempevalError: if a folder holds a run of something else.
@@ -158,12 +162,13 @@ def _reusable(plans: Sequence[Plan]) -> dict[Path, dict[str, Any]]:
             old |= {"model_revision": record.get("model_revision"), **record.get("packages", {})}
             new |= {"model_revision": _revision(plan.request["pretrained"])}
             new |= _versions(record.get("packages", {}))
-        if changes := differences(old, new):
+        changes = differences(old, new)
+        if changes and not replace:
             raise TempevalError(
                 f"{plan.folder} holds a run that differs ({'; '.join(changes)}); "
                 "choose another -o, or pass --overwrite"
             )
-        if complete:
+        if complete and not changes:
             kept[plan.folder] = record
     return kept
 

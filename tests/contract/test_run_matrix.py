@@ -216,6 +216,16 @@ def test_a_run_with_other_settings_is_never_replaced_silently(
     assert record_in(folder)["status"] == "complete"
 
 
+def test_only_what_differs_is_replaced_when_asked_for(options: Any) -> None:
+    both = {"methods": ["baseline", "temporal_exit"], "overwrite_different": True}
+    run_matrix(options(), load=lambda _options: FakeModel())
+    model, lines = FakeModel(), []
+    run_matrix(options(**both), report=lines.append, load=lambda _options: model)
+    assert model.calls == [("temporal_exit", None)]
+    run_matrix(options(**both, limit=2), load=lambda _options: model)
+    assert [method for method, _ in model.calls[1:]] == ["baseline", "temporal_exit"]
+
+
 def test_a_changed_model_or_package_is_noticed(
     options: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,6 +175,18 @@ def test_a_renderer_that_fails_says_why(tmp_path: Path) -> None:
         render_suite(tmp_path / "file")
 
 
+@pytest.mark.parametrize("container", ["mp4", "webm"])
+@pytest.mark.parametrize("name", ["mini-114", "mini-012"])  # sides that are no multiple of 16
+def test_encoders_give_the_same_bytes_every_time(tmp_path: Path, container: str, name: str) -> None:
+    (clip,) = [clip for clip in suite_clips() if clip.name == name]
+    frames = paint_frames(clip.scene)
+    found = set()
+    for run in range(8):
+        write_video(tmp_path / f"{run}", frames, clip.scene.fps, container)
+        found.add((tmp_path / f"{run}").read_bytes())
+    assert len(found) == 1
+
+
 def test_an_unknown_container_is_refused(tmp_path: Path) -> None:
     frames = np.zeros((2, 28, 28, 3), np.uint8)
     with pytest.raises(InvalidSetting, match="mp4, webm"):
