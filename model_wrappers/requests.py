@@ -32,7 +32,8 @@ def chat_question(number: int, request: Any, docs: Mapping[str, Any]) -> Questio
         tuple(messages),
         visuals_of(messages),
         gen_kwargs=gen_kwargs,
-        **_identity(request, doc),
+        sample=_sample(request, doc),
+        content=_content(doc),
     )
 
 
@@ -52,7 +53,8 @@ def simple_question(number: int, request: Any, docs: Mapping[str, Any]) -> Quest
         tuple(messages),
         visuals_of(messages),
         gen_kwargs=gen_kwargs,
-        **_identity(request, doc),
+        sample=_sample(request, doc),
+        content=_content(doc),
     )
 
 
@@ -75,18 +77,20 @@ def score_question(number: int, request: Any, docs: Mapping[str, Any]) -> Questi
         visuals_of(messages),
         kind="score",
         continuation=text,
-        **_identity(request, doc),
+        sample=_sample(request, doc),
+        content=_content(doc),
     )
 
 
-def _identity(request: Any, doc: Any) -> dict[str, str]:
+def _sample(request: Any, doc: Any) -> str:
     """Name the sample for journals: our tasks say who they are, others go by their place."""
-    known = doc if isinstance(doc, dict) else {}
-    sample = known.get("sample_id", request.doc_id)
-    return {
-        "sample": f"{request.task_name}/{sample}/{request.idx}",
-        "content": str(known.get("content_hash", "")),
-    }
+    known = doc.get("sample_id") if isinstance(doc, dict) else None
+    return f"{request.task_name}/{request.doc_id if known is None else known}/{request.idx}"
+
+
+def _content(doc: Any) -> str:
+    """Return the digest that our tasks give of a sample's content."""
+    return str(doc.get("content_hash", "")) if isinstance(doc, dict) else ""
 
 
 def _simple_messages(ctx: str, doc_to_visual: Any, doc: Any) -> list[dict[str, Any]]:

@@ -91,7 +91,7 @@ def install(world_size: int) -> None:
             "are torn apart between ranks, which costs time but changes no answer"
         )
         return
-    original = originals[0]
+    original: Any = originals[0]
     shards = VideoShards(world_size)
 
     def create_iterator(

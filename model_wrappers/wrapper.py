@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,7 +24,7 @@ from tempeval.engine.inference import Inference
 from tempeval.engine.journal import Journal
 from tempeval.engine.store import AnswerStore, Memory
 from tempeval.engine.work import assign_ranks
-from tempeval.errors import InvalidSetting, UnsupportedModel
+from tempeval.errors import InvalidSetting, TempevalError, UnsupportedModel
 from tempeval.families.base import LoadOptions
 from tempeval.families.registry import family_class, family_of
 from tempeval.methods.registry import BASELINE
@@ -162,7 +163,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         )
         self.store: AnswerStore | None = None
         if journal is not None:
-            self.store = Journal(Path(journal), self._rank)
+            self.open_journal(Path(journal))
         self.failures: dict[str, str] = {}
         self._frames_given = num_frames is not None
         self._plan_frames()
@@ -195,6 +196,41 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
             self.inference.sampling = replace(self.inference.sampling, num_frames=frames)
         self.inference.check(self.chain)
 
+    @classmethod
+    def create_from_arg_string(
+        cls, arg_string: str, additional_config: dict[str, Any] | None = None
+    ) -> TempevalModel:
+        """Build the model as lmms-eval's command line does; a bad argument ends the process.
+
+        lmms-eval logs every exception and exits 0. A misspelt argument must not look like a run.
+
+        Raises:
+            SystemExit: with status 2, for an argument that is not accepted.
+        """
+        try:
+            model: TempevalModel = super().create_from_arg_string(arg_string, additional_config)
+        except TempevalError as error:
+            sys.stderr.write(f"error: {error}\n")
+            raise SystemExit(2) from error
+        return model
+
+    def open_journal(self, folder: Path) -> None:
+        """Keep every answer in a folder, and find earlier ones there.
+
+        Raises:
+            JournalError: if it cannot be written, or another process writes it.
+        """
+        self.store = Journal(folder, self._rank)
+
+    def reload_journal(self) -> None:
+        """Read what other ranks have written."""
+        if isinstance(self.store, Journal):
+            self.store.reload()
+
+    def wait_for_everyone(self) -> None:
+        """Wait for all ranks."""
+        self.accelerator.wait_for_everyone()
+
     def answer_all(
         self, requests: Mapping[str, Sequence[Any]], methods: Sequence[str]
     ) -> Iterator[Answered]:
@@ -223,7 +259,11 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         work = self.inference.plan(questions)
         ranks = assign_ranks([video.cost(len(chains)) for video in work], self._world_size)
         mine = [video for video, rank in zip(work, ranks, strict=True) if rank == self._rank]
-        yield from self.inference.run(mine, chains, self.store)
+        total = len(chains) * sum(video.num_questions for video in mine)
+        with self._bar(total, f"{len(chains)} methods") as bar:
+            for answered in self.inference.run(mine, chains, self.store):
+                bar.update(1)
+                yield answered
 
     def run_facts(self) -> dict[str, Any]:
         """Return what a record says about model, method and frames."""
@@ -307,11 +347,15 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
             return score_question
         return simple_question if self.is_simple else chat_question
 
+    def _bar(self, total: int, label: str) -> tqdm[Any]:
+        """Return a progress bar; of several ranks the first has one, and only on a terminal."""
+        return tqdm(total=total, desc=label, disable=None if self._rank == 0 else True)
+
     def _run(self, kind: str, requests: Sequence[Any]) -> Iterator[tuple[int, Outcome]]:
         read = self._reader(kind)
         questions = [read(i, request, self.task_dict) for i, request in enumerate(requests)]
         work = self.inference.plan(questions)
-        with tqdm(total=len(questions), desc=self.chain.spec, disable=self._rank != 0) as bar:
+        with self._bar(len(questions), self.chain.spec) as bar:
             for answered in self.inference.run(work, [self.chain], self.store):
                 number, outcome = answered.question.number, answered.outcome
                 if outcome.ledger.error is not None:

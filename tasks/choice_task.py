@@ -44,8 +44,7 @@ def choose(
     if not losses or min(losses) == float("inf"):
         return None, None, False
     best = losses.index(min(losses))
-    sums = [getattr(loss, "log_likelihood", None) for loss, _ in results]
-    by_sum = None
-    if None not in sums:
-        by_sum = choices[sums.index(max(sums))]
+    found = [getattr(loss, "log_likelihood", None) for loss, _ in results]
+    sums = [value for value in found if value is not None]
+    by_sum = choices[sums.index(max(sums))] if len(sums) == len(found) else None
     return choices[best], by_sum, bool(results[best][1])

@@ -33,7 +33,7 @@ def direction(docs: Dataset) -> Dataset:
 
 
 def speed(docs: Dataset) -> Dataset:
-    """Keep the questions about changes of speed."""
+    """Keep the questions about speed."""
     return _of_aspect(docs, "speed")
 
 

@@ -1,14 +1,18 @@
 """The command line. Every command imports what it needs when it runs, so that `--help` is quick."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tempeval import __version__
-from tempeval.errors import InvalidSetting, TempevalError, UnknownName
+from tempeval.errors import InvalidSetting, RunFailed, TempevalError, UnknownName
+
+if TYPE_CHECKING:
+    from tempeval.matrix import RunOptions
 
 app = typer.Typer(
     name="tempeval",
@@ -25,7 +29,7 @@ mini_app = typer.Typer(
 app.add_typer(mini_app, name="mini")
 
 QUICKSTART_METHODS = ("baseline", "pas", "temporal_exit", "pas+temporal_exit")
-USAGE_ERROR, RUN_FAILED = 2, 1
+USAGE_ERROR, RUN_FAILED, INTERRUPTED = 2, 1, 130
 
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder to write to.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier runs in the folder.")]
@@ -36,10 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=arguments, prog_name="tempeval")
     except TempevalError as error:
-        from tempeval.run import IncompleteRuns
-
         typer.echo(f"error: {error}", err=True)
-        sys.exit(RUN_FAILED if isinstance(error, IncompleteRuns) else USAGE_ERROR)
+        sys.exit(RUN_FAILED if isinstance(error, RunFailed) else USAGE_ERROR)
 
 
 @app.callback(invoke_without_command=True)
@@ -83,18 +85,26 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="METHOD.FIELD=VALUE", help="A method's setting; repeatable."),
     ] = None,
+    min_pixels: Annotated[int | None, typer.Option(help="Fewest pixels per frame.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(help="Most pixels per frame.")] = None,
+    decoder: Annotated[str, typer.Option(help="auto (PyAV), pyav or decord.")] = "auto",
+    decode_timeout: Annotated[float, typer.Option(help="Seconds per clip.")] = 30.0,
+    max_failures: Annotated[
+        str, typer.Option(help="Failed samples a complete run may have: 0, N, or a share like 5%.")
+    ] = "0",
     seed: Annotated[int, typer.Option(help="Seed of Python, NumPy and torch.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Evaluate methods x budgets on tasks with one loaded model; one run folder for each.
 
-    A run that is already there, complete and with the same settings, is reused. The exit code is 0
-    only when every sample of every run was answered.
+    A run that is already there, complete and with the same settings, is reused; one that was
+    interrupted goes on where it stopped (every answer is in OUT/journal). The exit code is 0 only
+    when every sample of every run was answered, or failed within --max-failures. On several
+    GPUs: accelerate launch -m tempeval run ...
     """
     from tempeval.matrix import RunOptions
-    from tempeval.run import run_matrix
 
-    run_matrix(
+    _run_matrix(
         RunOptions(
             out=out,
             methods=_split(methods),
@@ -110,12 +120,16 @@ def run(
             dtype=dtype,
             position_rule=position_rule,
             settings=_settings(settings or ()),
+            min_pixels=min_pixels,
+            max_pixels=max_pixels,
+            decoder=decoder,
+            decode_timeout=decode_timeout,
+            max_failures=max_failures,
             seed=seed,
             overwrite=overwrite,
-        ),
-        report=typer.echo,
+        )
     )
-    typer.echo(f"next: tempeval leaderboard {out} -o {out / 'leaderboard'}")
+    _report(f"next: tempeval leaderboard {out} -o {out / 'leaderboard'}")
 
 
 @app.command(epilog="Example: tempeval leaderboard results/first -o results/first/leaderboard")
@@ -148,9 +162,8 @@ def quickstart(
     """Compare four methods on the mini suite with a tiny trained model: offline, on a CPU."""
     from tempeval.leaderboard import build
     from tempeval.matrix import RunOptions
-    from tempeval.run import run_matrix
 
-    folders = run_matrix(
+    folders = _run_matrix(
         RunOptions(
             out=out / "runs",
             methods=QUICKSTART_METHODS,
@@ -158,8 +171,7 @@ def quickstart(
             limit=limit,
             overwrite=overwrite,
             overwrite_different=True,
-        ),
-        report=typer.echo,
+        )
     )
     summary = build(folders, out / "leaderboard")
     typer.echo(f"\n{summary.text}")
@@ -252,6 +264,22 @@ def train(
     for order, accuracy in made.results.items():
         typer.echo(f"accuracy, {order} frames: {100 * accuracy.overall:.1f} %")
     typer.echo(f"written: {made.folder} ({made.seconds:.0f} s)")
+
+
+def _run_matrix(options: "RunOptions") -> list[Path]:
+    from tempeval.run import run_matrix
+
+    try:
+        return run_matrix(options, report=_report)
+    except KeyboardInterrupt:
+        typer.echo("\ninterrupted; run the same command to go on where it stopped", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _report(line: str) -> None:
+    """Print a line of progress; of several processes, only the first does."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(line)
 
 
 def _split(text: str) -> list[str]:

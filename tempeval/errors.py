@@ -55,6 +55,10 @@ class DecoderUnavailable(TempevalError):
     """A video decoder that is not installed, or decoding processes that do not start."""
 
 
+class RunFailed(TempevalError):
+    """A run that began could not be brought to its end; what it has is kept."""
+
+
 class BadVideo(TempevalError):
     """A video that cannot be decoded; the sample fails, the run goes on.
 

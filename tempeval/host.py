@@ -60,6 +60,17 @@ def host_log(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def one_process() -> Iterator[None]:
+    """Let the host believe that it runs alone: answers of all ranks are in the journal."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
 def _without_bars() -> Iterator[None]:
     """Hide the host's own progress bars; the model's stays."""
     modules: list[Any] = [sys.modules.get(name) for name in _BARS]
@@ -123,6 +134,24 @@ class HostTasks:
             group=group_of(name),
         )
 
+    def requests(self, model: Any, seed: int) -> dict[str, list[Any]]:
+        """Build the requests of all tasks, by request type; of every rank, not of this one.
+
+        Args:
+            model: gets the documents, as the host's evaluator would hand them.
+            seed: of the host's few-shot sampling.
+        """
+        self.load()
+        found: dict[str, list[Any]] = {}
+        with _without_bars():
+            for name, task in self._loaded.items():
+                task.set_fewshot_seed(seed=seed)
+                task.build_all_requests(limit=self.limit, rank=0, world_size=1)
+                model.task_dict[name] = task.dataset
+                for request in task.instances:
+                    found.setdefault(request.request_type, []).append(request)
+        return found
+
     def prompt_hash(self, name: str) -> str:
         """Return the digest of every prompt of a task; only after it was evaluated."""
         if name not in self._prompt_hashes:
@@ -157,7 +186,7 @@ class HostTasks:
             "process_with_media": False,
             "reasoning_tags": REASONING_TAGS,
         }
-        with _without_bars():
+        with _without_bars(), one_process():
             results: dict[str, Any] = import_host().simple_evaluate(
                 model=model,
                 model_args=model_args,

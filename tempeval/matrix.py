@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import string
 from dataclasses import dataclass, field
@@ -12,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from tempeval import __version__
 from tempeval.errors import InvalidSetting, UnknownName
 from tempeval.methods.registry import method_names, parse_chain
+from tempeval.record import allowed_failures
 from tempeval.tasklist import tasks_digest
+from tempeval.video.decode import check_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,6 +49,11 @@ class RunOptions:
         seed: of Python, NumPy and torch.
         overwrite: replace all earlier runs in the same folders.
         overwrite_different: replace those that differ in a setting, instead of refusing.
+        min_pixels: fewest pixels per frame; None for the family's default.
+        max_pixels: most pixels per frame; None for the family's default.
+        decoder: `auto` (PyAV), `pyav` or `decord`.
+        decode_timeout: seconds per clip.
+        max_failures: failed samples a complete run may have: `0`, `N`, or a share such as `5%`.
     """
 
     out: Path
@@ -67,6 +73,11 @@ class RunOptions:
     seed: int = 0
     overwrite: bool = False
     overwrite_different: bool = False
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    decoder: str = "auto"
+    decode_timeout: float = 30.0
+    max_failures: str = "0"
 
 
 @dataclass(frozen=True)
@@ -130,10 +141,8 @@ def _check_options(options: RunOptions) -> None:
     for kind, names in (("methods", options.methods), ("tasks", options.tasks)):
         if not names:
             raise InvalidSetting(f"no {kind} given; list them with: tempeval list {kind}")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InvalidSetting(
-            "tempeval run is one process; on several GPUs use: accelerate launch -m lmms_eval"
-        )
+    check_decoder(options.decoder)
+    allowed_failures(options.max_failures, expected=1)
     if options.pretrained != "mini":
         from tempeval.families.registry import family_of
 
@@ -175,6 +184,9 @@ def _request(options: RunOptions, chain: Chain, budget: int | None) -> dict[str,
         "batch_size": options.batch_size,
         "device": options.device,
         "dtype": options.dtype,
+        "min_pixels": options.min_pixels,
+        "max_pixels": options.max_pixels,
+        "decoder": options.decoder,
         "position_rule": options.position_rule,
         "seed": options.seed,
         "tempeval_version": __version__,

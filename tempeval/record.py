@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from tempeval.errors import TempevalError
+from tempeval.errors import InvalidSetting, TempevalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -112,11 +112,45 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def status_of(tasks: Mapping[str, Mapping[str, int]]) -> Status:
-    """Say how a run ended: complete only when every expected sample was answered."""
-    if tasks and all(task["answered"] == task["expected"] for task in tasks.values()):
+def status_of(tasks: Mapping[str, Mapping[str, int]], max_failures: str = "0") -> Status:
+    """Say how a run ended.
+
+    Args:
+        tasks: counts by task.
+        max_failures: failed samples that a complete run may have; see `allowed_failures`.
+
+    Returns:
+        `complete` when every expected sample was answered or is an allowed failure.
+    """
+    expected = sum(task["expected"] for task in tasks.values())
+    failed = sum(task["failed"] for task in tasks.values())
+    there = all(task["answered"] + task["failed"] == task["expected"] for task in tasks.values())
+    if tasks and there and failed <= allowed_failures(max_failures, expected):
         return "complete"
     return "partial" if any(task["answered"] for task in tasks.values()) else "failed"
+
+
+def allowed_failures(text: str, expected: int) -> int:
+    """Read `--max-failures`: a number of samples, or a share such as `5%`.
+
+    Args:
+        text: `0`, `N` or `R%`.
+        expected: samples of the run.
+
+    Raises:
+        InvalidSetting: if it is neither.
+    """
+    share = text.endswith("%")
+    try:
+        value = float(text[:-1]) if share else int(text)
+    except ValueError:
+        value = -1
+    if value < 0 or (share and value > 100):
+        raise InvalidSetting(
+            f"max_failures={text!r} is not accepted; give a number of samples such as 3, or a "
+            "share such as 5%"
+        )
+    return int(expected * value / 100) if share else int(value)
 
 
 def digest(value: object) -> str:

@@ -64,8 +64,8 @@ def score_choices(
     later.sort(key=lambda number: len(continuations[number]))
     log_probs: dict[int, torch.Tensor] = {}
     for batch in _batches(later, continuations, batch_tokens):
-        rows = _label_rows(attachment, shared, [continuations[number] for number in batch])
-        log_probs.update(zip(batch, rows, strict=True))
+        labels = [continuations[number] for number in batch]
+        log_probs.update(zip(batch, _label_rows(attachment, shared, labels), strict=True))
     scores = []
     for number, continuation in enumerate(continuations):
         rows = first if number not in log_probs else torch.cat([first, log_probs[number]])

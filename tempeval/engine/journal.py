@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 from tempeval.engine.answer import Answer, Score
 from tempeval.engine.ledger import Ledger
 from tempeval.engine.question import Outcome
-from tempeval.errors import TempevalError
+from tempeval.errors import RunFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,7 @@ FORMAT = 1
 _LOG = logging.getLogger(__name__)
 
 
-class JournalError(TempevalError):
+class JournalError(RunFailed):
     """The journal cannot be opened, or can no longer be written."""
 
 

@@ -177,6 +177,8 @@ def save_checkpoint(
     """Write weights in float16, configuration, tokenizer and processor to a folder."""
     model.half().save_pretrained(folder, safe_serialization=True)
     processor.save_pretrained(folder)
+    for path in folder.iterdir():
+        path.chmod(0o644)  # safetensors writes files that only their owner may read
 
 
 def load_checkpoint(

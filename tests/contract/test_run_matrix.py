@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_model import FakeModel
 
-from tempeval import host, matrix, run, tasklist
+from tempeval import host, matrix, reuse, tasklist
 from tempeval.errors import InvalidSetting, TempevalError, UnknownName
 from tempeval.leaderboard.load import load as load_runs
 from tempeval.matrix import RunOptions, plan_matrix
+from tempeval.record import allowed_failures
 from tempeval.run import IncompleteRuns, run_matrix
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ TINY = Path(__file__).parent.parent / "helpers" / "tiny_tasks"
 def tiny_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for module in (tasklist, host):
         monkeypatch.setattr(module, "tasks_path", lambda: TINY)
-    monkeypatch.setattr(run, "_revision", lambda _pretrained: "sha256:0")
+    monkeypatch.setattr(reuse, "_revision", lambda _pretrained: "sha256:0")
     tasklist.task_entries.cache_clear()
     yield
     tasklist.task_entries.cache_clear()
@@ -163,7 +163,8 @@ def test_any_other_exception_is_recorded_and_raised(options: Any, error: BaseExc
         run_matrix(chosen, load=lambda _options: FakeModel(crash={"baseline": error}))
     record = record_in(chosen.out / "uniform" / "baseline")
     assert record["status"] == "failed"
-    assert type(error).__name__ in record["error"]
+    said = "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
+    assert said in record["error"]
     assert record["finished"]
 
 
@@ -232,7 +233,7 @@ def test_a_changed_model_or_package_is_noticed(
     run_matrix(options(), load=lambda _options: FakeModel(revision="sha256:1"))
     with pytest.raises(TempevalError, match="model_revision"):
         run_matrix(options(), load=pytest.fail)
-    monkeypatch.setattr(run, "_revision", lambda _pretrained: "old packages")
+    monkeypatch.setattr(reuse, "_revision", lambda _pretrained: "old packages")
     run_matrix(options(overwrite=True), load=lambda _options: FakeModel(revision="old packages"))
     with pytest.raises(TempevalError, match="typer"):
         run_matrix(options(), load=pytest.fail)
@@ -289,7 +290,23 @@ def test_settings_reach_the_methods_that_have_them(options: Any) -> None:
     assert all(set(name) <= set(matrix.FOLDER_CHARACTERS) for name in names)
 
 
-def test_several_processes_are_refused(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(os.environ, "WORLD_SIZE", "2")
-    with pytest.raises(InvalidSetting, match="accelerate launch"):
-        run_matrix(options(), load=pytest.fail)
+def test_failures_within_the_limit_leave_a_complete_run(options: Any) -> None:
+    chosen = options(max_failures="2")
+    broken = {"One?": "cannot decode"}
+    (folder,) = run_matrix(chosen, load=lambda _options: FakeModel(broken=broken))
+    record = record_in(folder)
+    assert record["status"] == "complete"
+    assert sum(task["failed"] for task in record["tasks"].values()) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"), [("0", 0), ("3", 3), ("5%", 10), ("0.4%", 0), ("100%", 200)]
+)
+def test_max_failures_is_a_number_or_a_share(text: str, allowed: int) -> None:
+    assert allowed_failures(text, 200) == allowed
+
+
+@pytest.mark.parametrize("text", ["-1", "x", "1.5", "101%", "-5%", ""])
+def test_other_max_failures_are_refused(text: str, options: Any) -> None:
+    with pytest.raises(InvalidSetting, match="max_failures"):
+        run_matrix(options(max_failures=text), load=pytest.fail)

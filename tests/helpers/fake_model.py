@@ -68,6 +68,19 @@ class FakeModel(lmms):
             "packages": {"typer": "0"} if self.revision == "old packages" else {},
         }
 
+    def open_journal(self, folder: Any) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def reload_journal(self) -> None:
+        """Nothing is journalled."""
+
+    def wait_for_everyone(self) -> None:
+        """Nobody else is there."""
+
+    def answer_all(self, requests: Any, methods: Any) -> Any:
+        """Answers are made when they are asked for."""
+        return iter(())
+
     def clean(self) -> None:
         """Keep everything for the next method."""
 

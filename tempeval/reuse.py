@@ -1,0 +1,76 @@
+"""Which earlier runs of a matrix stand: complete, and equal in every setting that matters."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from tempeval.errors import TempevalError
+from tempeval.record import differences, read_record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from tempeval.matrix import Plan
+
+#: Settings that change no answer, so that a run with others may stand.
+_FREE = ("batch_size",)
+
+
+def reusable(plans: Sequence[Plan], replace: bool) -> dict[Path, dict[str, Any]]:
+    """Return the complete records of equal earlier runs, by folder.
+
+    Args:
+        plans: what is to run.
+        replace: run again what differs, instead of refusing.
+
+    Raises:
+        TempevalError: if a folder holds a run of something else.
+    """
+    kept = {}
+    for plan in plans:
+        record = read_record(plan.folder)
+        if record is None:
+            continue
+        complete = record.get("status") == "complete"
+        old = _settings(record.get("request", {}))
+        new = _settings(plan.request)
+        old["method_fingerprint"] = record.get("method_fingerprint")
+        new["method_fingerprint"] = plan.chain.fingerprint
+        if complete:  # a run that did not end may not know these yet, and is replaced anyway
+            old |= {"model_revision": record.get("model_revision"), **record.get("packages", {})}
+            new |= {"model_revision": _revision(plan.request["pretrained"])}
+            new |= _versions(record.get("packages", {}))
+        changes = differences(old, new)
+        if changes and not replace:
+            raise TempevalError(
+                f"{plan.folder} holds a run that differs ({'; '.join(changes)}); "
+                "choose another -o, or pass --overwrite"
+            )
+        if complete and not changes:
+            kept[plan.folder] = record
+    return kept
+
+
+def _settings(request: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in request.items() if key not in _FREE}
+
+
+def _versions(packages: Mapping[str, str]) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+@cache
+def _revision(pretrained: str) -> str:
+    from tempeval.families.revision import local_folder, revision_of
+    from tempeval.mini.paths import checkpoint
+
+    return revision_of(checkpoint() if pretrained == "mini" else local_folder(pretrained))

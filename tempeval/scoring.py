@@ -1,0 +1,180 @@
+"""One run: scored by the host from the answers there are, and recorded from first to last."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tempeval import __version__
+from tempeval.errors import TempevalError
+from tempeval.host import host_log, save_host_files
+from tempeval.record import (
+    FILE_NAME,
+    SCHEMA,
+    failures_of,
+    status_of,
+    task_record,
+    write_record,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from tempeval.host import HostTasks
+    from tempeval.matrix import Plan, RunOptions
+
+LOG_NAME = "host.log"
+_NOT_MODEL_ARGS = ("tasks", "tasks_digest", "limit", "seed", "tempeval_version")
+_RUN_FILES = ("*_results.json", "*_samples_*.jsonl", LOG_NAME, FILE_NAME)
+
+
+class ChainModel(Protocol):
+    """What a matrix needs of a model, besides being an `lmms` of the host."""
+
+    def set_method(self, method: str) -> None:
+        """Change the method chain; weights and encoded videos stay."""
+
+    def set_budget(self, visual_token_budget: int | None) -> None:
+        """Change the visual-token budget."""
+
+    def run_facts(self) -> dict[str, Any]:
+        """Return the model, method and frames part of a record."""
+
+    def open_journal(self, folder: Path) -> None:
+        """Keep every answer in a folder, and find earlier ones there."""
+
+    def reload_journal(self) -> None:
+        """Read what other ranks have written."""
+
+    def answer_all(
+        self, requests: Mapping[str, Sequence[Any]], methods: Sequence[str]
+    ) -> Iterator[Any]:
+        """Answer requests under several chains, video by video, into the journal."""
+
+    def wait_for_everyone(self) -> None:
+        """Wait for all ranks; called once, before any work."""
+
+
+class Run:
+    """One run: its record from the first write, which says that it did not finish, to the last."""
+
+    def __init__(self, plan: Plan, options: RunOptions) -> None:
+        self.plan, self.options = plan, options
+        self.model_args = ",".join(
+            f"{key}={value}"
+            for key, value in plan.request.items()
+            if value is not None and key not in _NOT_MODEL_ARGS
+        )
+        self.began = time.perf_counter()
+        self.record: dict[str, Any] = {
+            "schema": SCHEMA,
+            "tempeval_version": __version__,
+            "status": "failed",
+            "error": "the run did not finish",
+            "method": plan.chain.name,
+            "method_settings": plan.chain.settings(),
+            "method_fingerprint": plan.chain.fingerprint,
+            "tasks": {},
+            "world_size": 1,
+            "seed": options.seed,
+            "limit": options.limit,
+            "started": _now(),
+            "finished": None,
+            "wall_seconds": None,
+            "command": shlex.join(sys.argv),
+            "request": dict(plan.request),
+        }
+
+    def begin(self, world_size: int) -> None:
+        """Clear what an earlier run left, and say that this one has not finished."""
+        folder = self.plan.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        for pattern in _RUN_FILES:
+            for stale in folder.glob(pattern):
+                stale.unlink()
+        self.record["world_size"] = world_size
+        write_record(folder, self.record)
+
+    def score(
+        self, model: ChainModel, tasks: HostTasks, answering: float, shared_with: int
+    ) -> None:
+        """Score the answers with the host's evaluator; write its files and the record.
+
+        A `TempevalError` ends this run and is in its record; any other exception is recorded and
+        raised again, because the runs after it would meet it too.
+
+        Args:
+            model: has the answers.
+            tasks: the tasks.
+            answering: seconds that answering took, for all methods that shared it.
+            shared_with: number of those methods.
+        """
+        self.began = time.perf_counter() - answering
+        self.record |= {"answering_seconds": round(answering, 3), "shared_with": shared_with}
+        try:
+            with host_log(self.plan.folder / LOG_NAME):
+                self._evaluate(model, tasks)
+        except TempevalError as error:
+            self.end("failed", str(error))
+        except BaseException as error:
+            self.end("failed", describe(error))
+            raise
+
+    def _evaluate(self, model: ChainModel, tasks: HostTasks) -> None:
+        model.set_method(self.plan.chain.spec)
+        results = tasks.evaluate(
+            model,
+            model_args=self.model_args,
+            output=self.plan.folder,
+            batch_size=self.options.batch_size,
+            seed=self.options.seed,
+        )
+        samples = results["samples"]
+        results_file, names = save_host_files(results, self.plan.folder, self.model_args)
+        self.record |= model.run_facts() | {"world_size": self.record["world_size"]}
+        self.record["method"] = self.plan.chain.name
+        self.record["results_file"] = results_file
+        self.record["tasks"] = {
+            name: task_record(facts, tasks.prompt_hash(name), names[name], samples[name])
+            for name, facts in tasks.load().items()
+        }
+        failures = failures_of(sample for rows in samples.values() for sample in rows)
+        self.record["failures"] = failures
+        first = next((f"; first failure {k}: {v}" for k, v in failures.items()), "")
+        status = status_of(self.record["tasks"], self.options.max_failures)
+        self.end(status, None if status == "complete" else counts(self.record) + first)
+
+    def end(self, status: str, error: str | None) -> None:
+        """Write the last record."""
+        self.record |= {
+            "status": status,
+            "error": error,
+            "finished": _now(),
+            "wall_seconds": round(time.perf_counter() - self.began, 3),
+        }
+        write_record(self.plan.folder, self.record)
+
+
+def counts(record: Mapping[str, Any]) -> str:
+    """Say how many samples were answered, failed and unparsed."""
+    keys = ("answered", "expected", "failed", "unparsed")
+    totals = {key: sum(task[key] for task in record["tasks"].values()) for key in keys}
+    return (
+        f"{totals['answered']} of {totals['expected']} answered, "
+        f"{totals['failed']} failed, {totals['unparsed']} unparsed"
+    )
+
+
+def describe(error: BaseException) -> str:
+    """Return the reason that a record carries for an unexpected end."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; run the same command to go on where it stopped"
+    return f"{type(error).__name__}: {error}"
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
