@@ -7,6 +7,7 @@ import inspect
 import os
 import sys
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -132,9 +133,8 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         rows = _batch_size(batch_size, max_batch_size)
         rule: SamplingRule = sampling if fps is None else "fps"
         frames = Sampling(rule, DEFAULT_FRAMES if num_frames is None else num_frames, fps)
-        self.accelerator = Accelerator()
-        self._rank = self.accelerator.process_index
-        self._world_size = self.accelerator.num_processes
+        self._rank = int(os.environ.get("RANK", "0"))
+        self._world_size = int(os.environ.get("WORLD_SIZE", "1"))
         sharding.install(self._world_size)
         self._name = pretrained
         folder = str(checkpoint()) if pretrained == "mini" else pretrained
@@ -167,6 +167,15 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         self.failures: dict[str, str] = {}
         self._frames_given = num_frames is not None
         self._plan_frames()
+
+    @cached_property
+    def accelerator(self) -> Accelerator:
+        """What the host gathers and waits with; made when it first asks.
+
+        Making it opens a process group on several ranks. `tempeval run` needs none, and the host
+        waits in places for every rank once there is one.
+        """
+        return Accelerator()
 
     @property
     def device(self) -> torch.device:
@@ -226,10 +235,6 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         """Read what other ranks have written."""
         if isinstance(self.store, Journal):
             self.store.reload()
-
-    def wait_for_everyone(self) -> None:
-        """Wait for all ranks."""
-        self.accelerator.wait_for_everyone()
 
     def answer_all(
         self, requests: Mapping[str, Sequence[Any]], methods: Sequence[str]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import shutil
 import tempfile
 import time
 from itertools import groupby
@@ -85,13 +84,9 @@ class _Matrix:
         options = self.options
         model = load(options)
         journal = options.out / JOURNAL_NAME
-        ranks = Ranks(journal, model.wait_for_everyone)
-        if options.overwrite and ranks.is_first:
-            shutil.rmtree(journal, ignore_errors=True)
-        if options.overwrite:
-            model.wait_for_everyone()
+        ranks = Ranks(journal)
+        ranks.start(clear=options.overwrite)
         model.open_journal(journal)
-        ranks.start()
         bad = []
         for step, (_, group) in enumerate(groupby(plans, key=lambda plan: plan.budget)):
             bad += self._budget(model, ranks, [Run(plan, options) for plan in group], str(step))

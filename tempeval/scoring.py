@@ -55,9 +55,6 @@ class ChainModel(Protocol):
     ) -> Iterator[Any]:
         """Answer requests under several chains, video by video, into the journal."""
 
-    def wait_for_everyone(self) -> None:
-        """Wait for all ranks; called once, before any work."""
-
 
 class Run:
     """One run: its record from the first write, which says that it did not finish, to the last."""

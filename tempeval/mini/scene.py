@@ -52,7 +52,7 @@ BALL_RADIUS = (5.5, 8.5)
 BOX_HALF = (5.0, 9.0)
 BOX_CHANGE = (1.2, 2.4)
 LAMP_HALF = 4.5
-BALL_OPACITY = (0.05, 0.5)
+BALL_OPACITY = (0.03, 0.35)
 BOX_OPACITY = (0.03, 0.4)
 LAMP_OPACITY = (0.03, 0.4)
 """How strongly a thing covers the background, 0 to 1, on a logarithmic scale.

@@ -7,11 +7,20 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.video_utils import VideoMetadata
 
-from tempeval.mini.checkpoint import SPECIAL, build_model, build_processor, save_checkpoint
+from tempeval.families.base import LoadOptions
+from tempeval.families.qwen_vl import QwenVL
+from tempeval.mini.checkpoint import (
+    SPECIAL,
+    build_config,
+    build_model,
+    build_processor,
+    save_checkpoint,
+)
 from tempeval.mini.pack import Packer, answer_logits
 from tempeval.mini.paint import paint_frames
 from tempeval.mini.paths import checkpoint
 from tempeval.mini.questions import KINDS, prompt
+from tempeval.mini.scene import SIZES
 from tempeval.mini.suite import suite_clips
 
 ANSWERS = sorted({choice for kind in KINDS for choice in kind.choices})
@@ -70,6 +79,24 @@ def test_the_classes_are_the_real_ones(model: Any, processor: Any) -> None:
     assert processor.video_processor.do_sample_frames is False
     assert model.config.vision_config.tokens_per_second == 2
     assert 1.0e6 < sum(weight.numel() for weight in model.parameters()) < 1.2e6
+
+
+def test_the_folder_is_what_the_builders_make(model: Any, processor: Any) -> None:
+    built = build_processor()
+    expected, found = build_config(built.tokenizer), model.config
+    for part in ("text_config", "vision_config"):
+        ours, theirs = getattr(expected, part).to_dict(), getattr(found, part).to_dict()
+        assert {**theirs, "dtype": None} == {**ours, "dtype": None}
+    assert found.tempeval == expected.tempeval
+    assert processor.video_processor.to_dict() == built.video_processor.to_dict()
+    assert processor.tokenizer.get_vocab() == built.tokenizer.get_vocab()
+    assert processor.chat_template == built.chat_template
+
+
+def test_the_family_takes_frames_as_they_are(folder: Path) -> None:
+    family = QwenVL.load(str(folder), LoadOptions())
+    for width, height in SIZES:
+        assert tuple(family.resize()(height, width, 8)) == (height, width)
 
 
 def test_the_tokenizer_knows_the_suite(processor: Any) -> None:

@@ -74,9 +74,6 @@ class FakeModel(lmms):
     def reload_journal(self) -> None:
         """Nothing is journalled."""
 
-    def wait_for_everyone(self) -> None:
-        """Nobody else is there."""
-
     def answer_all(self, requests: Any, methods: Any) -> Any:
         """Answers are made when they are asked for."""
         return iter(())

@@ -1,0 +1,92 @@
+"""The measurements on disk: written after every round, so that nothing measured is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from tempeval.errors import InvalidSetting, TempevalError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tempeval.bench.options import Settings
+
+SCHEMA = 1
+
+
+class BenchLog:
+    """Rounds by cell, and the facts around them, in one JSON file.
+
+    Args:
+        path: the file; found again, it is continued.
+        settings: of the benchmark.
+        machine: facts of the machine; another machine does not continue a file.
+        overwrite: start anew where settings or machine differ.
+
+    Attributes:
+        data: everything, as it is in the file.
+
+    Raises:
+        InvalidSetting: if the file holds measurements of other settings or another machine.
+    """
+
+    def __init__(
+        self, path: Path, settings: Settings, machine: dict[str, Any], *, overwrite: bool = False
+    ) -> None:
+        self.path = path
+        basis = {"schema": SCHEMA, "settings": settings.to_dict(), "machine": machine}
+        self.data: dict[str, Any] = {**basis, "sessions": [], "cells": {}}
+        found = _read(path)
+        if found is None:
+            return
+        changed = [key for key, value in basis.items() if found.get(key) != value]
+        if not changed:
+            self.data = found
+        elif not overwrite:
+            raise InvalidSetting(
+                f"{path} holds a benchmark of other {' and '.join(changed)}; choose another folder "
+                "or pass --overwrite"
+            )
+
+    def rounds(self, cell: str) -> list[dict[str, Any]]:
+        """Return the rounds of a cell, oldest first."""
+        held: dict[str, Any] = self.data["cells"].get(cell, {})
+        rounds: list[dict[str, Any]] = held.get("rounds", [])
+        return rounds
+
+    def facts(self, cell: str) -> dict[str, Any]:
+        """Return the facts of a cell; empty before they are set."""
+        held: dict[str, Any] = self.data["cells"].get(cell, {})
+        facts: dict[str, Any] = held.get("facts", {})
+        return facts
+
+    def add_round(self, cell: str, facts: dict[str, Any], measured: dict[str, Any]) -> None:
+        """Append one round of a cell and write the file."""
+        held = self.data["cells"].setdefault(cell, {"rounds": []})
+        held["facts"] = facts
+        held["rounds"].append(measured)
+        self.write()
+
+    def write(self) -> None:
+        """Write the file whole or not at all."""
+        part = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        with part.open("w", encoding="utf-8") as file:
+            json.dump(self.data, file, indent=1)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self.path)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise TempevalError(f"{path} cannot be read ({error}); remove it") from error
+    if not isinstance(found, dict):
+        raise TempevalError(f"{path} is not a JSON object; remove it")
+    return found

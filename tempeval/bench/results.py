@@ -1,0 +1,229 @@
+"""From the log to the numbers of the tables, and the goals they are held against."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from tempeval.bench.stats import Spread, shared_limit, spread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tempeval.bench.log import BenchLog
+
+STAGES = ("decode", "encode", "prefill", "answer")
+BASELINE, EXIT, PAS = "baseline", "temporal_exit", "pas"
+CHAINS = (BASELINE, EXIT, PAS)
+
+
+@dataclass(frozen=True)
+class QuestionsRow:
+    """m questions per video at one size; times are medians over pairs."""
+
+    tokens: int
+    facts: dict[str, Any]
+    stock_s: float
+    ours_s: float
+    stages_ms: dict[str, float]
+    ratio: Spread
+    limit: float
+    share: float
+    same_answers: float
+    others: str
+
+
+@dataclass(frozen=True)
+class LabelsRow:
+    """N labels at one size; `forwards_s` is scaled from the forwards measured."""
+
+    tokens: int
+    count: int
+    facts: dict[str, Any]
+    forward_s: float
+    ours_s: float
+    ratio: Spread
+    others: str
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """Prefill under one chain; `ratio` is its time over the baseline's."""
+
+    tokens: int
+    chain: str
+    facts: dict[str, Any]
+    seconds: float
+    ratio: Spread
+    others: str
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A goal and what was measured.
+
+    Attributes:
+        text: the goal.
+        measured: the value next to it.
+        met: whether it is reached.
+    """
+
+    text: str
+    measured: str
+    met: bool
+
+
+@dataclass(frozen=True)
+class Results:
+    """All rows that the log allows; cells without two rounds are left out."""
+
+    questions: list[QuestionsRow]
+    labels: list[LabelsRow]
+    methods: list[MethodRow]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return asdict(self)
+
+
+def results_of(log: BenchLog) -> Results:
+    """Compute every row."""
+    settings = log.data["settings"]
+    questions = [
+        _questions_row(log, f"questions/{count}@{tokens}", tokens)
+        for tokens in settings["tokens"]
+        for count in settings["questions"]
+        if len(log.rounds(f"questions/{count}@{tokens}")) > 1
+    ]
+    labels = [
+        _labels_row(log, f"labels@{tokens}", tokens, count)
+        for tokens in settings["tokens"]
+        for count in settings["labels"]
+        if len(log.rounds(f"labels@{tokens}")) > 1
+    ]
+    methods = [
+        _method_row(log, f"prefill@{tokens}", tokens, chain)
+        for tokens in settings["tokens"]
+        for chain in CHAINS
+        if len(log.rounds(f"prefill@{tokens}")) > 1
+    ]
+    return Results(questions, labels, methods)
+
+
+def _questions_row(log: BenchLog, cell: str, tokens: int) -> QuestionsRow:
+    rounds = log.rounds(cell)
+    facts = log.facts(cell)
+    ratio = _ratio(rounds, lambda s: s["stock"] / s["ours"])
+    stages = {name: spread([r["stages_ms"][name] for r in rounds]).median for name in STAGES}
+    # The limit of each pair comes from that pair's own stage times.
+    limits = [shared_limit(r["stages_ms"], facts["questions"]) for r in rounds]
+    seconds = [r["seconds"] for r in rounds]
+    shares = [s["stock"] / s["ours"] / x for s, x in zip(seconds, limits, strict=True)]
+    return QuestionsRow(
+        tokens=tokens,
+        facts=facts,
+        stock_s=_seconds(rounds, "stock"),
+        ours_s=_seconds(rounds, "ours"),
+        stages_ms=stages,
+        ratio=ratio,
+        limit=spread(limits).median,
+        share=spread(shares).median,
+        same_answers=min(r["same_answers"] for r in rounds),
+        others=_others(rounds),
+    )
+
+
+def _labels_row(log: BenchLog, cell: str, tokens: int, count: int) -> LabelsRow:
+    rounds = log.rounds(cell)
+    return LabelsRow(
+        tokens=tokens,
+        count=count,
+        facts=log.facts(cell),
+        forward_s=_seconds(rounds, "forward"),
+        ours_s=_seconds(rounds, str(count)),
+        ratio=_ratio(rounds, lambda s: count * s["forward"] / s[str(count)]),
+        others=_others(rounds),
+    )
+
+
+def _method_row(log: BenchLog, cell: str, tokens: int, chain: str) -> MethodRow:
+    rounds = log.rounds(cell)
+    return MethodRow(
+        tokens=tokens,
+        chain=chain,
+        facts=log.facts(cell),
+        seconds=_seconds(rounds, chain),
+        ratio=_ratio(rounds, lambda s: s[chain] / s[BASELINE]),
+        others=_others(rounds),
+    )
+
+
+def _ratio(rounds: Sequence[dict[str, Any]], of: Callable[[dict[str, float]], float]) -> Spread:
+    return spread([of(measured["seconds"]) for measured in rounds])
+
+
+def _seconds(rounds: Sequence[dict[str, Any]], side: str) -> float:
+    return spread([measured["seconds"][side] for measured in rounds]).median
+
+
+def _others(rounds: Sequence[dict[str, Any]]) -> str:
+    """Return the range of cores that other processes used during the rounds."""
+    used = [r["other_cores"] for r in rounds if r.get("other_cores") is not None]
+    return f"{min(used):.1f}-{max(used):.1f}" if used else "-"
+
+
+def goals_of(results: Results) -> list[Goal]:
+    """Hold the results against the goals; what was not measured is left out."""
+    goals = [goal for row in results.questions for goal in _question_goals(row)]
+    largest = max((row.tokens for row in results.labels), default=0)
+    for row in results.labels:
+        if row.count == 27 or (row.count == 174 and row.tokens == largest):
+            least = 12 if row.count == 27 else 60
+            goals.append(
+                Goal(
+                    f"{row.count} labels at {row.tokens} tokens: at least {least} times faster "
+                    f"than {row.count} forwards",
+                    f"{row.ratio.median:.1f}",
+                    row.ratio.median >= least,
+                )
+            )
+    for method in results.methods:
+        where = f"prefill at {method.tokens} tokens, {method.facts['layers']} layers"
+        if method.chain == EXIT:
+            goals.append(
+                Goal(
+                    f"{where}: temporal exit at most 0.78 of dense",
+                    f"{method.ratio.median:.3f}",
+                    method.ratio.median <= 0.78,
+                )
+            )
+        if method.chain == PAS:
+            goals.append(
+                Goal(
+                    f"{where}: PAS at most 1.05 of dense (upper end of the interval)",
+                    f"{method.ratio.high:.3f}",
+                    method.ratio.high <= 1.05,
+                )
+            )
+    return goals
+
+
+def _question_goals(row: QuestionsRow) -> list[Goal]:
+    count = row.facts["questions"]
+    where = f"{count} question{'s' if count > 1 else ''} per video at {row.tokens} tokens"
+    ratio = row.ratio
+    if count == 1:
+        measured = f"{ratio.median:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
+        return [
+            Goal(f"{where}: not slower than stock (interval reaches 1)", measured, ratio.high >= 1)
+        ]
+    if count == 15:
+        return [
+            Goal(f"{where}: at least 10 times stock", f"{ratio.median:.1f}", ratio.median >= 10),
+            Goal(
+                f"{where}: at least 85 % of the limit",
+                f"{100 * row.share:.0f} %",
+                row.share >= 0.85,
+            ),
+        ]
+    return []
