@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DTYPES = ("float32", "bfloat16", "float16")
-FULL_TOKENS, QUICK_TOKENS = (1300, 3900), (32, 64)
+FULL_TOKENS, QUICK_TOKENS = (1300, 3900), (36, 64)
 FULL_QUESTIONS, QUICK_QUESTIONS = (1, 5, 15), (1, 3)
 FULL_LABELS, QUICK_LABELS = (27, 174), (5, 9)
 PIXELS_PER_TOKEN = 28

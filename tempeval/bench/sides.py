@@ -11,7 +11,8 @@ from loguru import logger
 
 from tempeval.engine.clock import now
 from tempeval.engine.feature_cache import FeatureCache
-from tempeval.errors import TempevalError
+from tempeval.errors import TempevalError, UnsupportedModel
+from tempeval.families.qwen_vl import QwenVL
 from tempeval.model_wrappers.baseline import TempevalBaseline
 
 if TYPE_CHECKING:
@@ -19,10 +20,9 @@ if TYPE_CHECKING:
 
     from tempeval.bench.options import Settings
     from tempeval.engine.ledger import Ledger
-    from tempeval.families.qwen_vl import QwenVL
 
-#: Per frame, the range in which lmms-eval, qwen-vl-utils and this package leave sizes alone.
-PIXELS = {"min_pixels": 28 * 28, "max_pixels": 768 * 28 * 28}
+#: Pixels per frame: the range in which lmms-eval, qwen-vl-utils and this package leave sizes alone.
+MIN_PIXELS, MAX_PIXELS = 28 * 28, 768 * 28 * 28
 _TASK = "bench"
 
 
@@ -41,6 +41,9 @@ class Sides:
     Args:
         pretrained: checkpoint folder or hub id.
         settings: of the benchmark.
+
+    Raises:
+        UnsupportedModel: if the checkpoint is no Qwen2.5-VL.
     """
 
     def __init__(self, pretrained: str, settings: Settings) -> None:
@@ -52,8 +55,13 @@ class Sides:
             position_rule="native",
             num_frames=settings.frames,
             batch_size=settings.batch_size,
-            **PIXELS,
+            min_pixels=MIN_PIXELS,
+            max_pixels=MAX_PIXELS,
         )
+        if not isinstance(self.ours.family, QwenVL) or self.ours.family.model_type != "qwen2_5_vl":
+            raise UnsupportedModel(
+                f"{pretrained!r} is no Qwen2.5-VL, whose stock wrapper is what is compared"
+            )
         self.family: QwenVL = self.ours.family
         self.stock = _stock_wrapper(self.family.model, pretrained, settings)
 
@@ -139,7 +147,8 @@ def _stock_wrapper(model: Any, pretrained: str, settings: Settings) -> Any:
             device=settings.device,
             device_map=settings.device,
             max_num_frames=settings.frames,
-            **PIXELS,
+            min_pixels=MIN_PIXELS,
+            max_pixels=MAX_PIXELS,
         )
     finally:
         simple.Qwen2_5_VLForConditionalGeneration = loader

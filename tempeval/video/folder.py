@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from av.video.frame import VideoFrame
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from tempeval.errors import BadVideo
 from tempeval.video import flags
@@ -95,8 +95,13 @@ def _has_gaps(images: list[Path]) -> bool:
 
 
 def _load(path: str, image: Path) -> NDArray[np.uint8]:
+    # Some of lmms-eval's task modules set this for the whole process; a cut image would then come
+    # back half grey, without a word.
+    lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
     try:
         with Image.open(image) as picture:
             return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BadVideo(path, f"image {image.name!r} cannot be read: {reason_of(error)}") from error
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = lenient

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 from video_files import numbers_of, picture
 
 from tempeval.errors import BadVideo
@@ -94,7 +94,7 @@ def test_an_impossible_rate_is_refused(tmp_path: Path, fps: float) -> None:
         read_clip(VideoRef(str(tmp_path), fps=fps), Sampling())
 
 
-def test_what_is_refused_says_why(tmp_path: Path) -> None:
+def test_what_is_refused_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def reason(fps: float | None = 1.0) -> str:
         with pytest.raises(BadVideo) as caught:
             read_clip(VideoRef(str(tmp_path), fps=fps), Sampling("uniform", 2))
@@ -105,6 +105,9 @@ def test_what_is_refused_says_why(tmp_path: Path) -> None:
     assert "needs its frame rate; set fps" in reason(fps=None)
     (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:60])
     assert "image '2.png' cannot be read" in reason()
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as lmms-eval's tasks do
+    assert "image '2.png' cannot be read" in reason()
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
     Image.fromarray(picture(0, 50, 64)).save(tmp_path / "2.png")
     assert "image '2.png' is 64x50, but the first one wanted is 160x96" in reason()
     fill(tmp_path, ["cover.png"])

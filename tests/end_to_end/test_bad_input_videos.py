@@ -175,4 +175,3 @@ def test_choices_about_a_bad_video_fail_too(
 
 def _with(options: RunOptions, **changes: Any) -> RunOptions:
     return RunOptions(**{**vars(options), **changes})
-

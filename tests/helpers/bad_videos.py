@@ -125,7 +125,7 @@ def _readers(path: Path) -> list[int]:
     found = set()
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         try:
-            if os.readlink(link) == str(path) and int(link.parts[2]) != os.getpid():
+            if link.readlink() == path and int(link.parts[2]) != os.getpid():
                 found.add(int(link.parts[2]))
         except OSError:
             continue

@@ -1,0 +1,169 @@
+"""`run_bench` at tiny sizes on the real wrappers; its checks catch what must not be compared."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from tempeval.bench import cells, checkpoint, command, inputs
+from tempeval.bench.check import Seen, check_same_input
+from tempeval.bench.command import run_bench
+from tempeval.bench.machine import OtherWork
+from tempeval.bench.options import BenchOptions, frame_size, settings_of
+from tempeval.bench.sides import MAX_PIXELS, MIN_PIXELS, BenchMismatch, Sides
+from tempeval.errors import UnsupportedModel
+
+QUICK = {"quick": True, "tokens": (36,), "questions": (1, 3), "labels": (5, 9), "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("bench")
+
+
+@pytest.fixture(scope="module")
+def tiny(folder):
+    return str(checkpoint.save_random(folder, checkpoint.TINY))
+
+
+@pytest.fixture(scope="module")
+def sides(tiny):
+    return Sides(tiny, settings_of(BenchOptions(**QUICK), 1))
+
+
+@pytest.fixture(scope="module")
+def video(folder):
+    return str(inputs.write_clip(folder / "clip.mp4", 8, frame_size(36, 8), seed=0))
+
+
+def test_quick_bench_writes_page_and_numbers_and_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "VIDEOS_OF_ONE_QUESTION", 1)
+    lines = []
+    options = BenchOptions(out=tmp_path, pairs=2, **QUICK)
+    threads = torch.get_num_threads()
+    report = run_bench(options, lines.append)
+    assert torch.get_num_threads() == threads
+    assert report.complete
+    data = json.loads(report.json.read_text())
+    assert set(data["cells"]) == {"questions/1@36", "questions/3@36", "labels@36", "prefill@36"}
+    counts = {name: len(cell["rounds"]) for name, cell in data["cells"].items()}
+    assert counts == {"questions/1@36": 2, "questions/3@36": 2, "labels@36": 2, "prefill@36": 4}
+    facts = data["cells"]["questions/3@36"]["facts"]
+    assert (facts["visual_tokens"], facts["frames"], facts["questions"]) == (36, 8, 3)
+    measured = data["cells"]["questions/3@36"]["rounds"][0]
+    assert set(measured["stages_ms"]) == {"decode", "encode", "prefill", "answer"}
+    assert all(value > 0 for value in measured["stages_ms"].values())
+    assert measured["same_answers"] == 1.0
+    page = report.markdown.read_text()
+    assert report.text in page
+    for part in ("Questions", "Choices", "Prefill", "temporal_exit", "Quick run"):
+        assert part in page
+
+    lines.clear()
+    again = run_bench(options, lines.append)
+    assert lines[-1] == "every round is there already"
+    assert json.loads(again.json.read_text())["cells"] == data["cells"]
+
+
+def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch):
+    done = []
+    measure = cells.LabelsCell.measure
+
+    def interrupted(self, number):
+        if done:
+            raise KeyboardInterrupt
+        done.append(number)
+        return measure(self, number)
+
+    monkeypatch.setattr(cells.LabelsCell, "measure", interrupted)
+    monkeypatch.setattr(command, "VIDEOS_OF_ONE_QUESTION", 1)
+    lines = []
+    report = run_bench(BenchOptions(out=tmp_path, pairs=2, **QUICK), lines.append)
+    assert not report.complete
+    assert "interrupted; what was measured is kept" in lines
+    data = json.loads(report.json.read_text())
+    assert len(data["cells"]["questions/1@36"]["rounds"]) == 2
+    assert len(data["cells"]["labels@36"]["rounds"]) == 1
+    assert "Questions" in report.text
+    assert "Choices" not in report.text
+
+
+def test_stock_uses_the_very_model_and_both_get_the_same(sides, video):
+    assert sides.stock.model is sides.family.model
+    facts = check_same_input(sides, video, "Is the red square moving? Please answer yes or no:")
+    assert facts["visual_tokens"] == 36
+    assert facts["same_first_answer"]
+    assert not sides.family.model.model.visual._forward_pre_hooks
+    assert "generate" not in vars(sides.family.model)
+    assert sides.family.model.generation_config.min_new_tokens is None
+
+
+def test_other_frames_are_not_compared(sides, video, monkeypatch):
+    monkeypatch.setattr(sides.stock, "max_num_frames", 6)
+    with pytest.raises(BenchMismatch, match="grids"):
+        check_same_input(sides, video, "up?")
+
+
+def test_other_pixels_are_not_compared(sides, video, folder, monkeypatch):
+    other = str(inputs.write_clip(folder / "other.mp4", 8, frame_size(36, 8), seed=1))
+    ask = sides.ask_ours
+    monkeypatch.setattr(sides, "ask_ours", lambda _videos, texts: ask([other], texts))
+    with pytest.raises(BenchMismatch, match="pixels"):
+        check_same_input(sides, video, "up?")
+
+
+def test_other_prompts_are_not_compared(sides, video, monkeypatch):
+    ask = sides.ask_ours
+    monkeypatch.setattr(sides, "ask_ours", lambda videos, _texts: ask(videos, ["down?"]))
+    with pytest.raises(BenchMismatch, match="prompt"):
+        check_same_input(sides, video, "up?")
+
+
+def test_recording_ends_also_after_an_error(sides):
+    with pytest.raises(ZeroDivisionError), Seen(sides.family.model):
+        _ = 1 / 0
+    assert not sides.family.model.model.visual._forward_pre_hooks
+    assert "generate" not in vars(sides.family.model)
+
+
+def test_labels_that_score_otherwise_are_not_compared(sides, video, monkeypatch):
+    cell = cells.LabelsCell(sides.family, video, "up?", inputs.labels(5), (5,), 36, 8, "float32")
+    assert cell.prepare()["visual_tokens"] == 36
+    forward = cell._forward
+    monkeypatch.setattr(cell, "_forward", lambda n: (1.0, forward(n)[1] + 0.1))
+    with pytest.raises(BenchMismatch, match="label 0"):
+        cell.prepare()
+
+
+def test_every_round_starts_with_another_side():
+    order = []
+    sides = {name: lambda name=name: order.append(name) for name in "abc"}
+    for number in range(3):
+        cells.by_turns(number, sides)
+    assert "".join(order) == "abcbcacab"
+
+
+def test_another_model_is_refused(tiny_qwen2_vl_folder):
+    with pytest.raises(UnsupportedModel, match=r"no Qwen2\.5-VL"):
+        Sides(str(tiny_qwen2_vl_folder), settings_of(BenchOptions(**QUICK), 1))
+
+
+def test_other_work_does_not_count_this_process():
+    others = OtherWork()
+    sum(range(3_000_000))
+    used = others.cores()
+    assert used is None or used >= 0
+
+
+def test_default_shapes_have_50_to_100_million_parameters():
+    import transformers
+
+    for shape in (checkpoint.HALF_DEPTH, checkpoint.FULL_DEPTH):
+        config = checkpoint._config(shape, checkpoint._tokenizer(shape.vocabulary))
+        with torch.device("meta"):
+            model = transformers.Qwen2_5_VLForConditionalGeneration(config)
+        model.tie_weights()
+        assert 50e6 < model.num_parameters() < 100e6
+    assert MIN_PIXELS < MAX_PIXELS

@@ -1,0 +1,167 @@
+"""Two processes give what one gives, through both command lines; a dead one ends the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from commands import journal_lines, started, torchrun
+from video_task import all_samples, without_times
+
+from tempeval.matrix import RunOptions
+from tempeval.run import run_matrix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+pytestmark = pytest.mark.slow
+
+METHODS = ("baseline", "pas")
+TASKS = ("tempeval_mini_action", "tempeval_mini_direction", "tempeval_mini_order_choice")
+LIMIT = 8
+
+
+@pytest.fixture
+def options(tiny_qwen2_5_vl_folder: Path, tmp_path: Path) -> RunOptions:
+    return RunOptions(
+        out=tmp_path / "out",
+        methods=METHODS,
+        tasks=TASKS,
+        pretrained=str(tiny_qwen2_5_vl_folder),
+        limit=LIMIT,
+    )
+
+
+def arguments_of(options: RunOptions) -> list[object]:
+    names = {"methods": ",".join(METHODS), "tasks": ",".join(TASKS)}
+    names |= {"pretrained": options.pretrained, "limit": LIMIT, "out": options.out}
+    pairs = [(f"--{name}", value) for name, value in names.items()]
+    return ["-m", "tempeval", "run", *(part for pair in pairs for part in pair)]
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Run the same options in this process, once for all tests; returns the folder."""
+    out = tmp_path_factory.mktemp("one_process") / "out"
+
+    def run(options: RunOptions) -> Path:
+        if not out.exists():
+            run_matrix(RunOptions(**{**vars(options), "out": out}))
+        return out
+
+    return run
+
+
+def batches_of(out: Path, rank: int) -> list[dict[str, Any]]:
+    """Return what one rank journalled, batch by batch."""
+    lines = (out / "journal" / f"rank{rank}.jsonl").read_bytes().splitlines()
+    return [json.loads(line[9:])["batch"] for line in lines]
+
+
+def keys_of(batches: Iterable[dict[str, Any]]) -> set[str]:
+    return {key for batch in batches for key in batch}
+
+
+def test_tempeval_run_on_two_ranks(options: RunOptions, one_process: Any, tmp_path: Path) -> None:
+    with started(torchrun(2, *arguments_of(options)), tmp_path) as command:
+        command.wait()
+    assert command.stdout.count("complete, ") == len(METHODS), "only the first rank reports"
+    whole = one_process(options)
+    assert all_samples(options.out) == all_samples(whole)
+    assert len(all_samples(whole)) == len(METHODS) * len(TASKS)
+    for record in options.out.rglob("run.json"):
+        assert json.loads(record.read_text())["world_size"] == 2
+    halves = [batches_of(options.out, rank) for rank in (0, 1)]
+    keys = [keys_of(batches) for batches in halves]
+    assert keys[0]
+    assert keys[1]
+    assert not keys[0] & keys[1], "each rank journalled its own file"
+    # Whole videos: the batches of one process, none torn between two ranks.
+    together = sorted(sorted(batch) for half in halves for batch in half)
+    assert together == sorted(sorted(batch) for batch in batches_of(whole, 0))
+
+
+def test_the_videos_of_a_rank_are_its_own(options: RunOptions, tmp_path: Path) -> None:
+    """A video that has questions in several tasks is still one rank's."""
+    with started(torchrun(2, *arguments_of(options)), tmp_path) as command:
+        command.wait()
+    videos: dict[str, set[int]] = {}
+    journalled = [_decodes(batches_of(options.out, rank)) for rank in (0, 1)]
+    samples = all_samples(options.out)
+    assert samples
+    for rank, decodes in enumerate(journalled):
+        for decode in decodes:
+            videos.setdefault(str(decode), set()).add(rank)
+    # A clip is decoded once, so its measured time names it.
+    assert all(len(ranks) == 1 for ranks in videos.values())
+    clips = {line["video_id"] for lines in samples.values() for line in lines}
+    assert len(videos) == len(clips)
+
+
+def _decodes(batches: Iterable[dict[str, Any]]) -> set[float]:
+    return {entry["ledger"]["decode_ms"] for batch in batches for entry in batch.values()}
+
+
+def host_command(checkpoint: Path) -> list[object]:
+    """Return the arguments of the host's own command line, after `python` or `torchrun`."""
+    options = (
+        f"-m lmms_eval eval --model tempeval_pas --model_args pretrained={checkpoint},num_frames=4 "
+        f"--tasks {','.join(TASKS)} --limit {LIMIT} --device cpu --batch_size 4 "
+        "--output_path out --log_samples"
+    )
+    return list(options.split())
+
+
+def host_samples(cwd: Path) -> dict[str, dict[str, Any]]:
+    """Return the samples of a run of the host, by task and sample id, apart from times."""
+    found: dict[str, dict[str, Any]] = {}
+    for task in TASKS:
+        (path,) = cwd.glob(f"out/*/*_samples_{task}.jsonl")
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        found[task] = {line["sample_id"]: without_times(line) for line in lines}
+        assert len(found[task]) == len(lines) == LIMIT
+    return found
+
+
+def test_lmms_eval_on_two_ranks(tiny_qwen2_5_vl_folder: Path, tmp_path: Path) -> None:
+    arguments = host_command(tiny_qwen2_5_vl_folder)
+    with started([sys.executable, *arguments], tmp_path / "one") as command:
+        command.wait()
+    with started(torchrun(2, *arguments), tmp_path / "two") as command:
+        command.wait()
+    assert host_samples(tmp_path / "two") == host_samples(tmp_path / "one")
+
+
+@pytest.mark.parametrize("dying", [0, 1])
+def test_a_rank_that_dies_ends_the_others(
+    options: RunOptions, one_process: Any, tmp_path: Path, dying: int
+) -> None:
+    """Killed in the middle: non-zero, nothing left running, and one process can go on."""
+    with started(torchrun(2, *arguments_of(options)), tmp_path) as command:
+        command.until(lambda: journal_lines(options.out, dying) >= 4)
+        os.kill(_worker(command.members(), dying), signal.SIGKILL)
+        command.wait(code=None)
+        assert command.process.returncode != 0
+        assert command.members() == []
+    kept = [journal_lines(options.out, rank) for rank in (0, 1)]
+    assert kept[dying] >= 4
+    for record in options.out.rglob("run.json"):
+        assert json.loads(record.read_text())["status"] == "failed"
+    run_matrix(options)
+    assert all_samples(options.out) == all_samples(one_process(options))
+    assert journal_lines(options.out, 1) == kept[1], "what the other rank did was not repeated"
+
+
+def _worker(processes: Iterable[int], rank: int) -> int:
+    """Return the process id of one rank of a torchrun."""
+    for process in processes:
+        environment = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+        command = Path(f"/proc/{process}/cmdline").read_bytes()
+        if f"RANK={rank}".encode() in environment and b"tempeval.video.worker" not in command:
+            return process
+    raise AssertionError(f"no process of rank {rank}")
