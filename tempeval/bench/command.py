@@ -124,7 +124,7 @@ class _Run:
         self.session = session
 
     def measure(self, folder: Path, pairs: int) -> None:
-        """Measure round by round over all cells, so that an early end leaves none without."""
+        """Measure cell by cell, so that an early end leaves whole ones."""
         cells = self._cells(folder)
         wanted = {cell.name: pairs + cell.extra_rounds for cell in cells}
         left = [cell for cell in cells if len(self.log.rounds(cell.name)) < wanted[cell.name]]
@@ -132,26 +132,17 @@ class _Run:
             self.report("every round is there already")
             return
         self.log.data["sessions"].append(self.session)
-        facts = {}
         for cell in left:
             self.report(f"{cell.name}: checking that both sides do the same, warming up")
-            facts[cell.name] = cell.prepare()
-        with _long_lived():
-            self._rounds(left, wanted, facts)
-
-    def _rounds(
-        self, left: list[Cell], wanted: dict[str, int], facts: dict[str, dict[str, Any]]
-    ) -> None:
-        for number in range(max(wanted.values())):
-            for cell in left:
-                if len(self.log.rounds(cell.name)) != number or number >= wanted[cell.name]:
-                    continue
-                others = OtherWork()
-                measured = cell.measure(number)
-                measured |= {"other_cores": others.cores(), "load": load_average()}
-                self.log.add_round(cell.name, facts[cell.name], measured)
-                times = ", ".join(f"{k} {v:.2f} s" for k, v in measured["seconds"].items())
-                self.report(f"{cell.name}: round {number + 1}/{wanted[cell.name]}: {times}")
+            facts = cell.prepare()
+            with _long_lived():
+                for number in range(len(self.log.rounds(cell.name)), wanted[cell.name]):
+                    others = OtherWork()
+                    measured = cell.measure(number)
+                    measured |= {"other_cores": others.cores(), "load": load_average()}
+                    self.log.add_round(cell.name, facts, measured)
+                    times = ", ".join(f"{k} {v:.2f} s" for k, v in measured["seconds"].items())
+                    self.report(f"{cell.name}: round {number + 1}/{wanted[cell.name]}: {times}")
 
     def _cells(self, folder: Path) -> list[Cell]:
         settings = self.settings
@@ -169,18 +160,8 @@ class _Run:
         )
         cells: list[Cell] = []
         checked: dict[str, dict[str, Any]] = {}
-        for tokens in settings.tokens:
+        for tokens in settings.tokens:  # the cheap cells first: an early end leaves more whole
             videos = [self._clip(folder, tokens, n) for n in range(VIDEOS_OF_ONE_QUESTION)]
-            cells += [
-                QuestionsCell(
-                    sides,
-                    videos if count == 1 else videos[:1],
-                    inputs.questions(count),
-                    tokens,
-                    checked,
-                )
-                for count in settings.questions
-            ]
             cells.append(
                 LabelsCell(
                     sides.family,
@@ -193,9 +174,18 @@ class _Run:
                     settings.dtype,
                 )
             )
-        largest = max(settings.tokens)
-        video = self._clip(folder, largest, 0)
-        cells.append(MethodsCell(family, video, CHAINS, largest, settings.frames))
+            if tokens == max(settings.tokens):
+                cells.append(MethodsCell(family, videos[0], CHAINS, tokens, settings.frames))
+            cells += [
+                QuestionsCell(
+                    sides,
+                    videos if count == 1 else videos[:1],
+                    inputs.questions(count),
+                    tokens,
+                    checked,
+                )
+                for count in settings.questions
+            ]
         return cells
 
     def _checkpoints(self, folder: Path) -> tuple[str, str]:

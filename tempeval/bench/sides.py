@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from lmms_eval.api.instance import Instance
@@ -166,10 +167,11 @@ class _Loaded:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide progress bars and the host's debug lines, which quote every question."""
+    """Hide progress bars, deprecations, and the host's debug lines, which quote every question."""
     logger.disable("lmms_eval")
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
         logger.enable("lmms_eval")

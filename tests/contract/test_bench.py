@@ -69,7 +69,7 @@ def test_quick_bench_writes_page_and_numbers_and_goes_on(tmp_path, monkeypatch):
 
 def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch):
     done = []
-    measure = cells.LabelsCell.measure
+    measure = cells.MethodsCell.measure
 
     def interrupted(self, number):
         if done:
@@ -77,17 +77,17 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch):
         done.append(number)
         return measure(self, number)
 
-    monkeypatch.setattr(cells.LabelsCell, "measure", interrupted)
+    monkeypatch.setattr(cells.MethodsCell, "measure", interrupted)
     monkeypatch.setattr(command, "VIDEOS_OF_ONE_QUESTION", 1)
     lines = []
     report = run_bench(BenchOptions(out=tmp_path, pairs=2, **QUICK), lines.append)
     assert not report.complete
     assert "interrupted; what was measured is kept" in lines
     data = json.loads(report.json.read_text())
-    assert len(data["cells"]["questions/1@36"]["rounds"]) == 2
-    assert len(data["cells"]["labels@36"]["rounds"]) == 1
-    assert "Questions" in report.text
-    assert "Choices" not in report.text
+    assert len(data["cells"]["labels@36"]["rounds"]) == 2
+    assert len(data["cells"]["prefill@36"]["rounds"]) == 1
+    assert "Choices" in report.text
+    assert "Prefill" not in report.text
 
 
 def test_stock_uses_the_very_model_and_both_get_the_same(sides, video):
@@ -137,7 +137,8 @@ def test_labels_that_score_otherwise_are_not_compared(sides, video, monkeypatch)
         cell.prepare()
 
 
-def test_every_round_starts_with_another_side():
+def test_every_round_starts_with_another_side(monkeypatch):
+    monkeypatch.setattr(cells.gc, "collect", lambda: 0)
     order = []
     sides = {name: lambda name=name: order.append(name) for name in "abc"}
     for number in range(3):
