@@ -30,6 +30,15 @@ if TYPE_CHECKING:
 
 ATTENTION_NAME = "tempeval"
 
+
+class PrefixFilled(Exception):
+    """Ends a prefix's forward once the last layer's keys and values are there.
+
+    Nothing reads the hidden states of prefix rows after that, so the last layer's attention and
+    MLP, the norm and whatever follows are not computed.
+    """
+
+
 _ATTACHED: WeakKeyDictionary[nn.Module, Attachment] = WeakKeyDictionary()
 
 
@@ -183,7 +192,11 @@ class Attachment:
         value: torch.Tensor,
         scale: float,
     ) -> torch.Tensor:
-        """Run one layer's attention; the cache has been updated. Returns `[B, h, S, d]`."""
+        """Run one layer's attention; the cache has been updated. Returns `[B, h, S, d]`.
+
+        Raises:
+            PrefixFilled: in the last layer of a prefix.
+        """
         plan = self.plan.layers[layer]
         rotary = plan.rotary
         if isinstance(self._cache, TailCache):
@@ -199,6 +212,8 @@ class Attachment:
                 scale=scale,
             )
         else:
+            if layer == len(self.plan.layers) - 1:
+                raise PrefixFilled
             if rotary.query_shift is not None and rotary.shift_scale is not None:
                 scales = rotary.shift_scale
                 query = shift_queries(

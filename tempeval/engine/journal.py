@@ -11,6 +11,7 @@ import fcntl
 import json
 import logging
 import os
+import time
 import zlib
 from dataclasses import fields
 from typing import IO, TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 FORMAT = 1
+#: How long a journal may be locked by a rank that only looks (see `tempeval.ranks`).
+LOCK_SECONDS = 0.5
 _LOG = logging.getLogger(__name__)
 
 
@@ -62,7 +65,7 @@ class Journal:
                 f"cannot open the journal {self.path}: {error.strerror}; choose another folder"
             ) from error
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._file)
         except OSError as error:
             self._file.close()
             raise JournalError(
@@ -154,6 +157,20 @@ class Journal:
             self._file.truncate(end)
         except OSError:
             _LOG.warning("%s: a torn line stays at the end; it will be skipped", self.path)
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Lock a rank's file; wait a moment, because other ranks look whether it is locked."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

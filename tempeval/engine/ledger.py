@@ -80,7 +80,8 @@ def text_flops(plan: EnginePlan, geometry: Geometry, question_length: int) -> fl
 
     Two operations per multiply-add; linear layers and the two attention products, restricted to
     the rows and columns that the plan leaves. Embedding, norms, rotary, softmax and the output
-    head are not counted.
+    head are not counted. That the engine leaves out the last layer's attention and MLP on prefix
+    rows is its own saving, the same for every method, and is not subtracted.
 
     Source: the cost model of `host.md` section 4.2.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import torch
 
+from tempeval.engine.attach import PrefixFilled
 from tempeval.engine.cache import PlainKV, PrefixCache, SharedPrefix, make_piece
 
 if TYPE_CHECKING:
@@ -29,9 +31,10 @@ def prefill(attachment: Attachment, embeddings: torch.Tensor) -> SharedPrefix:
         return SharedPrefix(0, tuple(() for _ in plan.layers))
     cache = PrefixCache(len(plan.layers))
     index = torch.arange(plan.layout.length, device=embeddings.device).unsqueeze(0)
-    attachment.family.text_model(
-        inputs_embeds=embeddings, position_ids=index, past_key_values=cache, use_cache=True
-    )
+    with suppress(PrefixFilled):
+        attachment.family.text_model(
+            inputs_embeds=embeddings, position_ids=index, past_key_values=cache, use_cache=True
+        )
     layers = []
     for layer, held in zip(plan.layers, cache.layers, strict=True):
         stored: StoredKV

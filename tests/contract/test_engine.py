@@ -299,7 +299,8 @@ def test_exit_really_removes_the_frames(family, make_clip, message):
         for handle in handles:
             handle.remove()
     text = int((~layout.is_visual).sum())
-    assert widths == [layout.length, layout.length, text, text]
+    # The last layer only fills its cache: nothing reads its prefix rows.
+    assert widths == [layout.length, layout.length, text]
     geometry = family.geometry
     per_token = 2 * geometry.num_kv_heads * geometry.head_dim * 4
     for layer, (piece,) in enumerate(prefix.layers):

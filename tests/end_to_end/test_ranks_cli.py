@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from commands import journal_lines, started, torchrun
+from commands import free_port, journal_lines, rank_variables, started, torchrun
 from video_task import all_samples, without_times
 
 from tempeval.matrix import RunOptions
@@ -18,6 +18,7 @@ from tempeval.run import run_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
@@ -144,7 +145,7 @@ def test_a_rank_that_dies_ends_the_others(
     """Killed in the middle: non-zero, nothing left running, and one process can go on."""
     with started(torchrun(2, *arguments_of(options)), tmp_path) as command:
         command.until(lambda: journal_lines(options.out, dying) >= 4)
-        os.kill(_worker(command.members(), dying), signal.SIGKILL)
+        os.kill(command.ranks()[dying], signal.SIGKILL)
         command.wait(code=None)
         assert command.process.returncode != 0
         assert command.members() == []
@@ -157,11 +158,29 @@ def test_a_rank_that_dies_ends_the_others(
     assert journal_lines(options.out, 1) == kept[1], "what the other rank did was not repeated"
 
 
-def _worker(processes: Iterable[int], rank: int) -> int:
-    """Return the process id of one rank of a torchrun."""
-    for process in processes:
-        environment = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
-        command = Path(f"/proc/{process}/cmdline").read_bytes()
-        if f"RANK={rank}".encode() in environment and b"tempeval.video.worker" not in command:
-            return process
-    raise AssertionError(f"no process of rank {rank}")
+#: `tempeval`, less patient with ranks that do not answer.
+IMPATIENT = "import tempeval.ranks as r; r.GRACE_SECONDS = 5; import tempeval.cli as c; c.main()"
+
+
+@pytest.mark.parametrize("dying", [0, 1])
+def test_ranks_that_nothing_watches_over_notice_a_death(
+    options: RunOptions, tmp_path: Path, dying: int
+) -> None:
+    """As on several nodes: no torchrun ends the rank that lives on, it does so by itself."""
+    arguments = [sys.executable, "-c", IMPATIENT, *arguments_of(options)[2:]]
+    port, living = free_port(), 1 - dying
+    with contextlib.ExitStack() as stack:
+        ranks = [
+            stack.enter_context(
+                started(arguments, tmp_path / str(rank), rank_variables(rank, 2, port))
+            )
+            for rank in (0, 1)
+        ]
+        ranks[dying].until(lambda: journal_lines(options.out, dying) >= 4)
+        ranks[dying].kill()
+        ranks[living].wait(code=1)
+    assert f"error: rank {dying} of 2 ended before it was done" in ranks[living].stderr
+    assert "Traceback" not in ranks[living].stderr
+    assert 4 <= journal_lines(options.out, dying) < journal_lines(options.out, living) + 4
+    for record in options.out.rglob("run.json"):
+        assert json.loads(record.read_text())["status"] == "failed"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -92,6 +94,17 @@ def test_ranks_write_their_own_files_and_read_all(tmp_path):
 def test_two_writers_of_one_file_are_refused(tmp_path):
     with Journal(tmp_path), pytest.raises(JournalError, match="another process"):
         Journal(tmp_path)
+
+
+def test_a_reader_that_looks_for_the_lock_is_no_writer(tmp_path):
+    """Ranks find out who lives by trying the lock, which is theirs for that instant."""
+    with Journal(tmp_path) as journal:
+        path = journal.path
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        threading.Timer(0.1, lambda: fcntl.flock(file, fcntl.LOCK_UN)).start()
+        with Journal(tmp_path) as journal:
+            journal.append({"a": outcome()})
 
 
 def test_a_full_disk_keeps_what_was_written(tmp_path, monkeypatch):
