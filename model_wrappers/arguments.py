@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from tempeval.errors import InvalidSetting, UnknownName
 from tempeval.methods.registry import BASELINE, method_class, parse_chain
@@ -54,3 +57,39 @@ def chain_with_settings(
             raise UnknownName(f"method in {method!r}", name, names or [BASELINE])
         by_method.setdefault(name, {})[field] = value
     return parse_chain(method, by_method)
+
+
+def device_of_rank(device: str | None) -> str:
+    """Choose this rank's device: its own GPU when there are several ranks, else what was asked."""
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        return f"cuda:{local}"
+    if several and device.startswith("cuda:"):
+        return f"cuda:{local}"
+    return device
+
+
+def read_batch_size(batch_size: int | str, max_batch_size: int | str | None) -> int:
+    """Read the batch size as lmms-eval passes it.
+
+    Raises:
+        InvalidSetting: if it is not a whole number from 1.
+    """
+    try:
+        rows = int(batch_size)
+    except ValueError:
+        raise InvalidSetting(
+            f"batch_size={batch_size!r} is not a whole number; 'auto' is not supported, give the "
+            "number of questions answered together"
+        ) from None
+    if rows < 1:
+        raise InvalidSetting(f"batch_size={rows} must be at least 1")
+    if max_batch_size is not None and int(max_batch_size) != rows:
+        raise InvalidSetting(
+            f"max_batch_size={max_batch_size} differs from batch_size={rows}; tempeval does not "
+            "search for a batch size, leave it out"
+        )
+    return rows

@@ -27,14 +27,7 @@ def chat_question(number: int, request: Any, docs: Mapping[str, Any]) -> Questio
     _, doc_to_messages, gen_kwargs, doc_id, task, split = request.args
     doc = docs[task][split][doc_id]
     messages = doc_to_messages(doc)
-    return Question(
-        number,
-        tuple(messages),
-        visuals_of(messages),
-        gen_kwargs=gen_kwargs,
-        sample=_sample(request, doc),
-        content=_content(doc),
-    )
+    return _generation(number, request, doc, messages, gen_kwargs)
 
 
 def simple_question(number: int, request: Any, docs: Mapping[str, Any]) -> Question:
@@ -48,14 +41,7 @@ def simple_question(number: int, request: Any, docs: Mapping[str, Any]) -> Quest
     ctx, gen_kwargs, doc_to_visual, doc_id, task, split = request.args
     doc = docs[task][split][doc_id]
     messages = _simple_messages(ctx, doc_to_visual, doc)
-    return Question(
-        number,
-        tuple(messages),
-        visuals_of(messages),
-        gen_kwargs=gen_kwargs,
-        sample=_sample(request, doc),
-        content=_content(doc),
-    )
+    return _generation(number, request, doc, messages, gen_kwargs)
 
 
 def score_question(number: int, request: Any, docs: Mapping[str, Any]) -> Question:
@@ -77,6 +63,23 @@ def score_question(number: int, request: Any, docs: Mapping[str, Any]) -> Questi
         visuals_of(messages),
         kind="score",
         continuation=text,
+        sample=_sample(request, doc),
+        content=_content(doc),
+    )
+
+
+def _generation(
+    number: int,
+    request: Any,
+    doc: Any,
+    messages: Sequence[Mapping[str, Any]],
+    gen_kwargs: Mapping[str, Any],
+) -> Question:
+    return Question(
+        number,
+        tuple(messages),
+        visuals_of(messages),
+        gen_kwargs=gen_kwargs,
         sample=_sample(request, doc),
         content=_content(doc),
     )

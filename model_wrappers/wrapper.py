@@ -1,8 +1,10 @@
-"""The lmms-eval model that every tempeval model is: requests in, results with ledgers out."""
+"""The lmms-eval model that every tempeval model is: requests in, results with ledgers out.
+
+One class, over 300 lines because each of its arguments has a line of its own.
+"""
 
 from __future__ import annotations
 
-import importlib.metadata
 import inspect
 import os
 import sys
@@ -11,13 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from accelerate import Accelerator
 from lmms_eval.api.instance import GenerationResult
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
-from tempeval import __version__
 from tempeval.engine.answer import Answer, Score
 from tempeval.engine.encoder import GIB, DecodeOptions
 from tempeval.engine.feature_cache import FeatureCache
@@ -31,7 +31,12 @@ from tempeval.families.registry import family_class, family_of
 from tempeval.methods.registry import BASELINE
 from tempeval.mini.paths import checkpoint
 from tempeval.model_wrappers import sharding
-from tempeval.model_wrappers.arguments import chain_with_settings
+from tempeval.model_wrappers.arguments import (
+    chain_with_settings,
+    device_of_rank,
+    read_batch_size,
+)
+from tempeval.model_wrappers.facts import run_facts
 from tempeval.model_wrappers.requests import chat_question, score_question, simple_question
 from tempeval.model_wrappers.results import (
     ChoiceLoss,
@@ -45,6 +50,8 @@ from tempeval.video.clip import Sampling
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    import torch
+
     from tempeval.engine.inference import Answered
     from tempeval.engine.ledger import Ledger
     from tempeval.engine.question import Outcome, Question
@@ -52,7 +59,6 @@ if TYPE_CHECKING:
     from tempeval.video.decode import Decoder
 
 DEFAULT_FRAMES = 8
-PACKAGES = ("lmms_eval", "torch", "transformers", "av", "decord", "numpy")
 
 
 class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
@@ -130,7 +136,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         chain = chain_with_settings(
             method or self.fixed_method or BASELINE, settings, argument_names()
         )
-        rows = _batch_size(batch_size, max_batch_size)
+        rows = read_batch_size(batch_size, max_batch_size)
         rule: SamplingRule = sampling if fps is None else "fps"
         frames = Sampling(rule, DEFAULT_FRAMES if num_frames is None else num_frames, fps)
         self._rank = int(os.environ.get("RANK", "0"))
@@ -272,35 +278,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
 
     def run_facts(self) -> dict[str, Any]:
         """Return what a record says about model, method and frames."""
-        chain, family, sampling = self.chain, self.family, self.inference.sampling
-        cuda = family.device.type == "cuda"
-        return {
-            "method": chain.name,
-            "method_label": chain.spec,
-            "method_settings": chain.settings(),
-            "method_resolved": chain.resolve(family.geometry),
-            "method_fingerprint": chain.fingerprint,
-            "model": self._name,
-            "model_revision": family.revision,
-            "family": family.name,
-            "frame_policy": {
-                "rule": sampling.rule,
-                "num_frames": sampling.num_frames,
-                "fps": sampling.fps,
-            },
-            "visual_token_budget": family.options.visual_token_budget,
-            **family.pixel_limits(),
-            "position_rule": family.options.position_rule,
-            "system_prompt": family.options.system_prompt,
-            "dtype": str(family.model.dtype).removeprefix("torch."),
-            "attention_kernel": "+".join(sorted(self.inference.kernels)) or "replayed",
-            "decoder": self.inference.encoder.options.decoder,
-            "device": str(family.device),
-            "gpu": torch.cuda.get_device_name(family.device) if cuda else None,
-            "world_size": self._world_size,
-            "packages": {"tempeval": __version__}
-            | {name: importlib.metadata.version(name) for name in PACKAGES},
-        }
+        return run_facts(self._name, self.chain, self.inference, self._world_size)
 
     def generate_until(self, requests: Sequence[Any]) -> list[GenerationResult]:
         """Answer generation requests, video by video; results in the order of the requests."""
@@ -374,37 +352,6 @@ def argument_names() -> list[str]:
     """List the ordinary model arguments."""
     parameters = inspect.signature(TempevalModel.__init__).parameters.values()
     return [p.name for p in parameters if p.name not in ("self", "settings")]
-
-
-def device_of_rank(device: str | None) -> str:
-    """Choose this rank's device: its own GPU when there are several ranks, else what was asked."""
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
-        return f"cuda:{local}"
-    if several and device.startswith("cuda:"):
-        return f"cuda:{local}"
-    return device
-
-
-def _batch_size(batch_size: int | str, max_batch_size: int | str | None) -> int:
-    try:
-        rows = int(batch_size)
-    except ValueError:
-        raise InvalidSetting(
-            f"batch_size={batch_size!r} is not a whole number; 'auto' is not supported, give the "
-            "number of questions answered together"
-        ) from None
-    if rows < 1:
-        raise InvalidSetting(f"batch_size={rows} must be at least 1")
-    if max_batch_size is not None and int(max_batch_size) != rows:
-        raise InvalidSetting(
-            f"max_batch_size={max_batch_size} differs from batch_size={rows}; tempeval does not "
-            "search for a batch size, leave it out"
-        )
-    return rows
 
 
 def _all_answered(results: Sequence[Any]) -> list[Any]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tempeval import __version__
 from tempeval.errors import TempevalError
-from tempeval.host import host_log, save_host_files
+from tempeval.host import host_log
+from tempeval.host_files import save_host_files
 from tempeval.record import (
     FILE_NAME,
     SCHEMA,

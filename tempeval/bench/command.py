@@ -18,7 +18,7 @@ from tempeval.bench.machine import OtherWork, is_busy, load_average, machine_fac
 from tempeval.bench.options import frame_size, pairs_of, settings_of
 from tempeval.bench.render import check_page, render, warnings_of, write_page
 from tempeval.bench.results import CHAINS, goals_of, results_of
-from tempeval.bench.sides import MAX_PIXELS, MIN_PIXELS, Sides
+from tempeval.bench.sides import MAX_PIXELS, MIN_PIXELS, Sides, quiet
 from tempeval.errors import InvalidSetting
 from tempeval.families.base import LoadOptions
 from tempeval.families.qwen_vl import QwenVL
@@ -147,9 +147,10 @@ class _Run:
     def _cells(self, folder: Path) -> list[Cell]:
         settings = self.settings
         self.report("loading the models")
-        small, deep = self._checkpoints(folder)
-        sides = Sides(small, settings)
-        family = sides.family if deep == small else _load(deep, settings)
+        with quiet():
+            small, deep = self._checkpoints(folder)
+            sides = Sides(small, settings)
+            family = sides.family if deep == small else _load(deep, settings)
         parameters = [f.model.num_parameters() / 1e6 for f in (sides.family, family)]
         self.log.data["model"] = (
             settings.pretrained

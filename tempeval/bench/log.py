@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import InvalidSetting, TempevalError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tempeval.bench.options import Settings
 
 SCHEMA = 1
+#: Folders of this package whose code runs while it is timed.
+TIMED = ("engine", "families", "methods", "video")
 
 
 class BenchLog:
@@ -29,14 +31,20 @@ class BenchLog:
         data: everything, as it is in the file.
 
     Raises:
-        InvalidSetting: if the file holds measurements of other settings or another machine.
+        InvalidSetting: if the file holds measurements of other settings, another
+            machine or other code.
     """
 
     def __init__(
         self, path: Path, settings: Settings, machine: dict[str, Any], *, overwrite: bool = False
     ) -> None:
         self.path = path
-        basis = {"schema": SCHEMA, "settings": settings.to_dict(), "machine": machine}
+        basis = {
+            "schema": SCHEMA,
+            "settings": settings.to_dict(),
+            "machine": machine,
+            "code": code_digest(),
+        }
         self.data: dict[str, Any] = {**basis, "sessions": [], "cells": {}}
         found = _read(path)
         if found is None:
@@ -78,6 +86,16 @@ class BenchLog:
             file.flush()
             os.fsync(file.fileno())
         part.replace(self.path)
+
+
+def code_digest() -> str:
+    """Return the digest of the sources that are timed; rounds of two versions do not mix."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for folder in TIMED:
+        for source in sorted((root / folder).glob("*.py")):
+            digest.update(source.name.encode() + source.read_bytes())
+    return f"sha256:{digest.hexdigest()[:16]}"
 
 
 def _read(path: Path) -> dict[str, Any] | None:

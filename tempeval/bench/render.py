@@ -80,7 +80,7 @@ def _machine(log: BenchLog) -> str:
     lines = [
         f"- Machine: {machine['cpu']}, {machine['cores']} cores, {machine['threads']} torch "
         f"threads, device {machine['device']}, {machine['system']}, Python {machine['python']}.",
-        f"- Versions: {versions}.",
+        f"- Versions: {versions}; timed code {data['code']}.",
         f"- Model: {data['model']}; {settings['dtype']}.",
     ]
     lines += [

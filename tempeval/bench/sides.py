@@ -91,7 +91,7 @@ class Sides:
             )
             for number, doc in enumerate(docs)
         ]
-        with _quiet(), exact_length(self.family.model, self.settings.max_new_tokens):
+        with quiet(), exact_length(self.family.model, self.settings.max_new_tokens):
             start = now(self.family.device)
             results = wrapper.generate_until(requests)
             seconds = now(self.family.device) - start
@@ -166,7 +166,7 @@ class _Loaded:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hide progress bars, deprecations, and the host's debug lines, which quote every question."""
     logger.disable("lmms_eval")
     try:

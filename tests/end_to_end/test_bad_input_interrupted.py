@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import shutil
+import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 METHODS = ("baseline", "pas")
-VIDEOS = 16
-QUESTIONS = ("Is it faster?", "What happens first?", "left", "Does it move?", "up or down?")
+VIDEOS = 10
+QUESTIONS = ("Is it faster?", "What happens first?", "left", "up or down?")
 BATCHES = len(METHODS) * VIDEOS * len(QUESTIONS)
 
 
@@ -124,6 +125,43 @@ def test_a_full_disk_while_journalling(
         assert "cannot write the journal" in record["error"]
     assert 0 < journal_lines(options.out) < BATCHES, "it was stopped in the middle"
     assert_the_rerun_completes(options, uninterrupted(options))
+
+
+#: Runs a command with a small disk of its own at $1, whose content then replaces that folder's.
+ON_A_SMALL_DISK = """
+out=$1; shift
+mount -t tmpfs -o size=40k none "$out" || exit 99
+"$@"; code=$?
+cp -a "$out" "$out.kept" && umount "$out" && cp -a "$out.kept/." "$out" && exit $code
+exit 98
+"""
+
+
+def test_a_disk_that_is_really_full(
+    options: RunOptions,
+    command_line: list[object],
+    uninterrupted: Callable[[RunOptions], Path],
+    tmp_path: Path,
+) -> None:
+    """Not even the record can be written any more; the journal's error is still what is said."""
+    if (
+        not shutil.which("unshare")
+        or subprocess.run(["unshare", "-m", "true"], check=False).returncode
+    ):
+        pytest.skip("may not mount a small disk (needs unshare -m)")
+    options.out.mkdir()
+    small = ["unshare", "-m", "bash", "-c", ON_A_SMALL_DISK, "bash", options.out]
+    with started([*small, *command_line], tmp_path) as command:
+        command.wait(code=1)
+    (error,) = [line for line in command.stderr.splitlines() if line.startswith("error: ")]
+    assert "cannot write the journal" in error
+    assert "No space left on device" in error
+    assert "Traceback" not in command.stderr
+    assert 0 < journal_lines(options.out) < BATCHES
+    for method in METHODS:
+        assert record_of(options.out / "uniform" / method)["status"] == "failed"
+    assert_the_rerun_completes(options, uninterrupted(options))
+    assert not list(options.out.rglob(".run.json.*")), "no half-written record is left"
 
 
 def test_a_full_disk_while_scoring(

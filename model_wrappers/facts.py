@@ -1,0 +1,58 @@
+"""What a run's record says about model, method and frames."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tempeval import __version__
+
+if TYPE_CHECKING:
+    from tempeval.engine.inference import Inference
+    from tempeval.methods.base import Chain
+
+PACKAGES = ("lmms_eval", "torch", "transformers", "av", "decord", "numpy")
+
+
+def run_facts(name: str, chain: Chain, inference: Inference, world_size: int) -> dict[str, Any]:
+    """Return what a record says about model, method and frames."""
+    family, sampling = inference.family, inference.sampling
+    cuda = family.device.type == "cuda"
+    return {
+        "method": chain.name,
+        "method_label": chain.spec,
+        "method_settings": chain.settings(),
+        "method_resolved": chain.resolve(family.geometry),
+        "method_fingerprint": chain.fingerprint,
+        "model": name,
+        "model_revision": family.revision,
+        "family": family.name,
+        "frame_policy": {
+            "rule": sampling.rule,
+            "num_frames": sampling.num_frames,
+            "fps": sampling.fps,
+        },
+        "visual_token_budget": family.options.visual_token_budget,
+        **family.pixel_limits(),
+        "position_rule": family.options.position_rule,
+        "system_prompt": family.options.system_prompt,
+        "dtype": str(family.model.dtype).removeprefix("torch."),
+        "attention_kernel": "+".join(sorted(inference.kernels)) or "replayed",
+        "decoder": inference.encoder.options.decoder,
+        "device": str(family.device),
+        "gpu": torch.cuda.get_device_name(family.device) if cuda else None,
+        "world_size": world_size,
+        "packages": {"tempeval": __version__, **versions()},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that answers depend on; decord is not everywhere."""
+    found = {}
+    for name in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
