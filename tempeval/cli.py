@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tempeval import __version__
+from tempeval.cli_bench import bench
 from tempeval.cli_mini import mini_app
 from tempeval.errors import InvalidSetting, RunFailed, TempevalError, UnknownName
 
@@ -23,6 +24,7 @@ app = typer.Typer(
     help="Compare inference-time methods of video LLMs at a matched visual-token budget.",
 )
 app.add_typer(mini_app, name="mini")
+app.command(epilog="Example: tempeval bench --quick -o results/bench")(bench)
 
 QUICKSTART_METHODS = ("baseline", "pas", "temporal_exit", "pas+temporal_exit")
 USAGE_ERROR, RUN_FAILED, INTERRUPTED = 2, 1, 130

@@ -118,9 +118,9 @@ class Journal:
         line = f"{zlib.crc32(body.encode()):08x} {body}\n".encode()
         end = self._file.seek(0, os.SEEK_END)
         try:
-            written = self._file.write(line)
-            if written != len(line):
-                raise OSError(28, f"only {written} of {len(line)} bytes were written")
+            rest = memoryview(line)
+            while rest:  # a disk that has room for a part of it says so at the next write
+                rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         except OSError as error:
             self._undo(end)

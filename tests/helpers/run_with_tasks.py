@@ -11,10 +11,4 @@ if __name__ == "__main__":
     folder = Path(sys.argv.pop(1))
     for module in (tasklist, host):
         module.tasks_path = lambda: folder  # type: ignore[attr-defined]
-    from tempeval import scoring, record
-    def lenient(folder, rec):
-        try: return record.write_record(folder, rec)
-        except OSError:
-            for p in folder.glob(".run.json.*"): p.unlink()
-    scoring.write_record = lenient
     cli.main()

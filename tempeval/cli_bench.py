@@ -1,0 +1,67 @@
+"""The `tempeval bench` command: this engine against lmms-eval's own wrapper, on one checkpoint."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def bench(
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Folder of benchmarks.md and benchmarks.json.")
+    ] = Path("results/bench"),
+    pairs: Annotated[int | None, typer.Option(help="Alternating pairs per cell; 7.")] = None,
+    questions: Annotated[str, typer.Option(help="Questions per video.")] = "1,5,15",
+    tokens: Annotated[str, typer.Option(help="Visual tokens per video, about.")] = "1300,3900",
+    labels: Annotated[str, typer.Option(help="Numbers of choices.")] = "27,174",
+    pretrained: Annotated[
+        str | None, typer.Option(help="A Qwen2.5-VL; random weights if not given.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda ...")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    threads: Annotated[int | None, typer.Option(help="CPU threads of torch.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Tiny sizes, a minute; the numbers mean nothing.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Drop measurements made with other settings.")
+    ] = False,
+) -> None:
+    """Measure speed against lmms-eval's wrapper, N forwards and dense prefill; resumes."""
+    from tempeval.bench.command import run_bench
+    from tempeval.bench.options import BenchOptions
+
+    chosen = {} if quick else {"questions": questions, "tokens": tokens, "labels": labels}
+    numbers = {name: _numbers(name, text) for name, text in chosen.items()}
+    report = run_bench(
+        BenchOptions(
+            out=out,
+            pairs=pairs,
+            pretrained=pretrained,
+            device=device,
+            dtype=dtype,
+            threads=threads,
+            quick=quick,
+            overwrite=overwrite,
+            questions=numbers.get("questions", ()),
+            tokens=numbers.get("tokens", ()),
+            labels=numbers.get("labels", ()),
+        ),
+        typer.echo,
+    )
+    typer.echo(report.text)
+    typer.echo(f"written: {report.markdown} and {report.json}")
+    if not report.complete:
+        typer.echo("interrupted; the same command measures what is missing", err=True)
+        raise typer.Exit(130)
+
+
+def _numbers(name: str, text: str) -> list[int]:
+    from tempeval.errors import InvalidSetting
+
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InvalidSetting(
+            f"--{name} has {text!r}; accepted: whole numbers separated by commas"
+        ) from None
