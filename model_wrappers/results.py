@@ -70,6 +70,16 @@ class ChoiceLoss(float):
         self.log_likelihood, self.num_tokens = score.log_likelihood, score.num_tokens
         return self
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between ranks: the host gathers samples by pickling them."""
+        return _choice_loss, (float(self), self.log_likelihood, self.num_tokens)
+
+
+def _choice_loss(value: float, log_likelihood: float | None, num_tokens: int | None) -> ChoiceLoss:
+    self = float.__new__(ChoiceLoss, value)
+    self.log_likelihood, self.num_tokens = log_likelihood, num_tokens
+    return self
+
 
 class ChoiceResult(GenerationResult):  # type: ignore[misc]  # lmms-eval is untyped here
     """`(loss, is_greedy)` that also carries token counts.

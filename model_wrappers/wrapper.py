@@ -237,6 +237,12 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         """
         self.store = Journal(folder, self._rank)
 
+    def close_journal(self) -> None:
+        """Let go of the journal; answers are found no more."""
+        if isinstance(self.store, Journal):
+            self.store.close()
+        self.store = None
+
     def reload_journal(self) -> None:
         """Read what other ranks have written."""
         if isinstance(self.store, Journal):

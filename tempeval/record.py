@@ -183,12 +183,15 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> Path:
     """Write `run.json` whole or not at all: beside its place, flushed, then renamed."""
     path = folder / FILE_NAME
     part = folder / f".{FILE_NAME}.{os.getpid()}"
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(record, file, indent=2, ensure_ascii=False, default=str)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            json.dump(record, file, indent=2, ensure_ascii=False, default=str)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     return path
 
 

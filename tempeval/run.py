@@ -12,7 +12,7 @@ from tempeval.errors import RunFailed, TempevalError
 from tempeval.host import HostTasks, host_log
 from tempeval.matrix import plan_matrix
 from tempeval.methods.registry import BASELINE
-from tempeval.ranks import Ranks
+from tempeval.ranks import RankDied, Ranks
 from tempeval.reuse import reusable
 from tempeval.scoring import LOG_NAME, Run, counts, describe
 
@@ -88,8 +88,11 @@ class _Matrix:
         ranks.start(clear=options.overwrite)
         model.open_journal(journal)
         bad = []
-        for step, (_, group) in enumerate(groupby(plans, key=lambda plan: plan.budget)):
-            bad += self._budget(model, ranks, [Run(plan, options) for plan in group], str(step))
+        try:
+            for step, (_, group) in enumerate(groupby(plans, key=lambda plan: plan.budget)):
+                bad += self._budget(model, ranks, [Run(plan, options) for plan in group], str(step))
+        finally:
+            model.close_journal()
         return bad
 
     def _budget(self, model: ChainModel, ranks: Ranks, runs: Sequence[Run], step: str) -> list[str]:
@@ -114,7 +117,12 @@ class _Matrix:
                 raise problem
             ranks.wait_for_first(f"scored{step}")
             return []
-        ranks.wait_for_others(f"answered{step}")
+        try:
+            ranks.wait_for_others(f"answered{step}")
+        except RankDied as error:
+            for run in runs:
+                run.end("failed", str(error))
+            raise
         model.reload_journal()
         answering = time.perf_counter() - began
         bad = []

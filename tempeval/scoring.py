@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
 import time
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tempeval.matrix import Plan, RunOptions
 
 LOG_NAME = "host.log"
+_LOG = logging.getLogger(__name__)
 _NOT_MODEL_ARGS = ("tasks", "tasks_digest", "limit", "seed", "tempeval_version")
 _RUN_FILES = ("*_results.json", "*_samples_*.jsonl", LOG_NAME, FILE_NAME)
 
@@ -47,6 +49,9 @@ class ChainModel(Protocol):
 
     def open_journal(self, folder: Path) -> None:
         """Keep every answer in a folder, and find earlier ones there."""
+
+    def close_journal(self) -> None:
+        """Let go of the journal."""
 
     def reload_journal(self) -> None:
         """Read what other ranks have written."""
@@ -154,7 +159,13 @@ class Run:
             "finished": _now(),
             "wall_seconds": round(time.perf_counter() - self.began, 3),
         }
-        write_record(self.plan.folder, self.record)
+        try:
+            write_record(self.plan.folder, self.record)
+        except OSError as error:
+            # A full disk has a message of its own by now; the record on disk says "did not finish".
+            _LOG.warning("cannot write the record in %s: %s", self.plan.folder, error)
+            if status == "complete":
+                raise
 
 
 def counts(record: Mapping[str, Any]) -> str:

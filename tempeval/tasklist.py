@@ -113,7 +113,12 @@ def tasks_digest(names: Iterable[str]) -> str:
     entries = task_entries()
     folders = {entries[name].path.parent for name in names if name in entries}
     files = sorted(tasks_path().glob("*.py"))
-    files += sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
+    files += sorted(
+        path
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    )
     whole = hashlib.sha256()
     for path in files:
         whole.update(f"{path.name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,6 +11,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from tempeval.bench.check import check_same_input, question_tokens
 from tempeval.bench.sides import BenchMismatch, ledger_of
+from tempeval.bench.turns import by_turns
 from tempeval.engine.attach import Attachment
 from tempeval.engine.choices import score_choices
 from tempeval.engine.clock import now
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 #: Full forwards measured per round; the time of N is scaled from them.
 FORWARDS = 3
+FORWARD = "forward"
 #: Largest difference of a log-likelihood (nats) between the shared prefix and a full forward.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5, "float16": 0.1}
 
@@ -97,14 +98,16 @@ class QuestionsCell:
                 "ours": lambda: self.sides.ask_ours(self.videos, self.texts),
             },
         )
-        ledgers = [ledger_of(result) for result in found["ours"][1]]
-        same = [a.text == b.text for a, b in zip(found["stock"][1], found["ours"][1], strict=True)]
+        theirs, mine = found.results["stock"], found.results["ours"]
+        ledgers = [ledger_of(result) for result in mine]
+        same = [a.text == b.text for a, b in zip(theirs, mine, strict=True)]
         stages = {
             stage: fmean(getattr(ledger, f"{stage}_ms") or 0.0 for ledger in ledgers)
             for stage in ("decode", "encode", "prefill", "answer")
         }
         return {
-            "seconds": {side: seconds for side, (seconds, _) in found.items()},
+            "seconds": found.seconds,
+            "cpu_seconds": found.cpu_seconds,
             "stages_ms": stages,
             "same_answers": fmean(same),
         }
@@ -161,11 +164,14 @@ class LabelsCell:
         """Time the shared prefix for every N, and some full forwards."""
         step = [(number * FORWARDS + i) % len(self._labels) for i in range(FORWARDS)]
         sides: dict[str, Callable[[], Any]] = {
-            "forward": lambda: (fmean(self._forward(label)[0] for label in step), None)
+            FORWARD: lambda: (sum(self._forward(label)[0] for label in step), None)
         }
         for count in self.counts:
             sides[str(count)] = lambda count=count: self._shared(count)  # type: ignore[misc]
-        return {"seconds": {side: found[0] for side, found in by_turns(number, sides).items()}}
+        found = by_turns(number, sides)
+        for seconds in (found.seconds, found.cpu_seconds):
+            seconds[FORWARD] /= FORWARDS
+        return {"seconds": found.seconds, "cpu_seconds": found.cpu_seconds}
 
     @torch.no_grad()
     def _shared(self, count: int) -> tuple[float, list[float]]:
@@ -238,7 +244,8 @@ class MethodsCell:
         sides: dict[str, Callable[[], Any]] = {}
         for chain in self.chains:
             sides[chain] = lambda chain=chain: (self._prefill(chain), None)  # type: ignore[misc]
-        return {"seconds": {side: found[0] for side, found in by_turns(number, sides).items()}}
+        found = by_turns(number, sides)
+        return {"seconds": found.seconds, "cpu_seconds": found.cpu_seconds}
 
     @torch.no_grad()
     def _prefill(self, chain: str) -> float:
@@ -258,19 +265,3 @@ def encode(family: QwenVL, video: str, frames: int) -> VisualTokens:
     """Decode and encode a video file, untimed."""
     clip = read_clip(VideoRef(video), Sampling(num_frames=frames), resize=family.resize())
     return family.encode(clip)
-
-
-def by_turns(number: int, sides: dict[str, Callable[[], Any]]) -> dict[str, Any]:
-    """Call every side once; each round starts with another one.
-
-    Args:
-        number: of the round.
-        sides: callables by name, each returning `(seconds, result)`.
-    """
-    names = list(sides)
-    first = number % len(names)
-    found: dict[str, Any] = {}
-    for name in names[first:] + names[:first]:
-        gc.collect()  # garbage of one side is not to be collected in the time of another
-        found[name] = sides[name]()
-    return {name: found[name] for name in names}

@@ -161,7 +161,7 @@ class _Run:
         )
         cells: list[Cell] = []
         checked: dict[str, dict[str, Any]] = {}
-        for tokens in settings.tokens:  # the cheap cells first: an early end leaves more whole
+        for tokens in settings.tokens:  # an early end leaves whole cells, the goals' first
             videos = [self._clip(folder, tokens, n) for n in range(VIDEOS_OF_ONE_QUESTION)]
             cells.append(
                 LabelsCell(
@@ -185,7 +185,7 @@ class _Run:
                     tokens,
                     checked,
                 )
-                for count in settings.questions
+                for count in sorted(settings.questions, reverse=True)
             ]
         return cells
 

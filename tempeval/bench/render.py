@@ -100,6 +100,7 @@ def _questions(results: Results, settings: dict[str, Any]) -> str:
         "tempeval s",
         "ratio",
         "interval",
+        "CPU ratio",
         "limit",
         "of limit",
         *(f"{stage} ms" for stage in STAGES),
@@ -115,6 +116,7 @@ def _questions(results: Results, settings: dict[str, Any]) -> str:
             f"{row.ours_s:.2f}",
             f"**{row.ratio.median:.2f}**",
             _interval(row.ratio),
+            f"{row.cpu_ratio.median:.2f}",
             f"{row.limit:.2f}",
             f"{100 * row.share:.0f} %",
             *(f"{row.stages_ms[stage]:.0f}" for stage in STAGES),
@@ -146,6 +148,7 @@ def _labels(results: Results) -> str:
         "tempeval s",
         "ratio",
         "interval",
+        "CPU ratio",
         "rounds",
         "other",
     )
@@ -158,6 +161,7 @@ def _labels(results: Results) -> str:
             f"{row.ours_s:.2f}",
             f"**{row.ratio.median:.1f}**",
             _interval(row.ratio, 1),
+            f"{row.cpu_ratio.median:.1f}",
             row.ratio.count,
             row.others,
         )
@@ -182,6 +186,7 @@ def _methods(results: Results) -> str:
         "prefill s",
         "of baseline",
         "interval",
+        "CPU ratio",
         "rounds",
         "other",
     )
@@ -193,6 +198,7 @@ def _methods(results: Results) -> str:
             f"{row.seconds:.2f}",
             f"**{row.ratio.median:.3f}**",
             _interval(row.ratio, 3),
+            f"{row.cpu_ratio.median:.3f}",
             row.ratio.count,
             row.others,
         )

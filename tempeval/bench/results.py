@@ -27,6 +27,7 @@ class QuestionsRow:
     ours_s: float
     stages_ms: dict[str, float]
     ratio: Spread
+    cpu_ratio: Spread
     limit: float
     share: float
     same_answers: float
@@ -43,6 +44,7 @@ class LabelsRow:
     forward_s: float
     ours_s: float
     ratio: Spread
+    cpu_ratio: Spread
     others: str
 
 
@@ -55,6 +57,7 @@ class MethodRow:
     facts: dict[str, Any]
     seconds: float
     ratio: Spread
+    cpu_ratio: Spread
     others: str
 
 
@@ -113,7 +116,7 @@ def results_of(log: BenchLog) -> Results:
 def _questions_row(log: BenchLog, cell: str, tokens: int) -> QuestionsRow:
     rounds = log.rounds(cell)
     facts = log.facts(cell)
-    ratio = _ratio(rounds, lambda s: s["stock"] / s["ours"])
+    ratio, cpu_ratio = _ratios(rounds, lambda s: s["stock"] / s["ours"])
     stages = {name: spread([r["stages_ms"][name] for r in rounds]).median for name in STAGES}
     # The limit of each pair comes from that pair's own stage times.
     limits = [shared_limit(r["stages_ms"], facts["questions"]) for r in rounds]
@@ -126,6 +129,7 @@ def _questions_row(log: BenchLog, cell: str, tokens: int) -> QuestionsRow:
         ours_s=_seconds(rounds, "ours"),
         stages_ms=stages,
         ratio=ratio,
+        cpu_ratio=cpu_ratio,
         limit=spread(limits).median,
         share=spread(shares).median,
         same_answers=min(r["same_answers"] for r in rounds),
@@ -135,31 +139,39 @@ def _questions_row(log: BenchLog, cell: str, tokens: int) -> QuestionsRow:
 
 def _labels_row(log: BenchLog, cell: str, tokens: int, count: int) -> LabelsRow:
     rounds = log.rounds(cell)
+    ratio, cpu_ratio = _ratios(rounds, lambda s: count * s["forward"] / s[str(count)])
     return LabelsRow(
         tokens=tokens,
         count=count,
         facts=log.facts(cell),
         forward_s=_seconds(rounds, "forward"),
         ours_s=_seconds(rounds, str(count)),
-        ratio=_ratio(rounds, lambda s: count * s["forward"] / s[str(count)]),
+        ratio=ratio,
+        cpu_ratio=cpu_ratio,
         others=_others(rounds),
     )
 
 
 def _method_row(log: BenchLog, cell: str, tokens: int, chain: str) -> MethodRow:
     rounds = log.rounds(cell)
+    ratio, cpu_ratio = _ratios(rounds, lambda s: s[chain] / s[BASELINE])
     return MethodRow(
         tokens=tokens,
         chain=chain,
         facts=log.facts(cell),
         seconds=_seconds(rounds, chain),
-        ratio=_ratio(rounds, lambda s: s[chain] / s[BASELINE]),
+        ratio=ratio,
+        cpu_ratio=cpu_ratio,
         others=_others(rounds),
     )
 
 
-def _ratio(rounds: Sequence[dict[str, Any]], of: Callable[[dict[str, float]], float]) -> Spread:
-    return spread([of(measured["seconds"]) for measured in rounds])
+def _ratios(
+    rounds: Sequence[dict[str, Any]], of: Callable[[dict[str, float]], float]
+) -> tuple[Spread, Spread]:
+    """Return the ratio of wall seconds and that of processor seconds."""
+    wall, cpu = ([of(r[key]) for r in rounds] for key in ("seconds", "cpu_seconds"))
+    return spread(wall), spread(cpu)
 
 
 def _seconds(rounds: Sequence[dict[str, Any]], side: str) -> float:

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from tempeval.bench import cells, checkpoint, command, inputs
+from tempeval.bench import cells, checkpoint, command, inputs, turns
 from tempeval.bench.check import Seen, check_same_input
 from tempeval.bench.command import run_bench
 from tempeval.bench.machine import OtherWork
@@ -138,11 +138,11 @@ def test_labels_that_score_otherwise_are_not_compared(sides, video, monkeypatch)
 
 
 def test_every_round_starts_with_another_side(monkeypatch):
-    monkeypatch.setattr(cells.gc, "collect", lambda: 0)
+    monkeypatch.setattr(turns.gc, "collect", lambda: 0)
     order = []
-    sides = {name: lambda name=name: order.append(name) for name in "abc"}
+    sides = {name: lambda name=name: (1.0, order.append(name)) for name in "abc"}
     for number in range(3):
-        cells.by_turns(number, sides)
+        turns.by_turns(number, sides)
     assert "".join(order) == "abcbcacab"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 from lmms_eval.api.instance import Instance, unwrap_generation_output
 
@@ -102,6 +104,12 @@ def test_loglikelihood_survives_the_host(tiny_qwen2_5_vl_folder, docs):
         loss, greedy = result
         assert isinstance(loss, ChoiceLoss)
         assert loss == pytest.approx(-loss.log_likelihood / loss.num_tokens)
+        copy = pickle.loads(pickle.dumps(loss))  # ranks gather samples this way
+        assert (copy, copy.log_likelihood, copy.num_tokens) == (
+            loss,
+            loss.log_likelihood,
+            loss.num_tokens,
+        )
         pair, counts = unwrap_generation_output(result)
         assert pair == (loss, greedy)
         assert counts.to_dict()["visual_tokens"] == 36

@@ -71,6 +71,9 @@ class FakeModel(lmms):
     def open_journal(self, folder: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
+    def close_journal(self) -> None:
+        """Nothing is journalled."""
+
     def reload_journal(self) -> None:
         """Nothing is journalled."""
 

@@ -96,6 +96,15 @@ def test_options_fill_in_defaults_and_refuse_nonsense():
             settings_of(BenchOptions(**wrong), 1)
 
 
+def measured(seconds, **other):
+    """A round in which every side waited for a processor half of its time."""
+    return {
+        "seconds": seconds,
+        "cpu_seconds": {side: value / 2 for side, value in seconds.items()},
+        **other,
+    }
+
+
 def filled_log(path, rounds=3, slow=1.0):
     """A log of made-up rounds: 15 questions 12 times, 1 question 1.1 times as fast as stock."""
     log = BenchLog(path, settings_of(BenchOptions(), 1), MACHINE)
@@ -119,17 +128,17 @@ def filled_log(path, rounds=3, slow=1.0):
                 log.add_round(
                     f"questions/{count}@{tokens}",
                     {**facts, "questions": count},
-                    {"seconds": seconds, **other},
+                    measured(seconds, **other),
                 )
             log.add_round(
                 f"labels@{tokens}",
                 facts,
-                {"seconds": {"forward": 1.0, "27": 2.0, "174": 2.5 * slow}, **other},
+                measured({"forward": 1.0, "27": 2.0, "174": 2.5 * slow}, **other),
             )
         log.add_round(
             "prefill@3900",
             facts,
-            {"seconds": {"baseline": 10.0, "temporal_exit": 7.5 * slow, "pas": 10.1}, **other},
+            measured({"baseline": 10.0, "temporal_exit": 7.5 * slow, "pas": 10.1}, **other),
         )
     return log
 
@@ -138,6 +147,7 @@ def test_results_and_goals_from_a_log(tmp_path):
     results = results_of(filled_log(tmp_path / "b.json"))
     assert [row.ratio.median for row in results.questions[:3]] == pytest.approx([1.1, 4.0, 12.0])
     assert results.questions[0].others == "0.3-0.3"
+    assert results.questions[0].cpu_ratio == results.questions[0].ratio
     assert [row.ratio.median for row in results.labels[:2]] == pytest.approx([13.5, 69.6])
     assert [row.ratio.median for row in results.methods] == pytest.approx([1.0, 0.75, 1.01])
     goals = goals_of(results)
