@@ -260,10 +260,21 @@ def parse_run(path: Path, name: str, raw: dict[str, Any]) -> Run:
     renamed = {"method_settings": "settings", "method_fingerprint": "fingerprint"}
     renamed["method_label"] = "label"
     fields = {renamed.get(key, key): raw[key] for key in _RUN_TYPES}
-    fields["frame_policy"] = json.dumps(raw["frame_policy"], sort_keys=True)
+    fields["frame_policy"] = json.dumps(_policy(raw), sort_keys=True)
     fields["packages"] = {str(k): str(v) for k, v in sorted(raw["packages"].items())}
     fields["tasks"] = tuple(tasks)
     return Run(name=name, status=raw["status"], method=raw["method"], **fields)
+
+
+def _policy(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the frame policy with whatever else changes what the model sees, where it does."""
+    policy = dict(raw["frame_policy"])
+    decoder = raw.get("decoder")
+    if decoder not in (None, "auto", "pyav"):
+        policy["decoder"] = decoder
+    if raw.get("system_prompt") is not None:
+        policy["system_prompt"] = raw["system_prompt"]
+    return policy
 
 
 def _check(

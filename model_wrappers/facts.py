@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tempeval import __version__
+from tempeval.versions import versions
 
 if TYPE_CHECKING:
     from tempeval.engine.inference import Inference
     from tempeval.methods.base import Chain
-
-PACKAGES = ("lmms_eval", "torch", "transformers", "av", "decord", "numpy")
 
 
 def run_facts(name: str, chain: Chain, inference: Inference, world_size: int) -> dict[str, Any]:
@@ -45,14 +41,5 @@ def run_facts(name: str, chain: Chain, inference: Inference, world_size: int) ->
         "device": str(family.device),
         "gpu": torch.cuda.get_device_name(family.device) if cuda else None,
         "world_size": world_size,
-        "packages": {"tempeval": __version__, **versions()},
+        "packages": versions(),
     }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that answers depend on; decord is not everywhere."""
-    found = {}
-    for name in PACKAGES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found

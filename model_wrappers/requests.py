@@ -103,7 +103,7 @@ def _simple_messages(ctx: str, doc_to_visual: Any, doc: Any) -> list[dict[str, A
 
 
 def _part(visual: Any) -> dict[str, Any]:
-    if isinstance(visual, str) and Path(visual).suffix.lower() not in IMAGE_SUFFIXES:
+    if isinstance(visual, (str, Path)) and Path(visual).suffix.lower() not in IMAGE_SUFFIXES:
         return {"type": "video", "url": visual}
     return {"type": "image", "url": visual}
 
@@ -148,4 +148,6 @@ def _picture(image: Any) -> Picture:
         raise InvalidSetting(
             f"an image of type {type(image).__name__} was given; accepted are paths and PIL images"
         )
-    return Picture(("image", image.size, hashlib.sha256(image.tobytes()).hexdigest()), image)
+    # Mode and palette belong to the content: two palette images can have equal bytes.
+    content = hashlib.sha256(image.convert("RGBA").tobytes()).hexdigest()
+    return Picture(("image", image.size, content), image)

@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from tempeval.video.decode import Decoder
 
 DEFAULT_FRAMES = 8
+#: Most frames of a clip sampled at a fixed rate, as lmms-eval's own Qwen wrappers.
+DEFAULT_CAP = 32
 
 
 class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
@@ -67,8 +69,8 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
     Args:
         pretrained: checkpoint folder, hub id, or `mini`.
         method: chain such as `pas+temporal_exit`; fixed in the one-method models.
-        num_frames: frames per video; the cap with `fps`. None is 8, or with a visual-token budget
-            the number nearest to 8 that the budget can serve.
+        num_frames: frames per video; the cap with `fps`. None is 8 (the cap: 32), or with a
+            visual-token budget the number nearest to 8 that the budget can serve.
         fps: frames per second (1/s); makes the sampling rule `fps`.
         sampling: `uniform` (linspace, ends included) or `segment` (segment centres).
         min_pixels: fewest pixels per frame; None for the family's default.
@@ -138,7 +140,8 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         )
         rows = read_batch_size(batch_size, max_batch_size)
         rule: SamplingRule = sampling if fps is None else "fps"
-        frames = Sampling(rule, DEFAULT_FRAMES if num_frames is None else num_frames, fps)
+        default = DEFAULT_FRAMES if fps is None else DEFAULT_CAP
+        frames = Sampling(rule, default if num_frames is None else num_frames, fps)
         self._rank = int(os.environ.get("RANK", "0"))
         self._world_size = int(os.environ.get("WORLD_SIZE", "1"))
         sharding.install(self._world_size)
@@ -206,7 +209,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
 
     def _plan_frames(self) -> None:
         """Choose the frames where the user left them to the budget; refuse what can't be met."""
-        if not self._frames_given:
+        if not self._frames_given and self.inference.sampling.rule != "fps":
             frames = self.family.frames_for_budget(DEFAULT_FRAMES)
             self.inference.sampling = replace(self.inference.sampling, num_frames=frames)
         self.inference.check(self.chain)

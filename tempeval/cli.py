@@ -61,7 +61,7 @@ def run(
     out: Out,
     pretrained: Annotated[str, typer.Option(help="Hub id, checkpoint folder, or mini.")] = "mini",
     num_frames: Annotated[
-        int | None, typer.Option(help="Frames per video (with --fps the most); 8 if not given.")
+        int | None, typer.Option(help="Frames per video, 8 if not given; with --fps the most, 32.")
     ] = None,
     fps: Annotated[
         float | None, typer.Option(help="Frames per second, instead of a fixed number.")

@@ -101,9 +101,12 @@ class _Matrix:
                 run.begin(ranks.world_size)
         began = time.perf_counter()
         problem: TempevalError | None = None
+        bad: list[str] = []
         try:
             model.set_budget(runs[0].plan.budget)
-            self._answer(model, runs)
+            runs, bad = self._accepted(model, runs, ranks)
+            if runs:
+                self._answer(model, runs)
         except TempevalError as error:
             problem = error
         except BaseException as error:
@@ -125,7 +128,6 @@ class _Matrix:
             raise
         model.reload_journal()
         answering = time.perf_counter() - began
-        bad = []
         for run in runs:
             name = _name(run.plan, self.options)
             if problem is None:
@@ -139,6 +141,23 @@ class _Matrix:
                 bad.append(f"{run.plan.folder} is {record['status']}: {record['error']}")
         ranks.done(f"scored{step}")
         return bad
+
+    def _accepted(
+        self, model: ChainModel, runs: Sequence[Run], ranks: Ranks
+    ) -> tuple[list[Run], list[str]]:
+        """Drop the methods that this model refuses, so that they cost the others nothing."""
+        accepted, bad = [], []
+        for run in runs:
+            try:
+                model.set_method(run.plan.chain.spec)
+            except TempevalError as error:
+                if ranks.is_first:
+                    run.end("failed", str(error))
+                self.report(f"{_name(run.plan, self.options)}: failed, {error}")
+                bad.append(f"{run.plan.folder} is failed: {error}")
+            else:
+                accepted.append(run)
+        return accepted, bad
 
     def _answer(self, model: ChainModel, runs: Sequence[Run]) -> None:
         specs = [run.plan.chain.spec for run in runs]

@@ -9,7 +9,7 @@ import torch
 
 from tempeval.engine.clock import now
 from tempeval.engine.feature_cache import Encoded, FeatureCache
-from tempeval.engine.question import Picture, content_stamp
+from tempeval.engine.question import Picture, content_stamp, read_picture
 from tempeval.errors import BadVideo, UnknownName
 from tempeval.video.clip import Clip, FramePlan, VideoRef
 from tempeval.video.decode import DECODERS
@@ -79,8 +79,8 @@ class Encoder:
             videos = [v for v in visuals if isinstance(v, VideoRef)]
             for plan in plans:
                 for ref in videos:
-                    if self._encode_key(ref, plan, len(videos)) not in self.cache:
-                        request = self._request(ref, plan, len(videos))
+                    if self._encode_key(ref, plan, len(visuals)) not in self.cache:
+                        request = self._request(ref, plan, len(visuals))
                         requests.setdefault(request.key, request)
         self._expected = set(requests)
         self._clips.clear()
@@ -93,9 +93,9 @@ class Encoder:
         Raises:
             BadVideo: if one of them cannot be decoded.
         """
-        videos = sum(isinstance(v, VideoRef) for v in visuals)
+        share = len(visuals)
         return [
-            self._picture(v) if isinstance(v, Picture) else self._video(v, plan, videos)
+            self._picture(v, share) if isinstance(v, Picture) else self._video(v, plan, share)
             for v in visuals
         ]
 
@@ -103,17 +103,17 @@ class Encoder:
         """Drop the decoded frames of the video that is done."""
         self._clips.clear()
 
-    def _video(self, ref: VideoRef, plan: FramePlan, videos: int) -> Encoded:
-        key = self._encode_key(ref, plan, videos)
+    def _video(self, ref: VideoRef, plan: FramePlan, visuals: int) -> Encoded:
+        key = self._encode_key(ref, plan, visuals)
         entry = self.cache.get(key)
         if entry is None:
-            clip = self._clip(ref, plan, videos)
+            clip = self._clip(ref, plan, visuals)
             entry = self._run_tower(clip, plan)
             self.cache.put(key, entry)
         return entry
 
-    def _clip(self, ref: VideoRef, plan: FramePlan, videos: int) -> Clip:
-        request = self._request(ref, plan, videos)
+    def _clip(self, ref: VideoRef, plan: FramePlan, visuals: int) -> Clip:
+        request = self._request(ref, plan, visuals)
         if request.key not in self._clips:
             self._clips[request.key] = self._fetch(request)
         clip = self._clips[request.key]
@@ -150,15 +150,17 @@ class Encoder:
         )
 
     @torch.no_grad()
-    def _picture(self, picture: Picture) -> Encoded:
-        entry = self.cache.get(picture.key)
+    def _picture(self, picture: Picture, visuals: int) -> Encoded:
+        key = (picture.key, self.family.resize(visuals), visuals)
+        entry = self.cache.get(key)
         if entry is None:
+            image = read_picture(picture)
             start = now(self.family.device)
-            tokens = self.family.encode_image(picture.image)
+            tokens = self.family.encode_image(image, num_visuals=visuals)
             self.vision_runs += 1
             encode_ms = (now(self.family.device) - start) * 1e3
             entry = Encoded(tokens, 0.0, encode_ms, (), self.family.vision_flops([tokens]))
-            self.cache.put(picture.key, entry)
+            self.cache.put(key, entry)
         return entry
 
     def _open(self, requests: list[ClipRequest[Hashable]]) -> ClipStream[Hashable]:
@@ -169,11 +171,11 @@ class Encoder:
             memory_limit=self.options.memory_limit,
         )
 
-    def _request(self, ref: VideoRef, plan: FramePlan, videos: int) -> ClipRequest[Hashable]:
-        # The size rule depends on how many videos share the budget.
-        resize = self.family.resize(videos)
+    def _request(self, ref: VideoRef, plan: FramePlan, visuals: int) -> ClipRequest[Hashable]:
+        # The size rule depends on how many visuals share the budget.
+        resize = self.family.resize(visuals)
         key = (ref, content_stamp(ref.path), plan.sampling, resize, self.options.decoder)
         return ClipRequest(key, ref, plan.sampling, resize, self.options.decoder)
 
-    def _encode_key(self, ref: VideoRef, plan: FramePlan, videos: int) -> Hashable:
-        return (self._request(ref, plan, videos).key, plan.orders, plan.num_groups)
+    def _encode_key(self, ref: VideoRef, plan: FramePlan, visuals: int) -> Hashable:
+        return (self._request(ref, plan, visuals).key, plan.orders, plan.num_groups)

@@ -18,6 +18,7 @@ from tempeval.engine.session import Session, describe
 from tempeval.engine.store import Keys, Memory
 from tempeval.engine.work import Batch, plan_work
 from tempeval.errors import BadVideo
+from tempeval.versions import versions
 from tempeval.video.clip import FramePlan
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ class Inference:
             sorted(family.pixel_limits().items()),
             [self.sampling.rule, self.sampling.num_frames, self.sampling.fps],
             self.encoder.options.decoder,
+            family.device.type,
+            versions(),
         ]
         return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from PIL import Image
+
+from tempeval.errors import BadVideo
 from tempeval.video.clip import VideoRef
 
 if TYPE_CHECKING:
@@ -86,13 +89,38 @@ class Outcome:
     ledger: Ledger
 
 
-def content_stamp(path: str) -> tuple[int, int] | None:
-    """Size and modification time, so that a replaced file is decoded again; None if missing."""
+def content_stamp(path: str) -> tuple[int, str] | None:
+    """Size and modification times, so that a replaced file is decoded again; None if missing.
+
+    For a folder of images, those of every entry: the folder's own time does not change when a file
+    in it is written anew.
+    """
+    place = Path(path)
     try:
-        stat = Path(path).stat()
+        if place.is_dir():
+            stats = [(e.name, e.stat()) for e in sorted(place.iterdir())]
+            text = repr([(name, s.st_size, s.st_mtime_ns) for name, s in stats])
+            return len(stats), hashlib.sha256(text.encode()).hexdigest()
+        stat = place.stat()
     except OSError:
         return None
-    return stat.st_size, stat.st_mtime_ns
+    return stat.st_size, str(stat.st_mtime_ns)
+
+
+def read_picture(picture: Picture) -> Any:
+    """Return a loaded PIL image.
+
+    Raises:
+        BadVideo: if it cannot be read.
+    """
+    if not isinstance(picture.image, (str, Path)):
+        return picture.image
+    try:
+        with Image.open(picture.image) as image:
+            image.load()
+            return image
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadVideo(str(picture.image), f"the image cannot be read: {error}") from error
 
 
 def _texts(content: Any) -> list[Any]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 from probes import PoolTokens, ReverseOrder
 
 import tempeval.engine.encoder as encoder_module
+import tempeval.engine.inference as inference_module
 import tempeval.engine.session as session_module
 from tempeval.engine.feature_cache import FeatureCache
 from tempeval.engine.inference import Inference
-from tempeval.engine.question import Picture, Question
+from tempeval.engine.question import Picture, Question, content_stamp
 from tempeval.errors import InfeasibleBudget
 from tempeval.methods.base import Chain
 from tempeval.methods.pas import PAS
@@ -244,3 +247,57 @@ def test_two_videos_in_one_prompt_share_a_repeat(build, videos):
     outcomes = dict_of(build().run([both, same]))
     assert [o.ledger.error for o in outcomes.values()] == [None, None]
     assert outcomes[0].ledger.frames == 16
+
+
+def ask_picture(number, *images):
+    content = [{"type": "image"}] * len(images) + [{"type": "text", "text": "up"}]
+    pictures = tuple(Picture(str(image), str(image)) for image in images)
+    messages = ({"role": "user", "content": content},)
+    return Question(number, messages, pictures, gen_kwargs={"max_new_tokens": 2})
+
+
+def test_pictures_share_the_budget_and_follow_its_changes(build, tmp_path):
+    paths = []
+    for number in range(2):
+        rng = np.random.default_rng(number)
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(rng.integers(0, 256, (112, 112, 3), dtype=np.uint8)).save(paths[-1])
+    runner = build(visual_token_budget=16)
+    used = []
+    for budget in (16, 36, 64, 16):
+        runner.family.options = replace(runner.family.options, visual_token_budget=budget)
+        ((_, outcome),) = runner.run([ask_picture(0, paths[0])])
+        used.append(outcome.ledger.visual_tokens)
+    assert used == [16, 36, 64, 16]
+    runner.family.options = replace(runner.family.options, visual_token_budget=32)
+    ((_, both),) = runner.run([ask_picture(0, *paths)])
+    assert both.ledger.visual_tokens == 32
+
+
+def test_a_bad_picture_fails_its_own_question_only(build, videos, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"not an image")
+    questions = [
+        ask_picture(0, bad),
+        ask_picture(1, tmp_path / "none.png"),
+        ask(2, videos[0], "up"),
+    ]
+    outcomes = dict_of(build().run(questions))
+    assert "bad.png" in outcomes[0].ledger.error
+    assert "none.png" in outcomes[1].ledger.error
+    assert outcomes[2].answer is not None
+
+
+def test_a_folder_rewritten_in_place_is_another_video(tmp_path):
+    for number in range(2):
+        Image.new("RGB", (28, 28), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    before = content_stamp(str(tmp_path))
+    Image.new("RGB", (28, 28), (9, 9, 9)).save(tmp_path / "1.png")
+    assert content_stamp(str(tmp_path)) != before
+
+
+def test_another_version_is_another_answer(build, monkeypatch):
+    runner = build()
+    before = runner.inference.fingerprint()
+    monkeypatch.setattr(inference_module, "versions", lambda: {"tempeval": "9.9.9"})
+    assert runner.inference.fingerprint() != before

@@ -310,3 +310,17 @@ def test_max_failures_is_a_number_or_a_share(text: str, allowed: int) -> None:
 def test_other_max_failures_are_refused(text: str, options: Any) -> None:
     with pytest.raises(InvalidSetting, match="max_failures"):
         run_matrix(options(max_failures=text), load=pytest.fail)
+
+
+def test_a_method_that_the_model_refuses_costs_the_others_nothing(options: Any) -> None:
+    class Picky(FakeModel):
+        def set_method(self, method: str) -> None:
+            if method == "temporal_exit":
+                raise InvalidSetting("no such layer")
+            super().set_method(method)
+
+    chosen = options(methods=["baseline", "temporal_exit"])
+    with pytest.raises(IncompleteRuns, match="no such layer"):
+        run_matrix(chosen, load=lambda _options: Picky())
+    assert record_in(chosen.out / "uniform" / "baseline")["status"] == "complete"
+    assert record_in(chosen.out / "uniform" / "temporal_exit")["status"] == "failed"

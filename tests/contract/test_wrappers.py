@@ -11,6 +11,7 @@ from tempeval.errors import InvalidSetting, UnknownName
 from tempeval.model_wrappers.baseline import TempevalBaseline, TempevalBaselineSimple
 from tempeval.model_wrappers.chain import Tempeval, TempevalSimple
 from tempeval.model_wrappers.pas import TempevalPAS
+from tempeval.model_wrappers.requests import visuals_of
 from tempeval.model_wrappers.results import ChoiceLoss
 from tempeval.model_wrappers.staged_sparse import TempevalStagedSparse
 from tempeval.video.clip import VideoPath
@@ -182,3 +183,21 @@ def test_clean_keeps_the_weights(tiny_qwen2_5_vl_folder, docs):
     before = [r.text for r in model.generate_until(instances(model, docs[:1]))]
     model.clean()
     assert [r.text for r in model.generate_until(instances(model, docs[:1]))] == before
+
+
+def test_a_rate_without_a_number_of_frames_is_not_cut_to_eight(tiny_qwen2_5_vl_folder):
+    model = TempevalBaseline(str(tiny_qwen2_5_vl_folder), fps=4.0, **PIXELS)
+    assert model.run_facts()["frame_policy"] == {"rule": "fps", "num_frames": 32, "fps": 4.0}
+
+
+def test_palette_images_of_equal_bytes_are_told_apart():
+    from PIL import Image
+
+    pictures = []
+    for colour in ((255, 0, 0), (0, 0, 255)):
+        image = Image.new("P", (28, 28))
+        image.putpalette(list(colour) * 256)
+        pictures.append(
+            visuals_of([{"role": "user", "content": [{"type": "image", "url": image}]}])
+        )
+    assert pictures[0][0].key != pictures[1][0].key

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,9 @@ def show_tasks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make this process find the tasks of a folder instead of the package's own."""
     for module in (tasklist, host):
         monkeypatch.setattr(module, "tasks_path", lambda: folder)
-    tasklist.task_entries.cache_clear()
+    # Undone by monkeypatch at the end of the test, also when it fails: no other test sees these.
+    monkeypatch.setattr(tasklist, "task_entries", cache(tasklist.task_entries.__wrapped__))
+    monkeypatch.setattr(host, "task_entries", tasklist.task_entries)
 
 
 def record_of(run: Path) -> dict[str, Any]:
