@@ -134,6 +134,8 @@ class _Run:
         self.log.data["sessions"].append(self.session)
         for cell in left:
             self.report(f"{cell.name}: checking that both sides do the same, warming up")
+            if dropped := self.log.drop_other_code(cell.name):
+                self.report(f"{cell.name}: {dropped} rounds of other code are dropped")
             facts = cell.prepare()
             with _long_lived():
                 for number in range(len(self.log.rounds(cell.name)), wanted[cell.name]):

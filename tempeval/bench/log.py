@@ -29,10 +29,10 @@ class BenchLog:
 
     Attributes:
         data: everything, as it is in the file.
+        code: digest of the sources that are timed.
 
     Raises:
-        InvalidSetting: if the file holds measurements of other settings, another
-            machine or other code.
+        InvalidSetting: if the file holds measurements of other settings or another machine.
     """
 
     def __init__(
@@ -43,8 +43,8 @@ class BenchLog:
             "schema": SCHEMA,
             "settings": settings.to_dict(),
             "machine": machine,
-            "code": code_digest(),
         }
+        self.code = code_digest()
         self.data: dict[str, Any] = {**basis, "sessions": [], "cells": {}}
         found = _read(path)
         if found is None:
@@ -72,10 +72,22 @@ class BenchLog:
 
     def add_round(self, cell: str, facts: dict[str, Any], measured: dict[str, Any]) -> None:
         """Append one round of a cell and write the file."""
-        held = self.data["cells"].setdefault(cell, {"rounds": []})
+        held = self.data["cells"].setdefault(cell, {"code": self.code, "rounds": []})
         held["facts"] = facts
         held["rounds"].append(measured)
         self.write()
+
+    def drop_other_code(self, cell: str) -> int:
+        """Drop the rounds of a cell if other code was timed; return how many that were."""
+        held: dict[str, Any] = self.data["cells"].get(cell, {"code": self.code})
+        if held["code"] == self.code:
+            return 0
+        del self.data["cells"][cell]
+        return len(held["rounds"])
+
+    def codes(self) -> set[str]:
+        """Return the digests of the code behind the cells."""
+        return {held["code"] for held in self.data["cells"].values()}
 
     def write(self) -> None:
         """Write the file whole or not at all."""

@@ -50,6 +50,12 @@ def warnings_of(log: BenchLog) -> list[str]:
             f"{BUSY_SHARE} x {log.data['machine']['cores']} cores: other work was running, and the "
             "ratios are unreliable. Columns 'other' say how many cores it used during the rounds."
         )
+    codes = sorted(log.codes())
+    if len(codes) > 1:
+        found.append(
+            f"**Note**: cells were measured with {len(codes)} versions of the code "
+            f"({', '.join(codes)}); which one is in the JSON file. No cell mixes them."
+        )
     return found
 
 
@@ -80,7 +86,7 @@ def _machine(log: BenchLog) -> str:
     lines = [
         f"- Machine: {machine['cpu']}, {machine['cores']} cores, {machine['threads']} torch "
         f"threads, device {machine['device']}, {machine['system']}, Python {machine['python']}.",
-        f"- Versions: {versions}; timed code {data['code']}.",
+        f"- Versions: {versions}.",
         f"- Model: {data['model']}; {settings['dtype']}.",
     ]
     lines += [

@@ -9,7 +9,7 @@ import pytest
 from tempeval.bench import inputs
 from tempeval.bench.log import BenchLog
 from tempeval.bench.options import BenchOptions, frame_size, pairs_of, settings_of
-from tempeval.bench.render import BEGIN, END, check_page, render, write_page
+from tempeval.bench.render import BEGIN, END, check_page, render, warnings_of, write_page
 from tempeval.bench.results import goals_of, results_of
 from tempeval.bench.stats import shared_limit, spread
 from tempeval.errors import InvalidSetting, TempevalError
@@ -205,6 +205,18 @@ def test_log_is_continued_only_under_the_same_settings(tmp_path):
         BenchLog(path, settings_of(BenchOptions(), 1), {**MACHINE, "cores": 64})
     fresh = BenchLog(path, settings_of(BenchOptions(max_new_tokens=9), 1), MACHINE, overwrite=True)
     assert fresh.rounds("labels@1300") == []
+
+
+def test_rounds_of_other_code_are_dropped_and_never_mixed(tmp_path, monkeypatch):
+    path = tmp_path / "b.json"
+    filled_log(path, rounds=2)
+    monkeypatch.setattr("tempeval.bench.log.code_digest", lambda: "sha256:other")
+    log = BenchLog(path, settings_of(BenchOptions(), 1), MACHINE)
+    assert log.drop_other_code("labels@1300") == 2
+    assert log.drop_other_code("labels@1300") == 0
+    log.add_round("labels@1300", {}, {})
+    assert len(log.codes()) == 2
+    assert any("2 versions" in warning for warning in warnings_of(log))
 
 
 def test_a_broken_log_is_a_named_error(tmp_path):
