@@ -21,7 +21,7 @@ def run_facts(name: str, chain: Chain, inference: Inference, world_size: int) ->
         "method": chain.name,
         "method_label": chain.spec,
         "method_settings": chain.settings(),
-        "method_resolved": chain.resolve(family.geometry),
+        "method_resolved": inference.resolve(chain),
         "method_fingerprint": chain.fingerprint,
         "model": name,
         "model_revision": family.revision,

@@ -161,7 +161,6 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
                 system_prompt=system_prompt,
             ),
         )
-        chain.resolve(self.family.geometry)
         self.chain = chain
         self.inference = Inference(
             self.family,
@@ -171,11 +170,11 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
             feature_cache=FeatureCache(int(feature_cache_gib * GIB)),
         )
         self.store: AnswerStore | None = None
-        if journal is not None:
-            self.open_journal(Path(journal))
         self.failures: dict[str, str] = {}
         self._frames_given = num_frames is not None
         self._plan_frames()
+        if journal is not None:
+            self.open_journal(Path(journal))
 
     @cached_property
     def accelerator(self) -> Accelerator:

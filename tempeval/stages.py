@@ -40,16 +40,64 @@ class Geometry:
 
 
 @dataclass(frozen=True)
+class RunFacts:
+    """What is known of base model and run before the first video: all that `bind` may depend on.
+
+    Attributes:
+        geometry: sizes of the text stack.
+        axes: whether rotary channels encode time, height and width (M-RoPE); False for positions
+            that count tokens.
+        context_length: positions that the model was trained with (`max_position_embeddings`).
+        frames_per_block: frames that the vision tower lets attend to one another; at 1 it does not
+            matter which frames are encoded together.
+        frames_per_grid: frames merged into one temporal grid.
+        num_frames: frames planned per video.
+        visual_tokens: most visual tokens planned for a prompt with one video.
+        trained_with: methods that the checkpoint says it was trained with.
+    """
+
+    geometry: Geometry
+    axes: bool
+    context_length: int
+    frames_per_block: int
+    frames_per_grid: int
+    num_frames: int
+    visual_tokens: int
+    trained_with: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Pathway:
+    """One run of a visual's tokens that has a grid of its own.
+
+    Attributes:
+        grid: (T, h, w).
+        seconds_per_grid: time between its temporal grids in seconds.
+    """
+
+    grid: tuple[int, int, int]
+    seconds_per_grid: float = 1.0
+
+
+@dataclass(frozen=True)
 class VisualTokens:
     """Projected tokens of one video or image: what stage `encode` transforms.
 
+    Newline tokens are not among them: the family adds them after the fold, when it lays out the
+    prompt.
+
     Attributes:
-        embeddings: `[N, D]`, ordered by grid, row, column; `N == T * h * w`.
+        embeddings: `[N, D]`, ordered by grid, row, column; `N == T * (lead + h * w)`. With
+            `pathways`, theirs one after the other.
         grid: (T, h, w): temporal grids, rows, columns of merged tokens.
         seconds_per_grid: time between temporal grids in seconds (1.0 where unknown).
         kind: `video` or `image`.
         frames: decoded frames these tokens stand for.
         features: `[T, h, w, C]` features before the projector, only when asked for.
+        lead: tokens of each temporal grid that come before its cells and have no place in it
+            (1 where a tower's CLS token is kept).
+        pathways: the runs of tokens when they are of several grids (slow and fast, or base image
+            and tiles); empty for one run of `grid`.
     """
 
     embeddings: torch.Tensor
@@ -58,11 +106,18 @@ class VisualTokens:
     kind: Literal["video", "image"] = "video"
     frames: int = 1
     features: torch.Tensor | None = None
+    lead: int = 0
+    pathways: tuple[Pathway, ...] = ()
 
     @property
     def num_tokens(self) -> int:
         """Number of visual tokens N."""
         return int(self.embeddings.shape[0])
+
+    @property
+    def runs(self) -> tuple[Pathway, ...]:
+        """The pathways, or the one that `grid` is."""
+        return self.pathways or (Pathway(self.grid, self.seconds_per_grid),)
 
 
 @dataclass(frozen=True)
@@ -183,10 +238,11 @@ class Layout:
         input_ids: long `[P]`, placeholder ids on visual tokens.
         is_visual: bool `[P]`.
         segment: long `[P]`, 0 for instruction, 1..F for frames (see `Segments`).
-        grid_index: long `[P, 4]`: (visual number, grid, row, column); -1 where a token has none
-            (text, newline, CLS).
+        grid_index: long `[P, 4]`: (pathway number, grid, row, column), pathways counted through
+            all visuals of the prompt; -1 where a token has none (text, CLS, the newline that ends
+            a video). A newline that ends a row is one more column of it.
         rotary: the family's native positions.
-        visuals: grid of each visual, (T, h, w), in prompt order.
+        visuals: grid of each pathway, (T, h, w), in prompt order, without newline columns.
         num_frames: F.
     """
 

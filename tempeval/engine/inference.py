@@ -6,7 +6,7 @@ import hashlib
 import json
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tempeval.engine.work import VideoWork
     from tempeval.families.base import Family
     from tempeval.methods.base import Chain
+    from tempeval.stages import RunFacts
     from tempeval.video.clip import Sampling
 
 
@@ -82,8 +83,21 @@ class Inference:
         Raises:
             TempevalError: naming what does not fit.
         """
-        chain.resolve(self.family.geometry)
+        self.resolve(chain)
         self.family.check_sampling(chain.frames(FramePlan(self.sampling)).sampling)
+
+    def bound(self, chain: Chain) -> Chain:
+        """Return the chain bound to this model and these frames."""
+        return chain.bind(self.facts(chain))
+
+    def resolve(self, chain: Chain) -> dict[str, dict[str, Any]]:
+        """Check a chain against this model and these frames; return what its settings became."""
+        facts = self.facts(chain)
+        return chain.bind(facts).resolve(facts)
+
+    def facts(self, chain: Chain) -> RunFacts:
+        """Return what the methods of a chain may know before the first video."""
+        return self.family.facts(chain.frames(FramePlan(self.sampling)).sampling)
 
     def plan(self, questions: Sequence[Question]) -> list[VideoWork]:
         """Group questions by video into batches (see `plan_work`)."""
@@ -152,7 +166,7 @@ class Inference:
             visuals = self.encoder.encode(
                 todo.video.visuals, chain.frames(FramePlan(self.sampling))
             )
-            session = Session(self.family, chain, visuals, todo.share)
+            session = Session(self.family, self.bound(chain), visuals, todo.share)
         except (BadVideo, MemoryError, torch.OutOfMemoryError) as error:
             yield from self._fail_all(pending, todo, chain, keys, store, error)
             return

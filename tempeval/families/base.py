@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from tempeval.stages import RunFacts
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -96,6 +98,53 @@ class Family(ABC):
     @abstractmethod
     def geometry(self) -> Geometry:
         """Sizes of the text stack."""
+
+    @property
+    @abstractmethod
+    def axes(self) -> bool:
+        """Whether rotary channels encode time, height and width (M-RoPE)."""
+
+    @property
+    @abstractmethod
+    def frames_per_block(self) -> int:
+        """Frames that the vision tower lets attend to one another."""
+
+    @property
+    @abstractmethod
+    def frames_per_grid(self) -> int:
+        """Frames merged into one temporal grid."""
+
+    @property
+    def context_length(self) -> int:
+        """Positions that the text stack was trained with."""
+        length: int = self.model.config.get_text_config().max_position_embeddings
+        return length
+
+    @abstractmethod
+    def planned_tokens(self, sampling: Sampling) -> int:
+        """Return the most visual tokens that one video can have under a sampling."""
+
+    @property
+    def trained_with(self) -> frozenset[str]:
+        """Methods that the checkpoint says it was trained with (`trained_with` in `config.json`).
+
+        A chain such as `vrope`, or a list of names.
+        """
+        names = getattr(self.model.config, "trained_with", None) or ()
+        return frozenset(names.split("+") if isinstance(names, str) else names)
+
+    def facts(self, sampling: Sampling) -> RunFacts:
+        """Return what methods may know of this model before the first video."""
+        return RunFacts(
+            geometry=self.geometry,
+            axes=self.axes,
+            context_length=self.context_length,
+            frames_per_block=self.frames_per_block,
+            frames_per_grid=self.frames_per_grid,
+            num_frames=sampling.num_frames,
+            visual_tokens=self.planned_tokens(sampling),
+            trained_with=self.trained_with,
+        )
 
     @property
     def device(self) -> torch.device:

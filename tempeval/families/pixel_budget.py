@@ -92,17 +92,24 @@ class SmartResize:
 
     def __call__(self, height: int, width: int, num_frames: int) -> tuple[int, int]:
         """Return the decoded (height, width) in pixels."""
-        area = self.factor**2
-        frames = num_frames + num_frames % 2
-        share = _CONTEXT_TOKENS * area * _CONTEXT_SHARE / frames * 2
-        cap = max(min(_FRAME_TOKENS * area, share), int(self.min_pixels * 1.05))
         return smart_resize(
             height,
             width,
             factor=self.factor,
             min_pixels=self.min_pixels,
-            max_pixels=int(min(self.max_pixels, cap)),
+            max_pixels=self._most_pixels(num_frames),
         )
+
+    def most_tokens(self, num_frames: int) -> int:
+        """Return the most merged tokens that a frame can have, whatever its shape."""
+        return max(1, self._most_pixels(num_frames) // self.factor**2)
+
+    def _most_pixels(self, num_frames: int) -> int:
+        area = self.factor**2
+        frames = num_frames + num_frames % 2
+        share = _CONTEXT_TOKENS * area * _CONTEXT_SHARE / frames * 2
+        cap = max(min(_FRAME_TOKENS * area, share), int(self.min_pixels * 1.05))
+        return int(min(self.max_pixels, cap))
 
 
 @dataclass(frozen=True)

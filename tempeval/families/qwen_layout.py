@@ -14,7 +14,7 @@ from tempeval.stages import Layout, RotaryPlan
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tempeval.stages import VisualTokens
+    from tempeval.stages import Pathway, VisualTokens
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class LayoutBuilder:
     tokens_per_second: float | None
     device: torch.device
 
-    def interval(self, visual: VisualTokens) -> float:
+    def interval(self, visual: VisualTokens, pathway: Pathway) -> float:
         """Return positions per temporal grid, rounded to float32 as transformers computes it."""
         if self.tokens_per_second is None or visual.kind == "image":
             return 1.0
-        seconds = torch.tensor(visual.seconds_per_grid, dtype=torch.float32)
+        seconds = torch.tensor(pathway.seconds_per_grid, dtype=torch.float32)
         return float(self.tokens_per_second * seconds)
 
     def build(
@@ -98,19 +98,17 @@ class LayoutBuilder:
             if slot > start:
                 spans.append(TextSpan(slot - start))
                 parts.add_text(input_ids[start:slot])
-            spans.append(VisualSpan(*visual.grid, interval=self.interval(visual)))
-            parts.add_visual(number, input_ids[slot], visual, self.interval(visual))
+            _check_size(number, visual)
+            for pathway in visual.runs:
+                interval = self.interval(visual, pathway)
+                spans.append(VisualSpan(*pathway.grid, interval=interval))
+                parts.add_pathway(input_ids[slot], pathway.grid, interval)
             start = slot + 1
-        layout = self._layout(parts, spans, visuals)
+        layout = self._layout(parts, spans)
         question = torch.tensor(input_ids[start:], dtype=torch.long, device=self.device)
         return layout, question
 
-    def _layout(
-        self,
-        parts: _Parts,
-        spans: Sequence[TextSpan | VisualSpan],
-        visuals: Sequence[VisualTokens],
-    ) -> Layout:
+    def _layout(self, parts: _Parts, spans: Sequence[TextSpan | VisualSpan]) -> Layout:
         per_axis, next_position = mrope_positions(spans, self.rule)
         grid_index = parts.joined(parts.grid_index, torch.long, 4)
         rotary = RotaryPlan(
@@ -128,8 +126,18 @@ class LayoutBuilder:
             segment=parts.joined(parts.segment, torch.long).to(self.device),
             grid_index=grid_index.to(self.device),
             rotary=rotary,
-            visuals=tuple(visual.grid for visual in visuals),
+            visuals=tuple(parts.grids),
             num_frames=parts.num_frames,
+        )
+
+
+def _check_size(number: int, visual: VisualTokens) -> None:
+    grids = [pathway.grid for pathway in visual.runs]
+    cells = sum(t * h * w for t, h, w in grids)
+    if visual.lead or visual.num_tokens != cells:
+        raise UnsupportedModel(
+            f"visual {number} has {visual.num_tokens} tokens, but its grids {grids} have {cells} "
+            "cells; Qwen-VL needs one token per cell"
         )
 
 
@@ -141,6 +149,7 @@ class _Parts:
         self.segment: list[torch.Tensor] = []
         self.grid_index: list[torch.Tensor] = []
         self.step: list[torch.Tensor] = []
+        self.grids: list[tuple[int, int, int]] = []
         self.num_frames = 0
 
     def add_text(self, ids: Sequence[int]) -> None:
@@ -150,14 +159,9 @@ class _Parts:
         self.grid_index.append(torch.full((count, 4), -1))
         self.step.append(torch.zeros(count, dtype=torch.float64))
 
-    def add_visual(self, number: int, token: int, visual: VisualTokens, interval: float) -> None:
-        t, h, w = visual.grid
-        count = t * h * w
-        if visual.num_tokens != count:
-            raise UnsupportedModel(
-                f"visual {number} has {visual.num_tokens} tokens, but its grid {visual.grid} has "
-                f"{count} cells; Qwen-VL needs one token per cell"
-            )
+    def add_pathway(self, token: int, grid: tuple[int, int, int], interval: float) -> None:
+        t, h, w = grid
+        count, number = t * h * w, len(self.grids)
         # [t, h, w, 3] -> [N, 3]
         axes = torch.meshgrid(torch.arange(t), torch.arange(h), torch.arange(w), indexing="ij")
         cells = torch.stack(axes, dim=-1).reshape(count, 3)
@@ -165,6 +169,7 @@ class _Parts:
         self.segment.append(1 + self.num_frames + cells[:, 0])
         self.grid_index.append(torch.cat([torch.full((count, 1), number), cells], dim=1))
         self.step.append(torch.full((count,), interval, dtype=torch.float64))
+        self.grids.append(grid)
         self.num_frames += t
 
     @staticmethod

@@ -104,6 +104,29 @@ class QwenVL(Family):
         )
 
     @property
+    def axes(self) -> bool:
+        """M-RoPE: channels encode time, height and width."""
+        return True
+
+    @property
+    def frames_per_block(self) -> int:
+        """The tower attends within one temporal grid."""
+        return self.frames_per_grid
+
+    @property
+    def frames_per_grid(self) -> int:
+        """Frames that one patch embedding covers (`temporal_patch_size`)."""
+        return self._tower.cost.temporal_patch
+
+    def planned_tokens(self, sampling: Sampling) -> int:
+        """Return the budget, or what frames at the upper pixel limit have."""
+        if self.options.visual_token_budget is not None:
+            return self.options.visual_token_budget
+        rule = SmartResize(factor=self._tower.pixels_per_token, **self.pixel_limits())
+        grids = -(-sampling.num_frames // self.frames_per_grid)
+        return grids * rule.most_tokens(sampling.num_frames)
+
+    @property
     def placeholder_ids(self) -> frozenset[int]:
         """Token ids that stand for a visual in a prompt."""
         return frozenset(self._placeholders.values())

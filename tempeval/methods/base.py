@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 
     import torch
 
-    from tempeval.stages import Codec, Geometry, Layout, RotaryPlan, Segments, VisualTokens
+    from tempeval.stages import (
+        Codec,
+        Geometry,
+        Layout,
+        RotaryPlan,
+        RunFacts,
+        Segments,
+        VisualTokens,
+    )
     from tempeval.video.clip import FramePlan
 
 #: Claims of stage `place` in the order in which they are applied, however a chain is written.
@@ -72,8 +80,16 @@ class Method:
         """Choose how the prefix keys and values of `layer` are held; None: as they are."""
         return None
 
-    def resolve(self, geometry: Geometry) -> dict[str, Any]:
-        """Check the settings against a model; return what they resolved to, for the record.
+    def bind(self, facts: RunFacts) -> Method:
+        """Fix whatever the settings leave to the run; called before `resolve` and every stage.
+
+        The result must depend on nothing but the settings and `facts`, so that prefixes stay
+        shareable and a resumed run binds the same.
+        """
+        return self
+
+    def resolve(self, facts: RunFacts) -> dict[str, Any]:
+        """Check the (bound) settings against a model; return what they resolved to.
 
         Raises:
             InvalidSetting: if a setting has no effect or no meaning on this model.
@@ -192,6 +208,10 @@ class Chain:
                 return codec
         return None
 
-    def resolve(self, geometry: Geometry) -> dict[str, dict[str, Any]]:
-        """Check every method against a model; return what the settings resolved to."""
-        return {m.name: m.resolve(geometry) for m in self.methods}
+    def bind(self, facts: RunFacts) -> Chain:
+        """Return the chain with every method bound to a run."""
+        return Chain([m.bind(facts) for m in self.methods])
+
+    def resolve(self, facts: RunFacts) -> dict[str, dict[str, Any]]:
+        """Check every (bound) method against a model; return what the settings resolved to."""
+        return {m.name: m.resolve(facts) for m in self.methods}

@@ -15,7 +15,7 @@ from tempeval.errors import InvalidSetting, UnsupportedModel
 from tempeval.methods.base import Method
 
 if TYPE_CHECKING:
-    from tempeval.stages import Geometry, Layout, RotaryPlan
+    from tempeval.stages import Geometry, Layout, RotaryPlan, RunFacts
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class PAS(Method):
             return heads % count
         return heads * count // num_heads
 
-    def resolve(self, geometry: Geometry) -> dict[str, Any]:
+    def resolve(self, facts: RunFacts) -> dict[str, Any]:
         """Check that every group gets a head."""
-        count = len(self.offsets)
+        count, geometry = len(self.offsets), facts.geometry
         if count > geometry.num_heads:
             raise InvalidSetting(
                 f"pas.offsets has {count} groups, but the model has {geometry.num_heads} query "

@@ -16,7 +16,7 @@ from tempeval.methods.base import Method
 if TYPE_CHECKING:
     import torch
 
-    from tempeval.stages import Geometry, Segments
+    from tempeval.stages import RunFacts, Segments
 
 
 def scaled_layer(fraction: float, num_layers: int) -> int:
@@ -63,9 +63,9 @@ class TemporalExit(Method):
             )
         return first
 
-    def resolve(self, geometry: Geometry) -> dict[str, Any]:
+    def resolve(self, facts: RunFacts) -> dict[str, Any]:
         """Return the resolved exit layer."""
-        return {"first_layer": self.first_layer(geometry.num_layers)}
+        return {"first_layer": self.first_layer(facts.geometry.num_layers)}
 
     def keep(self, kept: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
         """End all frame segments at the exit layer."""

@@ -17,9 +17,10 @@ from tempeval.methods.base import Chain, Method
 from tempeval.methods.pas import PAS
 from tempeval.methods.registry import METHODS, method_class, method_names, parse_chain
 from tempeval.methods.temporal_exit import TemporalExit
-from tempeval.stages import Geometry, Layout, RotaryPlan, Segments
+from tempeval.stages import Geometry, Layout, RotaryPlan, RunFacts, Segments
 
 GEOMETRY = Geometry(28, 28, 4, 128, 3584, 18944)
+FACTS = RunFacts(GEOMETRY, True, 32768, 2, 2, 8, 1024)
 
 
 def test_baseline_is_the_empty_chain():
@@ -185,7 +186,7 @@ def test_pas_refuses_empty_and_too_many_groups():
     with pytest.raises(InvalidSetting, match="empty"):
         PAS(offsets=())
     with pytest.raises(InvalidSetting, match="28 query heads"):
-        PAS(offsets=(0.0,) * 29).resolve(GEOMETRY)
+        PAS(offsets=(0.0,) * 29).resolve(FACTS)
 
 
 # ---------------------------------------------------------------- temporal exit
@@ -219,7 +220,7 @@ def test_default_is_the_stated_formula():
 @pytest.mark.parametrize("layer", [0, 28, -1, 0.001, 0.999, 1.0, 0.0, -0.5])
 def test_an_empty_range_is_refused(layer):
     with pytest.raises(InvalidSetting, match=r"temporal_exit\.layer"):
-        TemporalExit(layer).resolve(GEOMETRY)
+        TemporalExit(layer).resolve(FACTS)
 
 
 def test_exit_keeps_instruction_and_ends_frames():
