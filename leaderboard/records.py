@@ -274,6 +274,8 @@ def _policy(raw: Mapping[str, Any]) -> dict[str, Any]:
         policy["decoder"] = decoder
     if raw.get("system_prompt") is not None:
         policy["system_prompt"] = raw["system_prompt"]
+    if raw.get("mm_newline_position") not in (None, "one_token"):
+        policy["mm_newline_position"] = raw["mm_newline_position"]
     return policy
 
 

@@ -17,9 +17,12 @@ def run_facts(name: str, chain: Chain, inference: Inference, world_size: int) ->
     """Return what a record says about model, method and frames."""
     family, sampling = inference.family, inference.sampling
     cuda = family.device.type == "cuda"
+    notes = chain.labels(inference.facts(chain))
     return {
         "method": chain.name,
-        "method_label": chain.spec,
+        # What tables print; the method's identity is its fingerprint.
+        "method_label": f"{chain.spec} ({'; '.join(notes)})" if notes else chain.spec,
+        "method_notes": list(notes),
         "method_settings": chain.settings(),
         "method_resolved": inference.resolve(chain),
         "method_fingerprint": chain.fingerprint,
@@ -35,6 +38,7 @@ def run_facts(name: str, chain: Chain, inference: Inference, world_size: int) ->
         **family.pixel_limits(),
         "position_rule": family.options.position_rule,
         "system_prompt": family.options.system_prompt,
+        **family.settings,
         "dtype": str(family.model.dtype).removeprefix("torch."),
         "attention_kernel": "+".join(sorted(inference.kernels)) or "replayed",
         "decoder": inference.encoder.options.decoder,

@@ -89,6 +89,8 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
             then goes on where it was interrupted.
         revision: commit of a hub checkpoint.
         system_prompt: replaces the chat template's own.
+        mm_newline_position: `one_token` or `grid`, for LLaVA-OneVision; None takes the
+            checkpoint's own.
         feature_cache_gib: memory for encoded videos shared between methods.
         family: family name; None reads it from the checkpoint.
         settings: settings of the methods, as `pas.unit=position` or `unit=position`.
@@ -125,6 +127,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         journal: str | Path | None = None,
         revision: str | None = None,
         system_prompt: str | None = None,
+        mm_newline_position: str | None = None,
         feature_cache_gib: float = 1.0,
         family: str | None = None,
         **settings: Any,
@@ -159,8 +162,14 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
                 max_pixels=max_pixels,
                 visual_token_budget=visual_token_budget,
                 system_prompt=system_prompt,
+                mm_newline_position=mm_newline_position,
             ),
         )
+        if mm_newline_position is not None and "mm_newline_position" not in self.family.settings:
+            raise InvalidSetting(
+                f"mm_newline_position={mm_newline_position!r}: models of family "
+                f"{self.family.name} have no newline tokens; leave it out"
+            )
         self.chain = chain
         self.inference = Inference(
             self.family,
@@ -168,6 +177,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
             batch_size=rows,
             decoding=DecodeOptions(decoder, decode_workers, decode_timeout),
             feature_cache=FeatureCache(int(feature_cache_gib * GIB)),
+            frames_free=num_frames is None,
         )
         self.store: AnswerStore | None = None
         self.failures: dict[str, str] = {}

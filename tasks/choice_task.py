@@ -6,6 +6,7 @@ builds the host's own `multiple_choice` requests whatever path the model takes.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from lmms_eval.api.task import ConfigurableTask
@@ -17,12 +18,63 @@ if TYPE_CHECKING:
 class ChoiceTask(ConfigurableTask):  # type: ignore[misc]  # lmms-eval is untyped here
     """lmms-eval's `ConfigurableTask` with `output_type: multiple_choice`, loaded by class.
 
+    Whatever the YAML's `process_results` gives, every sample also has the probabilities of
+    `probabilities`.
+
     Args:
         config: the YAML, `class` included.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__(config={k: v for k, v in config.items() if k != "class"})
+
+    def process_results(self, doc: Any, results: Any, full_docs: Any = None) -> dict[str, Any]:
+        """Score one document, and add the probabilities of its choices."""
+        found = super().process_results(doc, results, full_docs)
+        answer = answer_index(self.doc_to_target(doc), self.doc_to_choice(doc))
+        return {**probabilities(results, answer), **found}
+
+
+def answer_index(target: Any, choices: Sequence[str]) -> int | None:
+    """Return which choice is the answer, None where it is not one of them.
+
+    Args:
+        target: as `doc_to_target` gives it: an index, or the text of a choice.
+        choices: the texts.
+    """
+    if isinstance(target, str):
+        return list(choices).index(target) if target in choices else None
+    if isinstance(target, int) and 0 <= target < len(choices):
+        return target
+    return None
+
+
+def probabilities(results: Sequence[tuple[Any, bool]], answer: int | None) -> dict[str, Any]:
+    """Return the probabilities that a model gives to the choices of one question.
+
+    Source: "Causality Matters", arXiv 2508.11576, whose metric is the change of the answer's
+    probability, P~(t_gt) - P(t_gt), with and without an intervention; its answers are one token.
+
+    Args:
+        results: `(loss, is_greedy)` per choice, as for `choose`.
+        answer: index of the right choice, if known.
+
+    Returns:
+        `choice_probabilities`: softmax over the choices' summed log-likelihoods, one each, so that
+        they add up to 1. `answer_index`: the right choice. `p_c`: the model's probability of the
+        right choice among all texts, the product over its tokens, not normalised. None where a
+        sample failed, or a model gives no sums.
+    """
+    sums = [getattr(loss, "log_likelihood", None) for loss, _ in results]
+    known = [value for value in sums if value is not None]
+    shares: list[float] | None = None
+    p_c: float | None = None
+    if known and len(known) == len(sums):
+        top = max(known)
+        weights = [math.exp(value - top) for value in known]
+        shares = [weight / sum(weights) for weight in weights]
+        p_c = None if answer is None else math.exp(known[answer])
+    return {"choice_probabilities": shares, "answer_index": answer, "p_c": p_c}
 
 
 def choose(

@@ -10,6 +10,7 @@ import typer
 
 from tempeval import __version__
 from tempeval.cli_bench import bench
+from tempeval.cli_calibrate import calibrate
 from tempeval.cli_mini import mini_app
 from tempeval.errors import InvalidSetting, RunFailed, TempevalError, UnknownName
 
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(mini_app, name="mini")
 app.command(epilog="Example: tempeval bench --quick -o results/bench")(bench)
+app.command(epilog="Example: tempeval calibrate -o ranges.safetensors --clips train/")(calibrate)
 
 QUICKSTART_METHODS = ("baseline", "pas", "temporal_exit", "pas+temporal_exit")
 USAGE_ERROR, RUN_FAILED, INTERRUPTED = 2, 1, 130

@@ -14,6 +14,13 @@ def bench(
     questions: Annotated[str, typer.Option(help="Questions per video.")] = "1,5,15",
     tokens: Annotated[str, typer.Option(help="Visual tokens per video, about.")] = "1300,3900",
     labels: Annotated[str, typer.Option(help="Numbers of choices.")] = "27,174",
+    staged: Annotated[
+        str | None,
+        typer.Option(help="Visual tokens of the staged part; 2048,4096,8192 (CUDA: 8192,32768)."),
+    ] = None,
+    sections: Annotated[
+        str, typer.Option(help="Parts to measure; what others measured before stays.")
+    ] = "labels,methods,questions,staged",
     pretrained: Annotated[
         str | None, typer.Option(help="A Qwen2.5-VL; random weights if not given.")
     ] = None,
@@ -32,6 +39,8 @@ def bench(
     from tempeval.bench.options import BenchOptions
 
     chosen = {} if quick else {"questions": questions, "tokens": tokens, "labels": labels}
+    if staged is not None:
+        chosen["staged"] = staged
     numbers = {name: _numbers(name, text) for name, text in chosen.items()}
     report = run_bench(
         BenchOptions(
@@ -46,6 +55,8 @@ def bench(
             questions=numbers.get("questions", ()),
             tokens=numbers.get("tokens", ()),
             labels=numbers.get("labels", ()),
+            staged=numbers.get("staged", ()),
+            sections=[part.strip() for part in sections.split(",")],
         ),
         typer.echo,
     )

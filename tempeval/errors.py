@@ -59,6 +59,17 @@ class RunFailed(TempevalError):
     """A run that began could not be brought to its end; what it has is kept."""
 
 
+class PromptTooLong(TempevalError):
+    """A prompt that needs more positions than the model takes under a chain of methods."""
+
+
+class CannotStore(TempevalError):
+    """A prefix that a store method cannot hold, or of which it would hold nothing in fewer bits.
+
+    The sample fails, the run goes on.
+    """
+
+
 class BadVideo(TempevalError):
     """A video that cannot be decoded; the sample fails, the run goes on.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from tempeval.families.registry import FAMILIES
-from tempeval.methods.registry import BASELINE, METHODS
+from tempeval.methods.registry import BASELINE, METHODS, method_class
 from tempeval.plugin import MODELS
 from tempeval.tasklist import task_entries
 
@@ -34,10 +35,35 @@ def method_rows() -> list[tuple[str, str, str, str]]:
 
 
 def method_table() -> str:
-    """Return the methods as the markdown table of the README."""
-    lines = ["| method | stage | what it does | paper |", "| --- | --- | --- | --- |"]
-    lines += [f"| `{name}` | {' | '.join(rest)} |" for name, *rest in method_rows()]
+    """Return the methods as the markdown table of the README; imports every method."""
+    heads = ("method", "what it does", "stage", "paper", "written from", "families", "training")
+    lines = [f"| {' | '.join(heads)} | settings |", "| --- " * (len(heads) + 1) + "|"]
+    every = ", ".join(FAMILIES)
+    lines.append(f"| `{BASELINE}` | {BASELINE_SUMMARY} | - | - | - | {every} | - | - |")
+    training = {True: "needs it", False: "none", None: "none (probe)"}
+    for entry in sorted(METHODS.values(), key=lambda entry: entry.name):
+        cells = (
+            entry.summary,
+            ", ".join(entry.stages),
+            entry.paper,
+            entry.code,
+            ", ".join(entry.families),
+            training[entry.trained],
+            ", ".join(f"`{text}`" for text in _defaults(entry.name)) or "-",
+        )
+        lines.append(f"| `{entry.name}` | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _defaults(method: str) -> list[str]:
+    """Return `setting=default` for every setting, as a chain is written."""
+    texts = []
+    for field in fields(method_class(method)):
+        value = field.default
+        parts = value if isinstance(value, tuple) else (value,)
+        shown = "/".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in parts)
+        texts.append(f"{field.name}={shown}")
+    return texts
 
 
 def list_methods() -> list[str]:

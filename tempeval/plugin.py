@@ -32,8 +32,11 @@ _WRAPPERS = "tempeval.model_wrappers"
 MODELS: dict[str, str] = {
     "tempeval": f"{_WRAPPERS}.chain.Tempeval",
     "tempeval_baseline": f"{_WRAPPERS}.baseline.TempevalBaseline",
+    "tempeval_intp": f"{_WRAPPERS}.intp.TempevalINTP",
+    "tempeval_kv_quant": f"{_WRAPPERS}.kv_quant.TempevalKVQuant",
     "tempeval_pas": f"{_WRAPPERS}.pas.TempevalPAS",
     "tempeval_staged_sparse": f"{_WRAPPERS}.staged_sparse.TempevalStagedSparse",
+    "tempeval_vrope": f"{_WRAPPERS}.vrope.TempevalVRoPE",
 }
 
 

@@ -90,17 +90,17 @@ def error_of(sample: Mapping[str, Any]) -> str | None:
 
 def failures_of(samples: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Return the first errors by sample id."""
-    found = ((_identity(sample)[0], error_of(sample)) for sample in samples)
+    found = ((identity(sample)[0], error_of(sample)) for sample in samples)
     errors = {name: error for name, error in found if error is not None}
     return dict(sorted(errors.items())[:MAX_QUOTED_FAILURES])
 
 
 def dataset_digest(samples: Iterable[Mapping[str, Any]]) -> str:
     """Return the digest of which samples were evaluated and what they contain."""
-    return digest(sorted(_identity(sample) for sample in samples))
+    return digest(sorted(identity(sample) for sample in samples))
 
 
-def _identity(sample: Mapping[str, Any]) -> tuple[str, str]:
+def identity(sample: Mapping[str, Any]) -> tuple[str, str]:
     """Return sample id and content hash; a foreign task without them gets its document number."""
     fields = {**_mapping(sample.get("sample")), **sample}
     return str(fields.get("sample_id", f"doc-{sample.get('doc_id')}")), str(

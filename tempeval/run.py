@@ -12,6 +12,7 @@ from tempeval.errors import RunFailed, TempevalError
 from tempeval.host import HostTasks, host_log
 from tempeval.matrix import plan_matrix
 from tempeval.methods.registry import BASELINE
+from tempeval.paired import pair_with_baselines
 from tempeval.ranks import RankDied, Ranks
 from tempeval.reuse import reusable
 from tempeval.scoring import LOG_NAME, Run, counts, describe
@@ -49,7 +50,8 @@ def run_matrix(
 
     All methods of a budget are answered in one pass over the videos, and every answer is journalled
     in `OUT/journal`: the same command goes on where it was interrupted. Then the host scores each
-    method from the journal and writes its standard files.
+    method from the journal and writes its standard files; at last, samples with choices get the
+    change of the answer's probability against the baseline (see `tempeval.paired`).
 
     Returns:
         The run folders, in order.
@@ -67,6 +69,8 @@ def run_matrix(
             report(f"{_name(plan, options)}: complete already, reused ({counts(old)})")
     left = [plan for plan in plans if plan.folder not in kept]
     bad = _Matrix(options, tasks, report).run(left, load or load_model) if left else []
+    if Ranks(options.out / JOURNAL_NAME).is_first:
+        pair_with_baselines(plans)
     report(f"{len(plans) - len(bad)} of {len(plans)} runs complete in {options.out}")
     if bad:
         raise IncompleteRuns("; ".join(bad))

@@ -14,6 +14,8 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tempeval.video.clip import GridRule
+
 #: Values of `RotaryPlan.axis`.
 AXIS_ALL, AXIS_TEMPORAL, AXIS_HEIGHT, AXIS_WIDTH = -1, 0, 1, 2
 
@@ -54,6 +56,10 @@ class RunFacts:
         num_frames: frames planned per video.
         visual_tokens: most visual tokens planned for a prompt with one video.
         trained_with: methods that the checkpoint says it was trained with.
+        revision: of the base model's weights; empty when unknown.
+        chain_without_store: fingerprint of the bound chain apart from stage `store`; empty when
+            unknown.
+        grid_rules: what the chain's stage `encode` makes of grids, as the plan of frames has it.
     """
 
     geometry: Geometry
@@ -64,6 +70,9 @@ class RunFacts:
     num_frames: int
     visual_tokens: int
     trained_with: frozenset[str] = frozenset()
+    revision: str = ""
+    chain_without_store: str = ""
+    grid_rules: tuple[GridRule, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -284,8 +293,15 @@ class StoredKV(Protocol):
 
 
 class Codec(Protocol):
-    """How a layer's prefix keys and values are held: what stage `store` returns."""
+    """How a layer's prefix keys and values are held: what stage `store` returns.
+
+    `str(codec)` names the settings that decide how many tokens it quantises.
+    """
 
     def encode(self, keys: torch.Tensor, values: torch.Tensor) -> StoredKV:
-        """Take `[1, h_kv, P, d]` keys (after rotary) and values; return what is kept."""
+        """Take `[1, h_kv, P_l, d]` keys (after rotary) and values of the rows present in a layer.
+
+        Returns:
+            What is kept; it shares no storage with what was given.
+        """
         ...

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from tempeval.families.llava_onevision import LlavaOnevision
     from tempeval.families.qwen_vl import QwenVL
+    from tempeval.families.video_llava import VideoLlava
     from tempeval.video.clip import Clip
 
 # One thread: the models are tiny, and thread pools of parallel workers would fight over two cores.
@@ -190,6 +192,54 @@ def tiny_qwen2_5_vl(tiny_qwen2_5_vl_folder: Path) -> QwenVL:
 def tiny_qwen2_vl(tiny_qwen2_vl_folder: Path) -> QwenVL:
     """A loaded tiny Qwen2-VL in float32 (position_rule=original)."""
     return load_qwen_vl(tiny_qwen2_vl_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_llava_onevision_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random LLaVA-OneVision."""
+    from tiny_llava_onevision import save_tiny_llava_onevision
+
+    return save_tiny_llava_onevision(tmp_path_factory.mktemp("llava_onevision"), build_tokenizer())
+
+
+@pytest.fixture(scope="session")
+def tiny_llava_onevision(tiny_llava_onevision_folder: Path) -> LlavaOnevision:
+    """A loaded tiny LLaVA-OneVision in float32 (mm_newline_position=one_token)."""
+    from tiny_llava_onevision import load_llava_onevision
+
+    return load_llava_onevision(tiny_llava_onevision_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_video_llava_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random Video-LLaVA in the port's layout, without a chat template."""
+    from tiny_video_llava import save_tiny_port
+
+    return save_tiny_port(tmp_path_factory.mktemp("video_llava"))
+
+
+@pytest.fixture(scope="session")
+def tiny_video_llava(tiny_video_llava_folder: Path) -> VideoLlava:
+    """A loaded tiny Video-LLaVA, the port, in float32."""
+    from tiny_video_llava import load_video_llava
+
+    return load_video_llava(tiny_video_llava_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_video_llava_original_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random Video-LLaVA as it was released: two PyTorch shards."""
+    from tiny_video_llava import save_tiny_original
+
+    return save_tiny_original(tmp_path_factory.mktemp("video_llava_original"))
+
+
+@pytest.fixture(scope="session")
+def tiny_video_llava_original(tiny_video_llava_original_folder: Path) -> VideoLlava:
+    """A loaded tiny Video-LLaVA, the original layout, in float32."""
+    from tiny_video_llava import load_video_llava
+
+    return load_video_llava(tiny_video_llava_original_folder)
 
 
 def load_qwen_vl(folder: Path, **options: Any) -> QwenVL:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -61,9 +61,10 @@ class Shape:
 
 #: For the questions and the labels: 53 M parameters.
 HALF_DEPTH = Shape("random-14", layers=14)
-#: For temporal exit and PAS, whose settings are for 28 layers: 95 M parameters.
+#: For the methods, whose settings are for 28 layers: 95 M parameters.
 FULL_DEPTH = Shape("random-28", layers=28)
 TINY = Shape("random-2", 2, hidden=128, vision_depth=2, vision_hidden=64, vocabulary=1024)
+TINY_DEEP = replace(TINY, name="random-28-tiny", layers=28)
 
 
 def save_random(folder: Path, shape: Shape, seed: int = 0) -> Path:

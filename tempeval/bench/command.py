@@ -15,16 +15,24 @@ from tempeval.bench import checkpoint, inputs
 from tempeval.bench.cells import LabelsCell, MethodsCell, QuestionsCell
 from tempeval.bench.log import BenchLog
 from tempeval.bench.machine import OtherWork, is_busy, load_average, machine_facts, timestamp
-from tempeval.bench.options import frame_size, pairs_of, settings_of
+from tempeval.bench.options import (
+    FRAMES_PER_GRID,
+    frame_size,
+    pairs_of,
+    sections_of,
+    settings_of,
+    staged_tokens_of,
+)
 from tempeval.bench.render import check_page, render, warnings_of, write_page
-from tempeval.bench.results import CHAINS, goals_of, results_of
+from tempeval.bench.results import CHAINS, STAGED_CHAINS, goals_of, results_of
 from tempeval.bench.sides import MAX_PIXELS, MIN_PIXELS, Sides, quiet
+from tempeval.bench.staged import StagedCell
 from tempeval.errors import InvalidSetting
 from tempeval.families.base import LoadOptions
 from tempeval.families.qwen_vl import QwenVL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from tempeval.bench.cells import Cell
     from tempeval.bench.options import BenchOptions, Settings
@@ -67,11 +75,13 @@ def run_bench(options: BenchOptions, report: Callable[[str], None]) -> BenchRepo
 
     Raises:
         InvalidSetting: for options that are not accepted, or a folder of other measurements.
+        UnknownName: for a section that does not exist.
         UnsupportedModel: if the checkpoint is no Qwen2.5-VL.
         BenchMismatch: if the two sides do not do the same work.
     """
     threads_before = torch.get_num_threads()
     settings = settings_of(options, threads_before)
+    sections = sections_of(options)
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -92,7 +102,8 @@ def run_bench(options: BenchOptions, report: Callable[[str], None]) -> BenchRepo
     complete = False
     try:
         with tempfile.TemporaryDirectory(prefix="tempeval-bench-") as folder:
-            _Run(log, settings, session, report).measure(Path(folder), pairs_of(options))
+            run = _Run(log, settings, session, report)
+            run.measure(Path(folder), pairs_of(options), sections, staged_tokens_of(options))
         complete = True
     except KeyboardInterrupt:
         report("interrupted; what was measured is kept")
@@ -123,9 +134,11 @@ class _Run:
         self.log, self.settings, self.report = log, settings, report
         self.session = session
 
-    def measure(self, folder: Path, pairs: int) -> None:
+    def measure(
+        self, folder: Path, pairs: int, sections: Sequence[str], staged: Sequence[int]
+    ) -> None:
         """Measure cell by cell, so that an early end leaves whole ones."""
-        cells = self._cells(folder)
+        cells = self._cells(folder, sections, staged)
         wanted = {cell.name: pairs + cell.extra_rounds for cell in cells}
         left = [cell for cell in cells if len(self.log.rounds(cell.name)) < wanted[cell.name]]
         if not left:
@@ -146,7 +159,7 @@ class _Run:
                     times = ", ".join(f"{k} {v:.2f} s" for k, v in measured["seconds"].items())
                     self.report(f"{cell.name}: round {number + 1}/{wanted[cell.name]}: {times}")
 
-    def _cells(self, folder: Path) -> list[Cell]:
+    def _cells(self, folder: Path, sections: Sequence[str], staged: Sequence[int]) -> list[Cell]:
         settings = self.settings
         self.report("loading the models")
         with quiet():
@@ -163,31 +176,39 @@ class _Run:
         )
         cells: list[Cell] = []
         checked: dict[str, dict[str, Any]] = {}
-        for tokens in settings.tokens:  # an early end leaves whole cells, the goals' first
+        files = {"labels", "methods", "questions"} & set(sections)
+        for tokens in settings.tokens if files else ():  # the goals' first
             videos = [self._clip(folder, tokens, n) for n in range(VIDEOS_OF_ONE_QUESTION)]
-            cells.append(
-                LabelsCell(
-                    sides.family,
-                    videos[0],
-                    inputs.questions(1)[0],
-                    inputs.labels(max(settings.labels)),
-                    settings.labels,
-                    tokens,
-                    settings.frames,
-                    settings.dtype,
+            if "labels" in sections:
+                cells.append(
+                    LabelsCell(
+                        sides.family,
+                        videos[0],
+                        inputs.questions(1)[0],
+                        inputs.labels(max(settings.labels)),
+                        settings.labels,
+                        tokens,
+                        settings.frames,
+                        settings.dtype,
+                    )
                 )
-            )
-            if tokens == max(settings.tokens):
+            if "methods" in sections and tokens == max(settings.tokens):
                 cells.append(MethodsCell(family, videos[0], CHAINS, tokens, settings.frames))
+            if "questions" in sections:
+                cells += [
+                    QuestionsCell(
+                        sides,
+                        videos if count == 1 else videos[:1],
+                        inputs.questions(count),
+                        tokens,
+                        checked,
+                    )
+                    for count in sorted(settings.questions, reverse=True)
+                ]
+        if "staged" in sections:
+            question, grids = inputs.questions(1)[0], settings.frames // FRAMES_PER_GRID
             cells += [
-                QuestionsCell(
-                    sides,
-                    videos if count == 1 else videos[:1],
-                    inputs.questions(count),
-                    tokens,
-                    checked,
-                )
-                for count in sorted(settings.questions, reverse=True)
+                StagedCell(family, STAGED_CHAINS, question, tokens, grids) for tokens in staged
             ]
         return cells
 
@@ -196,8 +217,8 @@ class _Run:
         if self.settings.pretrained is not None:
             return (self.settings.pretrained,) * 2
         if self.settings.quick:
-            tiny = str(checkpoint.save_random(folder, checkpoint.TINY))
-            return tiny, tiny
+            tiny = checkpoint.save_random(folder, checkpoint.TINY)
+            return str(tiny), str(checkpoint.save_random(folder, checkpoint.TINY_DEEP))
         small = checkpoint.save_random(folder, checkpoint.HALF_DEPTH)
         return str(small), str(checkpoint.save_random(folder, checkpoint.FULL_DEPTH))
 

@@ -64,6 +64,10 @@ class BenchLog:
         rounds: list[dict[str, Any]] = held.get("rounds", [])
         return rounds
 
+    def cells(self, beginning: str) -> list[str]:
+        """Return the names of the measured cells that begin so."""
+        return [name for name in self.data["cells"] if name.startswith(beginning)]
+
     def facts(self, cell: str) -> dict[str, Any]:
         """Return the facts of a cell; empty before they are set."""
         held: dict[str, Any] = self.data["cells"].get(cell, {})

@@ -6,15 +6,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tempeval.errors import InvalidSetting
+from tempeval.errors import InvalidSetting, UnknownName
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DTYPES = ("float32", "bfloat16", "float16")
+#: The parts of a benchmark, in the order in which they are measured.
+SECTIONS = ("labels", "methods", "questions", "staged")
 FULL_TOKENS, QUICK_TOKENS = (1300, 3900), (36, 64)
 FULL_QUESTIONS, QUICK_QUESTIONS = (1, 5, 15), (1, 3)
 FULL_LABELS, QUICK_LABELS = (27, 174), (5, 9)
+STAGED_CPU, STAGED_CUDA, QUICK_STAGED = (2048, 4096, 8192), (8192, 32768), (64,)
 PIXELS_PER_TOKEN = 28
 FRAMES_PER_GRID = 2
 #: Longest side over shortest side of a rendered frame.
@@ -31,6 +34,10 @@ class BenchOptions:
         questions: questions per video; default 1, 5, 15.
         tokens: visual tokens per video, about; default 1300, 3900.
         labels: numbers of choices; default 27, 174.
+        staged: visual tokens of the staged-sparse part; default 2048, 4096, 8192 on a CPU and
+            8192, 32768 on a GPU.
+        sections: parts to measure, of `SECTIONS`; default all. What an earlier run measured of
+            others stays.
         pretrained: Qwen2.5-VL folder or hub id; None builds random weights.
         device: torch device.
         dtype: `float32`, `bfloat16` or `float16`.
@@ -46,6 +53,8 @@ class BenchOptions:
     questions: Sequence[int] = ()
     tokens: Sequence[int] = ()
     labels: Sequence[int] = ()
+    staged: Sequence[int] = ()
+    sections: Sequence[str] = ()
     pretrained: str | None = None
     device: str = "cpu"
     dtype: str = "float32"
@@ -91,7 +100,7 @@ def settings_of(options: BenchOptions, threads: int) -> Settings:
         InvalidSetting: for a value that is not accepted.
     """
     quick = options.quick
-    for name in ("questions", "tokens", "labels"):
+    for name in ("questions", "tokens", "labels", "staged"):
         values = getattr(options, name)
         if any(value < 1 for value in values) or len(set(values)) < len(values):
             raise InvalidSetting(
@@ -122,6 +131,28 @@ def settings_of(options: BenchOptions, threads: int) -> Settings:
 def pairs_of(options: BenchOptions) -> int:
     """Return the pairs per cell."""
     return options.pairs or (2 if options.quick else 7)
+
+
+def sections_of(options: BenchOptions) -> tuple[str, ...]:
+    """Return the parts to measure, in their order.
+
+    Raises:
+        UnknownName: for a part that does not exist.
+    """
+    for name in options.sections:
+        if name not in SECTIONS:
+            raise UnknownName("section of the benchmark", name, SECTIONS)
+    return tuple(name for name in SECTIONS if name in (options.sections or SECTIONS))
+
+
+def staged_tokens_of(options: BenchOptions) -> tuple[int, ...]:
+    """Return the sizes of the staged-sparse part.
+
+    They are no `Settings`: a cell's name says its size, so sizes may be measured in any order.
+    """
+    on_gpu = options.device.startswith("cuda")
+    default = QUICK_STAGED if options.quick else STAGED_CUDA if on_gpu else STAGED_CPU
+    return tuple(options.staged or default)
 
 
 def frame_size(tokens: int, frames: int) -> tuple[int, int]:

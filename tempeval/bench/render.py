@@ -30,9 +30,11 @@ def render(log: BenchLog, results: Results, goals: Sequence[Goal]) -> str:
         parts += ["### Choices: one shared prefix against N full forwards", _labels(results)]
     if results.methods:
         parts += ["### Prefill of the methods", _methods(results)]
+    if results.staged:
+        parts += ["### Staged sparse attention", _staged(results)]
     if goals and not settings["quick"]:
         parts += ["### Goals", _goals(goals)]
-    if not (results.questions or results.labels or results.methods):
+    if not (results.questions or results.labels or results.methods or results.staged):
         parts.append("Nothing was measured twice yet.")
     return "\n\n".join(parts)
 
@@ -211,6 +213,46 @@ def _methods(results: Results) -> str:
         for row in results.methods
     ]
     return _table(head, rows)
+
+
+def _staged(results: Results) -> str:
+    head = (
+        "visual tokens",
+        "grids",
+        "layers",
+        "method",
+        "prefill + question s",
+        "question ms",
+        "of baseline",
+        "interval",
+        "CPU ratio",
+        "rounds",
+        "other",
+    )
+    rows = [
+        (
+            row.facts["visual_tokens"],
+            row.facts["grids"],
+            row.facts["layers"],
+            row.chain,
+            f"{row.seconds:.2f}",
+            f"{1e3 * row.question_s:.0f}",
+            f"**{row.ratio.median:.3f}**",
+            _interval(row.ratio, 3),
+            f"{row.cpu_ratio.median:.3f}",
+            row.ratio.count,
+            row.others,
+        )
+        for row in results.staged
+    ]
+    notes = (
+        "Planning, attaching, the prefill of the video prefix and one question of "
+        f"{results.staged[0].facts['question_tokens']} tokens up to its first answer token; "
+        "the ratio is of their sum. The visual tokens are random: decoding and the vision tower "
+        "are in no time. Question rows are in no prefix, and no row of a prefix reads the last "
+        "layer, so strategy (1) can only change the question's part."
+    )
+    return f"{_table(head, rows)}\n\n{notes}"
 
 
 def _goals(goals: Sequence[Goal]) -> str:

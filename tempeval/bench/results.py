@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 STAGES = ("decode", "encode", "prefill", "answer")
 BASELINE, EXIT, PAS = "baseline", "temporal_exit", "pas"
 CHAINS = (BASELINE, EXIT, PAS)
+STAGED_CHAINS = (
+    BASELINE,
+    *(f"staged_sparse[strategies={chosen}]" for chosen in ("1", "2", "3", "1/2", "1/3")),
+)
+#: From so many visual tokens on, strategies (2) and (3) are held against the baseline.
+STAGED_GOAL_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,13 @@ class MethodRow:
 
 
 @dataclass(frozen=True)
+class StagedRow(MethodRow):
+    """Prefill and one question under one chain; `question_s` is the question's part."""
+
+    question_s: float
+
+
+@dataclass(frozen=True)
 class Goal:
     """A goal and what was measured.
 
@@ -83,6 +96,7 @@ class Results:
     questions: list[QuestionsRow]
     labels: list[LabelsRow]
     methods: list[MethodRow]
+    staged: list[StagedRow]
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -110,7 +124,14 @@ def results_of(log: BenchLog) -> Results:
         for chain in CHAINS
         if len(log.rounds(f"prefill@{tokens}")) > 1
     ]
-    return Results(questions, labels, methods)
+    sizes = sorted(int(cell.partition("@")[2]) for cell in log.cells("staged@"))
+    staged = [
+        _staged_row(log, f"staged@{tokens}", tokens, chain)
+        for tokens in sizes
+        for chain in STAGED_CHAINS
+        if len(log.rounds(f"staged@{tokens}")) > 1
+    ]
+    return Results(questions, labels, methods, staged)
 
 
 def _questions_row(log: BenchLog, cell: str, tokens: int) -> QuestionsRow:
@@ -166,6 +187,12 @@ def _method_row(log: BenchLog, cell: str, tokens: int, chain: str) -> MethodRow:
     )
 
 
+def _staged_row(log: BenchLog, cell: str, tokens: int, chain: str) -> StagedRow:
+    row = _method_row(log, cell, tokens, chain)
+    asked = [measured["question_seconds"][chain] for measured in log.rounds(cell)]
+    return StagedRow(**vars(row), question_s=spread(asked).median)
+
+
 def _ratios(
     rounds: Sequence[dict[str, Any]], of: Callable[[dict[str, float]], float]
 ) -> tuple[Spread, Spread]:
@@ -199,6 +226,7 @@ def goals_of(results: Results) -> list[Goal]:
                     row.ratio.median >= least,
                 )
             )
+    goals += [goal for row in results.staged for goal in _staged_goals(row)]
     for method in results.methods:
         where = f"prefill at {method.tokens} tokens, {method.facts['layers']} layers"
         if method.chain == EXIT:
@@ -218,6 +246,17 @@ def goals_of(results: Results) -> list[Goal]:
                 )
             )
     return goals
+
+
+def _staged_goals(row: StagedRow) -> list[Goal]:
+    strategies = row.chain.partition("=")[2].strip("]")
+    if row.tokens < STAGED_GOAL_TOKENS or strategies not in ("2", "3"):
+        return []
+    text = (
+        f"prefill and a question at {row.tokens} tokens, {row.facts['layers']} layers: strategy "
+        f"({strategies}) not slower than dense"
+    )
+    return [Goal(text, f"{row.ratio.median:.3f}", row.ratio.median <= 1)]
 
 
 def _question_goals(row: QuestionsRow) -> list[Goal]:

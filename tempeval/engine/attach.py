@@ -15,7 +15,8 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from tempeval.engine.cache import PrefixCache, TailCache
-from tempeval.engine.rows import attend_prefix, attend_tail, shift_queries
+from tempeval.engine.rows import attend_prefix, shift_queries
+from tempeval.engine.tail import attend_after_prefix
 from tempeval.errors import UnsupportedModel
 
 if TYPE_CHECKING:
@@ -197,29 +198,25 @@ class Attachment:
         Raises:
             PrefixFilled: in the last layer of a prefix.
         """
-        plan = self.plan.layers[layer]
-        rotary = plan.rotary
         if isinstance(self._cache, TailCache):
-            out, kernel = attend_tail(
-                shift_queries(query, rotary, float(rotary.shift_scale_after)),
-                key,
-                value,
-                pieces=self._cache.prefix.layers[layer],
-                plan=plan,
-                segments=self.plan.segments,
-                prompt_length=self._cache.prompt_length,
-                padding=self._padding,
-                scale=scale,
+            out, kernel = attend_after_prefix(
+                query, key, value, self._cache, layer, self.plan, padding=self._padding, scale=scale
             )
-        else:
-            if layer == len(self.plan.layers) - 1:
-                raise PrefixFilled
-            if rotary.query_shift is not None and rotary.shift_scale is not None:
-                scales = rotary.shift_scale
-                query = shift_queries(
-                    query, rotary, scales if plan.rows is None else scales[plan.rows]
-                )
-            out, kernel = attend_prefix(query, key, value, plan, scale=scale)
+            self.kernels.add(kernel)
+            return out
+        plan = self.plan.layers[layer]
+        if plan.codec is not None and self._cache is not None:
+            stored = plan.codec.encode(key, value)
+            self._cache.hold(layer, stored, keep_exact=self.plan.exact_prefill)
+            if not self.plan.exact_prefill:
+                key, value = stored.decode()
+        if layer == len(self.plan.layers) - 1:
+            raise PrefixFilled
+        rotary = plan.rotary
+        if rotary.query_shift is not None and rotary.shift_scale is not None:
+            scales = rotary.shift_scale
+            query = shift_queries(query, rotary, scales if plan.rows is None else scales[plan.rows])
+        out, kernel = attend_prefix(query, key, value, plan, scale=scale)
         self.kernels.add(kernel)
         return out
 

@@ -13,6 +13,8 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 # Row alignment that the memory-efficient kernel asks of an additive mask.
 _BIAS_ALIGNMENT = 16
+# Kernels that let query heads share key/value heads; for others these are repeated.
+_GROUPED = frozenset({"cpu_flash", "cuda_flash"})
 
 
 class Attended(NamedTuple):
@@ -43,8 +45,8 @@ def attend_lse(
 
     Args:
         query: `[B, h, S, d]`.
-        key: `[B, h, T, d]`; heads already repeated.
-        value: `[B, h, T, d]`.
+        key: `[B, h_kv, T, d]`; query heads `i * h // h_kv` and on share head i.
+        value: `[B, h_kv, T, d]`.
         scale: factor on the scores.
         causal: row i sees keys 0..i; needs S == T.
         mask: bool `[B or 1, 1, S, T]`, True where a row sees a key; every row must see one.
@@ -54,6 +56,9 @@ def attend_lse(
         Output, log-sum-exp and the kernel's name.
     """
     name = kernel or kernels_for(query, masked=mask is not None)[0]
+    if name not in _GROUPED:
+        groups = query.shape[1] // key.shape[1]
+        key, value = repeat_heads(key, groups), repeat_heads(value, groups)
     if name == "cpu_flash":
         bias = None if mask is None else _bias(mask, query.dtype)
         out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
@@ -124,27 +129,32 @@ def _aligned_bias(mask: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
     return bias.expand(query.shape[0], query.shape[1], -1, -1)
 
 
-def merge(pieces: list[Attended]) -> torch.Tensor:
+def merge(pieces: list[Attended], out: torch.Tensor | None = None) -> torch.Tensor:
     """Combine pieces over disjoint keys into the softmax over all of them.
 
     The weights are computed in float32 (float64 for float64 inputs) whatever the compute dtype.
 
     Args:
         pieces: at least one; same shapes.
+        out: `[B, h, S, d]` in the dtype of the pieces, to write to; None for a new tensor.
 
     Returns:
         `[B, h, S, d]` in the dtype of the pieces.
     """
-    if len(pieces) == 1:
-        return pieces[0].out
-    total = pieces[0].lse
-    for piece in pieces[1:]:
+    first, *others = pieces
+    if not others:
+        return first.out if out is None else out.copy_(first.out)
+    total = first.lse
+    for piece in others:
         total = torch.logaddexp(total, piece.lse)
-    out = sum(
-        piece.out.to(piece.lse.dtype) * torch.exp(piece.lse - total).unsqueeze(-1)
-        for piece in pieces
-    )
-    return torch.as_tensor(out).to(pieces[0].out.dtype)
+    wide = total.dtype
+    target = out if out is not None and out.dtype == wide else None
+    mixed = torch.mul(first.out.to(wide), torch.exp(first.lse - total).unsqueeze(-1), out=target)
+    for piece in others:
+        mixed.addcmul_(piece.out.to(wide), torch.exp(piece.lse - total).unsqueeze(-1))
+    if out is None:
+        return mixed.to(first.out.dtype)
+    return out if target is not None else out.copy_(mixed)
 
 
 def repeat_heads(states: torch.Tensor, groups: int) -> torch.Tensor:
@@ -174,6 +184,25 @@ def attend_causal(
         scale=scale,
         enable_gqa=query.shape[1] != key.shape[1],
     )
+
+
+def attend_apart(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, count: int, scale: float
+) -> Attended:
+    """Attend causally within each of `count` equal runs of rows, as one batch.
+
+    Args:
+        query: `[1, h, count * n, d]`.
+        key: `[1, h_kv, count * n, d]`.
+        value: `[1, h_kv, count * n, d]`.
+        count: runs; no row sees another run.
+        scale: factor on the scores.
+    """
+    # [1, h, count * n, d] -> [count, h, n, d]
+    split = [torch.unflatten(s[0], 1, (count, -1)).transpose(0, 1) for s in (query, key, value)]
+    piece = attend_lse(*split, scale=scale, causal=True)
+    out, lse = (s.transpose(0, 1).flatten(1, 2).unsqueeze(0) for s in (piece.out, piece.lse))
+    return Attended(out, lse, piece.kernel)
 
 
 def attend_shared(

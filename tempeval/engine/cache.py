@@ -6,11 +6,13 @@ a layer still holds, because transformers sizes inputs and masks by it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
+
+from tempeval.errors import UnsupportedModel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,6 +74,58 @@ def segment_ranges(segment: torch.Tensor) -> list[tuple[int, int, int]]:
     return ranges
 
 
+class DecodedOnce:
+    """A stored piece that is decoded at most once; lives while one layer attends to it."""
+
+    def __init__(self, held: StoredKV) -> None:
+        self._held = held
+        self._decoded: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def decode(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the keys and values."""
+        if self._decoded is None:
+            self._decoded = self._held.decode()
+        return self._decoded
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held at rest, without what is decoded for the moment."""
+        return self._held.nbytes
+
+    @property
+    def quantised_fraction(self) -> float:
+        """Share of the numbers that a codec quantised."""
+        return self._held.quantised_fraction
+
+
+class ExactPrefix:
+    """The prefix as it was before the codecs, for the prompt of one question (exact prefill).
+
+    A layer's pieces are let go once the question's rows have read them, so what is held afterwards
+    is the stored prefix alone.
+
+    Args:
+        layers: pieces per decoder layer.
+    """
+
+    def __init__(self, layers: Sequence[tuple[Piece, ...]]) -> None:
+        self._layers: list[tuple[Piece, ...] | None] = list(layers)
+
+    def take(self, layer: int) -> tuple[Piece, ...]:
+        """Return a layer's pieces, and let them go.
+
+        Raises:
+            UnsupportedModel: if a question has read them already.
+        """
+        pieces, self._layers[layer] = self._layers[layer], None
+        if pieces is None:
+            raise UnsupportedModel(
+                "a prefix with exact prefill serves one question, fed in one pass; prefill it "
+                "again for another, or use prefill=quantized"
+            )
+        return pieces
+
+
 @dataclass(frozen=True)
 class SharedPrefix:
     """The prefilled prefix of one video under one chain, shared by all its questions.
@@ -79,10 +133,13 @@ class SharedPrefix:
     Attributes:
         length: logical tokens P.
         layers: per decoder layer, the pieces its tails attend to.
+        exact: what the prompt of the one question attends to instead; None where the prefix is
+            shared.
     """
 
     length: int
     layers: tuple[tuple[Piece, ...], ...]
+    exact: ExactPrefix | None = None
 
     @property
     def nbytes(self) -> int:
@@ -108,6 +165,22 @@ class PrefixCache(Cache):  # type: ignore[misc]  # transformers is untyped here
 
     def __init__(self, num_layers: int) -> None:
         super().__init__(layers=[DynamicLayer() for _ in range(num_layers)])
+        self._stored: dict[int, StoredKV] = {}
+
+    def hold(self, layer: int, stored: StoredKV, *, keep_exact: bool) -> None:
+        """Keep what a codec made of a layer, in place of its keys and values or beside them."""
+        self._stored[layer] = stored
+        if not keep_exact:
+            held = self.layers[layer]
+            held.keys, held.values = held.keys.new_empty(0), held.values.new_empty(0)
+
+    def stored(self, layer: int) -> StoredKV:
+        """Return a layer's keys and values, as a codec holds them if there is one."""
+        return self._stored[layer] if layer in self._stored else self.exact(layer)
+
+    def exact(self, layer: int) -> PlainKV:
+        """Return a layer's keys and values as they are."""
+        return PlainKV(self.layers[layer].keys, self.layers[layer].values)
 
 
 class TailLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped here
@@ -155,6 +228,32 @@ class TailCache(Cache):  # type: ignore[misc]  # transformers is untyped here
         super().__init__(layers=[TailLayer(prefix.length) for _ in prefix.layers])
         self.prefix = prefix
         self.prompt_length = prompt_length
+
+    def reads(
+        self, layer: int, rows: int, columns: int
+    ) -> list[tuple[tuple[Piece, ...], int, int]]:
+        """Return which pieces the newest tail rows attend to, each decoded at most once.
+
+        Args:
+            layer: 0-based decoder layer.
+            rows: number of rows.
+            columns: tail tokens so far, these rows included.
+
+        Returns:
+            `(pieces, start, stop)` for runs of the rows, in order; one run unless prefill is exact.
+        """
+        exact = self.prefix.exact
+        # Rows of the prompt among these.
+        asked = min(max(self.prompt_length - (columns - rows), 0), rows) if exact else 0
+        runs = []
+        if exact and asked:
+            runs.append((exact.take(layer), 0, asked))
+        if asked < rows:
+            runs.append((self.prefix.layers[layer], asked, rows))
+        return [
+            (tuple(replace(piece, held=DecodedOnce(piece.held)) for piece in pieces), start, stop)
+            for pieces, start, stop in runs
+        ]
 
 
 def tail_bytes_per_token(layers: Sequence[TailLayer]) -> int:

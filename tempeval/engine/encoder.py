@@ -172,8 +172,9 @@ class Encoder:
         )
 
     def _request(self, ref: VideoRef, plan: FramePlan, visuals: int) -> ClipRequest[Hashable]:
-        # The size rule depends on how many visuals share the budget.
-        resize = self.family.resize(visuals)
+        # The size rule depends on how many visuals share the budget, and on what methods make of
+        # a video's grids.
+        resize = self.family.resize(visuals, plan.grid_rules)
         key = (ref, content_stamp(ref.path), plan.sampling, resize, self.options.decoder)
         return ClipRequest(key, ref, plan.sampling, resize, self.options.decoder)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tempeval.engine.context import check_planned
 from tempeval.engine.encoder import GIB, DecodeOptions, Encoder
 from tempeval.engine.feature_cache import FeatureCache
 from tempeval.engine.ledger import Ledger
@@ -59,6 +60,8 @@ class Inference:
         batch_size: questions of one video answered together.
         decoding: how videos are decoded.
         feature_cache: encoded videos shared between methods and calls.
+        frames_free: whether a visual-token budget may change the number of frames, for each chain
+            as it needs.
     """
 
     def __init__(
@@ -69,9 +72,11 @@ class Inference:
         batch_size: int = 8,
         decoding: DecodeOptions | None = None,
         feature_cache: FeatureCache | None = None,
+        frames_free: bool = False,
     ) -> None:
         self.family = family
         self.sampling = sampling
+        self.frames_free = frames_free
         self.batch_size = batch_size
         cache = feature_cache if feature_cache is not None else FeatureCache(GIB)
         self.encoder = Encoder(family, decoding or DecodeOptions(), cache)
@@ -84,7 +89,9 @@ class Inference:
             TempevalError: naming what does not fit.
         """
         self.resolve(chain)
-        self.family.check_sampling(chain.frames(FramePlan(self.sampling)).sampling)
+        plan = self.frame_plan(chain)
+        self.family.check_sampling(plan.sampling, plan.grid_rules)
+        check_planned(self.bound(chain), self.facts(chain), plan.sampling)
 
     def bound(self, chain: Chain) -> Chain:
         """Return the chain bound to this model and these frames."""
@@ -97,7 +104,22 @@ class Inference:
 
     def facts(self, chain: Chain) -> RunFacts:
         """Return what the methods of a chain may know before the first video."""
-        return self.family.facts(chain.frames(FramePlan(self.sampling)).sampling)
+        plan = self._fitted(chain)
+        facts = self.family.facts(plan.sampling, plan.grid_rules)
+        # Bound, because ranges of keys change with what the run makes of a setting (rope_scale).
+        around = chain.without_store().bind(facts)
+        return replace(facts, chain_without_store=around.fingerprint)
+
+    def frame_plan(self, chain: Chain) -> FramePlan:
+        """Return the frames that a chain sees: those of its bound methods, within the budget."""
+        sampling = replace(self.sampling, num_frames=self._fitted(chain).sampling.num_frames)
+        return self.bound(chain).frames(FramePlan(sampling))
+
+    def _fitted(self, chain: Chain) -> FramePlan:
+        """Return the plan after stage `frames` with what the budget chose in it."""
+        plan = chain.frames(FramePlan(self.sampling))
+        free = self.frames_free and self.sampling.rule != "fps"
+        return self.family.fit(plan, free_frames=free)
 
     def plan(self, questions: Sequence[Question]) -> list[VideoWork]:
         """Group questions by video into batches (see `plan_work`)."""
@@ -113,7 +135,8 @@ class Inference:
             family.options.visual_token_budget,
             family.options.system_prompt,
             sorted(family.pixel_limits().items()),
-            [self.sampling.rule, self.sampling.num_frames, self.sampling.fps],
+            sorted(family.settings.items()),
+            [self.sampling.rule, self.sampling.num_frames, self.sampling.fps, self.frames_free],
             self.encoder.options.decoder,
             family.device.type,
             versions(),
@@ -141,16 +164,27 @@ class Inference:
         kept = Memory() if store is None else store
         keys = Keys(self.fingerprint())
         todo = [_Todo(video, chains, keys, kept) for video in work]
-        wanted = [(t.video.visuals, t.frame_plans(self.sampling)) for t in todo if t.pending]
+        bound = {chain: (self.bound(chain), self.frame_plan(chain)) for chain in chains}
+        wanted = [
+            (t.video.visuals, list(dict.fromkeys(bound[chain][1] for chain in t.pending)))
+            for t in todo
+            if t.pending
+        ]
         opened = self.encoder.prefetch(wanted) if wanted else nullcontext()
         with opened:
             for video in todo:
                 for chain in chains:
-                    yield from self._run_chain(video, chain, keys, kept)
+                    yield from self._run_chain(video, chain, *bound[chain], keys, kept)
                 self.encoder.forget_clips()
 
     def _run_chain(
-        self, todo: _Todo, chain: Chain, keys: Keys, store: AnswerStore
+        self,
+        todo: _Todo,
+        chain: Chain,
+        bound: Chain,
+        plan: FramePlan,
+        keys: Keys,
+        store: AnswerStore,
     ) -> Iterator[Answered]:
         pending = todo.pending.get(chain, set())
         for batches in todo.video.prefixes:
@@ -163,10 +197,8 @@ class Inference:
         if not pending:
             return
         try:
-            visuals = self.encoder.encode(
-                todo.video.visuals, chain.frames(FramePlan(self.sampling))
-            )
-            session = Session(self.family, self.bound(chain), visuals, todo.share)
+            visuals = self.encoder.encode(todo.video.visuals, plan)
+            session = Session(self.family, bound, visuals, todo.share)
         except (BadVideo, MemoryError, torch.OutOfMemoryError) as error:
             yield from self._fail_all(pending, todo, chain, keys, store, error)
             return
@@ -215,6 +247,3 @@ class _Todo:
                 for batch in batches:
                     if any(store.get(keys.of(chain, item)) is None for item in batch.items):
                         self.pending.setdefault(chain, set()).add(batch)
-
-    def frame_plans(self, sampling: Sampling) -> list[FramePlan]:
-        return list(dict.fromkeys(chain.frames(FramePlan(sampling)) for chain in self.pending))

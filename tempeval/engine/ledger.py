@@ -30,6 +30,8 @@ class Ledger:
         token_layers: visual tokens present, averaged over layers.
         kv_bytes: storage held for the prefix plus this sample's own tail, scales included.
         quantised_fraction: share of the prefix's numbers that a codec quantised.
+        prefix_shared: whether one prefill served all questions of the prefix; False under exact
+            prefill, None without a prefix.
         prefill_flops: analytic, vision tower and text stack (see `prefill_flops`).
         distinct_temporal_ids: different temporal positions among the visual tokens; None without
             a temporal axis.
@@ -48,6 +50,7 @@ class Ledger:
     token_layers: float | None = None
     kv_bytes: int | None = None
     quantised_fraction: float | None = None
+    prefix_shared: bool | None = None
     prefill_flops: float | None = None
     distinct_temporal_ids: int | None = None
     decode_ms: float | None = None

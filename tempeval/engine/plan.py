@@ -42,11 +42,13 @@ class EnginePlan:
         layout: the prefix.
         segments: names of the segments.
         layers: one plan per decoder layer.
+        exact_prefill: whether the prompt reads keys and values as they were before the codecs.
     """
 
     layout: Layout
     segments: Segments
     layers: tuple[LayerPlan, ...]
+    exact_prefill: bool = False
 
     def visual_tokens_in(self, layer: int) -> int:
         """Count the visual tokens present in `layer`."""
@@ -99,4 +101,9 @@ def make_plan(chain: Chain, layout: Layout, geometry: Geometry) -> EnginePlan:
                 rotary=rotary.for_layer(layer),
             )
         )
-    return EnginePlan(layout=layout, segments=segments, layers=tuple(layers))
+    return EnginePlan(
+        layout=layout,
+        segments=segments,
+        layers=tuple(layers),
+        exact_prefill=chain.exact_prefill,
+    )

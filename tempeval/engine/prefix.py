@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING
 import torch
 
 from tempeval.engine.attach import PrefixFilled
-from tempeval.engine.cache import PlainKV, PrefixCache, SharedPrefix, make_piece
+from tempeval.engine.cache import ExactPrefix, PrefixCache, SharedPrefix, make_piece
+from tempeval.errors import CannotStore
 
 if TYPE_CHECKING:
     from tempeval.engine.attach import Attachment
-    from tempeval.stages import StoredKV
 
 
 @torch.no_grad()
 def prefill(attachment: Attachment, embeddings: torch.Tensor) -> SharedPrefix:
     """Run the prefix through the attached text stack and keep its keys and values.
+
+    Each layer's keys and values are encoded as soon as they are there, once, and its rows attend to
+    what was decoded again: everything that reads the prefix reads the same. Where the plan's
+    prefill is exact, its rows and the question attend to exact ones instead (see `ExactPrefix`).
 
     Args:
         attachment: entered; its plan's layout is the prefix.
@@ -25,6 +29,10 @@ def prefill(attachment: Attachment, embeddings: torch.Tensor) -> SharedPrefix:
 
     Returns:
         The prefix, as the plan's codecs hold it; one without pieces when P is 0.
+
+    Raises:
+        CannotStore: if the codecs would hold no number in fewer bits. A prompt without visuals has
+            no prefix, so there is nothing that they could miss.
     """
     plan = attachment.plan
     if plan.layout.length == 0:
@@ -35,12 +43,19 @@ def prefill(attachment: Attachment, embeddings: torch.Tensor) -> SharedPrefix:
         attachment.family.text_model(
             inputs_embeds=embeddings, position_ids=index, past_key_values=cache, use_cache=True
         )
-    layers = []
-    for layer, held in zip(plan.layers, cache.layers, strict=True):
-        stored: StoredKV
-        if layer.codec is None:
-            stored = PlainKV(held.keys, held.values)
-        else:
-            stored = layer.codec.encode(held.keys, held.values)
-        layers.append((make_piece(stored, layer.segment),))
-    return SharedPrefix(plan.layout.length, tuple(layers))
+    layers, exact = [], []
+    for number, layer in enumerate(plan.layers):
+        layers.append((make_piece(cache.stored(number), layer.segment),))
+        if plan.exact_prefill:
+            exact.append((make_piece(cache.exact(number), layer.segment),))
+    prefix = SharedPrefix(
+        plan.layout.length, tuple(layers), ExactPrefix(exact) if plan.exact_prefill else None
+    )
+    codec = next((layer.codec for layer in plan.layers if layer.codec is not None), None)
+    if codec is not None and prefix.quantised_fraction == 0:
+        raise CannotStore(
+            f"inert: {plan.layout.length} tokens, {codec}: all of the prefix lies in the window "
+            "that stays in full precision; lower residual_length or group_size, or give the "
+            "prompt more visual tokens (frames or pixels)"
+        )
+    return prefix

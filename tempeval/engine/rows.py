@@ -8,13 +8,14 @@ import torch
 
 from tempeval.engine.attention import (
     Attended,
+    attend_apart,
     attend_causal,
     attend_lse,
     attend_shared,
     merge,
-    repeat_heads,
 )
 from tempeval.engine.cache import segment_ranges
+from tempeval.engine.stacks import columns, stacks_of
 
 if TYPE_CHECKING:
     from tempeval.engine.cache import Piece
@@ -102,49 +103,26 @@ def attend_prefix(
     Returns:
         `[1, h, P_l, d]` and the kernel's name.
     """
-    ranges = segment_ranges(plan.segment)
     visible = plan.visible
-    if visible is None or _prefix_is_free(visible, ranges):
+    stacks = None if visible is None else stacks_of(visible, segment_ranges(plan.segment))
+    if stacks is None:
         return attend_causal(query, key, value, scale=scale), "sdpa"
-    groups = query.shape[1] // key.shape[1]
-    outs, kernel = [], "math"
-    for number, (segment, start, stop) in enumerate(ranges):
-        rows = query[:, :, start:stop]
-        own = attend_lse(
-            rows,
-            repeat_heads(key[:, :, start:stop], groups),
-            repeat_heads(value[:, :, start:stop], groups),
-            scale=scale,
-            causal=True,
+    # Laid out with the heads inside, as the next layer reads it: no copy is needed there.
+    batch, heads, length, dim = query.shape
+    out, kernel = query.new_empty(batch, length, heads, dim).transpose(1, 2), "math"
+    for stack in stacks:
+        rows = slice(stack.start, stack.stop)
+        asking = query[:, :, rows]
+        own = attend_apart(
+            asking, key[:, :, rows], value[:, :, rows], count=stack.count, scale=scale
         )
-        earlier = [(a, b) for s, a, b in ranges[:number] if bool(visible[segment, s])]
         pieces = [own]
-        if earlier:
-            keys, values = _columns(key, earlier), _columns(value, earlier)
-            pieces.append(attend_shared(rows, keys, values, scale=scale))
-        outs.append(merge(pieces))
+        if stack.earlier:
+            keys, values = columns(key, stack.earlier), columns(value, stack.earlier)
+            pieces.append(attend_lse(asking, keys, values, scale=scale))
+        merge(pieces, out[:, :, rows])
         kernel = own.kernel
-    return torch.cat(outs, dim=2), kernel
-
-
-def _prefix_is_free(visible: torch.Tensor, ranges: list[tuple[int, int, int]]) -> bool:
-    seen: list[int] = []
-    for segment, _, _ in ranges:
-        if not all(bool(visible[segment, s]) for s in seen):
-            return False
-        seen.append(segment)
-    return True
-
-
-def _columns(states: torch.Tensor, ranges: list[tuple[int, int]]) -> torch.Tensor:
-    joined: list[list[int]] = []
-    for start, stop in ranges:
-        if joined and joined[-1][1] == start:
-            joined[-1][1] = stop
-        else:
-            joined.append([start, stop])
-    parts = [states[:, :, a:b] for a, b in joined]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+    return out, kernel
 
 
 def attend_tail(
@@ -175,8 +153,8 @@ def attend_tail(
     Returns:
         `[B, h, S, d]` and the kernel's name.
     """
-    rows, columns = query.shape[2], key.shape[2]
-    first = columns - rows
+    rows = query.shape[2]
+    first = key.shape[2] - rows
     # Rows before `boundary` belong to the question, the others to "last".
     boundary = min(max(prompt_length - 1 - first, 0), rows)
     own = _own_tail(query, key, value, plan, segments, prompt_length, padding, scale)
@@ -191,14 +169,15 @@ def attend_tail(
     for segment, start, stop in runs:
         if start == stop:
             continue
+        seen = None if visible is None else visible[segment].tolist()
         parts = [Attended(own.out[:, :, start:stop], own.lse[:, :, start:stop], own.kernel)]
         for piece in pieces:
             keys, values = piece.held.decode()
-            if visible is not None:
-                ranges = [(a, b) for s, a, b in piece.ranges if bool(visible[segment, s])]
+            if seen is not None:
+                ranges = [(a, b) for s, a, b in piece.ranges if seen[s]]
                 if not ranges:
                     continue
-                keys, values = _columns(keys, ranges), _columns(values, ranges)
+                keys, values = columns(keys, ranges), columns(values, ranges)
             parts.append(attend_shared(query[:, :, start:stop], keys, values, scale=scale))
         outs.append(merge(parts))
     return (outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)), own.kernel
@@ -214,28 +193,26 @@ def _own_tail(
     padding: torch.Tensor | None,
     scale: float,
 ) -> Attended:
-    rows, columns = query.shape[2], key.shape[2]
-    groups = query.shape[1] // key.shape[1]
+    rows, length = query.shape[2], key.shape[2]
     visible = plan.visible
     restricted = visible is not None and not bool(
         visible[segments.last, segments.question] and visible[segments.question, segments.question]
     )
-    keys, values = repeat_heads(key, groups), repeat_heads(value, groups)
-    if padding is None and not restricted and (rows == columns or rows == 1):
-        return attend_lse(query, keys, values, scale=scale, causal=rows > 1)
+    if padding is None and not restricted and (rows == length or rows == 1):
+        return attend_lse(query, key, value, scale=scale, causal=rows > 1)
     device = query.device
-    row_index = torch.arange(columns - rows, columns, device=device).unsqueeze(1)
-    column_index = torch.arange(columns, device=device).unsqueeze(0)
+    row_index = torch.arange(length - rows, length, device=device).unsqueeze(1)
+    column_index = torch.arange(length, device=device).unsqueeze(0)
     mask = (column_index <= row_index)[None, None]  # [1, 1, S, T]
     if visible is not None and restricted:
         names = torch.where(
-            torch.arange(columns, device=device) >= prompt_length - 1,
+            torch.arange(length, device=device) >= prompt_length - 1,
             segments.last,
             segments.question,
         )
-        mask = mask & visible.to(device)[names[columns - rows :]][:, names]
+        mask = mask & visible.to(device)[names[length - rows :]][:, names]
     if padding is not None:
         mask = mask & ~padding[:, None, None, :]
     # Padding rows see themselves, so that no row is empty; nobody reads them.
     mask = mask | (column_index == row_index)
-    return attend_lse(query, keys, values, scale=scale, mask=mask)
+    return attend_lse(query, key, value, scale=scale, mask=mask)

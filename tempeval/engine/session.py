@@ -11,11 +11,13 @@ from tempeval.engine.answer import generate
 from tempeval.engine.attach import Attachment
 from tempeval.engine.choices import score_choices
 from tempeval.engine.clock import now, peak_memory, reset_peak_memory
+from tempeval.engine.context import Context
 from tempeval.engine.ledger import Ledger, distinct_temporal_ids, prefill_flops
 from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
 from tempeval.engine.question import Outcome
-from tempeval.errors import BadVideo
+from tempeval.engine.work import Batch
+from tempeval.errors import BadVideo, CannotStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from tempeval.engine.answer import Answer, Score
     from tempeval.engine.cache import SharedPrefix
     from tempeval.engine.feature_cache import Encoded
-    from tempeval.engine.work import Batch, Item
+    from tempeval.engine.plan import EnginePlan
+    from tempeval.engine.work import Item
     from tempeval.families.base import Family
     from tempeval.methods.base import Chain
     from tempeval.stages import Layout
@@ -67,24 +70,73 @@ class Session:
             batches: of one prefix.
             questions: questions of that prefix in the plan, over which prefill is amortised.
         """
-        family = self.family
-        layout, _ = family.layout(batches[0].items[0].input_ids, self.visuals)
-        with Attachment(family, make_plan(self.chain, layout, family.geometry)) as attachment:
-            reset_peak_memory(family.device)
-            try:
-                start = now(family.device)
-                prefix = prefill(attachment, family.embed(layout, self.visuals))
-                prefill_ms = (now(family.device) - start) * 1e3
-            except (MemoryError, torch.OutOfMemoryError) as error:
-                failed = Outcome(None, replace(self.base, error=describe(error)))
-                yield from ((batch, [failed] * len(batch.items)) for batch in batches)
-                return
-            base = self._prefix_ledger(attachment, layout, prefix, prefill_ms)
-            shared = (base.decode_ms or 0.0) + (base.encode_ms or 0.0)
-            shared = shared / self.share + prefill_ms / questions
-            for batch in batches:
-                yield batch, self._answer_batch(attachment, prefix, batch.items, base, shared)
+        layout, _ = self.family.layout(batches[0].items[0].input_ids, self.visuals)
+        plan = make_plan(self.chain, layout, self.family.geometry)
+        context = Context(self.family.context_length, self.chain.context_factor)
+        frames = self.base.frames or 0
+        problems = [context.problems(plan, batch.items, frames) for batch in batches]
+        fitting = [
+            Batch(tuple(item for item, no in zip(batch.items, own, strict=True) if no is None))
+            for batch, own in zip(batches, problems, strict=True)
+        ]
+        answered = self._answer_fitting([b for b in fitting if b.items], plan, questions)
+        for batch, part, own in zip(batches, fitting, problems, strict=True):
+            outcomes = iter(next(answered) if part.items else ())
+            yield (
+                batch,
+                [
+                    next(outcomes) if no is None else self._too_long(layout, item, no)
+                    for item, no in zip(batch.items, own, strict=True)
+                ],
+            )
+
+    def _too_long(self, layout: Layout, item: Item, problem: str) -> Outcome:
+        ledger = replace(
+            self.base,
+            input_tokens=layout.length + len(item.tail),
+            visual_tokens=layout.num_visual_tokens,
+            error=problem,
+        )
+        return Outcome(None, ledger)
+
+    def _answer_fitting(
+        self, batches: Sequence[Batch], plan: EnginePlan, questions: int
+    ) -> Iterator[list[Outcome]]:
+        """Answer batches of one prefix, all of whose prompts fit the model."""
+        if not batches:
+            return
+        layout = plan.layout
+        with Attachment(self.family, plan) as attachment:
+            if plan.exact_prefill and layout.length:
+                for batch in batches:
+                    outcomes: list[Outcome] = []
+                    for part in _questions(batch):
+                        outcomes += next(self._on_prefix(attachment, [part], 1))
+                    yield outcomes
+            else:
+                parts = [batch.items for batch in batches]
+                yield from self._on_prefix(attachment, parts, questions)
         self.kernels |= attachment.kernels
+
+    def _on_prefix(
+        self, attachment: Attachment, parts: Sequence[Sequence[Item]], questions: int
+    ) -> Iterator[list[Outcome]]:
+        """Prefill once, and answer the parts one by one on it."""
+        family, layout = self.family, attachment.plan.layout
+        reset_peak_memory(family.device)
+        try:
+            start = now(family.device)
+            prefix = prefill(attachment, family.embed(layout, self.visuals))
+            prefill_ms = (now(family.device) - start) * 1e3
+        except (CannotStore, MemoryError, torch.OutOfMemoryError) as error:
+            failed = Outcome(None, replace(self.base, error=describe(error)))
+            yield from ([failed] * len(part) for part in parts)
+            return
+        base = self._prefix_ledger(attachment, layout, prefix, prefill_ms)
+        shared = (base.decode_ms or 0.0) + (base.encode_ms or 0.0)
+        shared = shared / self.share + prefill_ms / questions
+        for part in parts:
+            yield self._answer_batch(attachment, prefix, part, base, shared)
 
     def _prefix_ledger(
         self, attachment: Attachment, layout: Layout, prefix: SharedPrefix, prefill_ms: float
@@ -94,6 +146,7 @@ class Session:
             visual_tokens=layout.num_visual_tokens,
             token_layers=attachment.plan.token_layers,
             quantised_fraction=prefix.quantised_fraction,
+            prefix_shared=prefix.exact is None if layout.length else None,
             distinct_temporal_ids=distinct_temporal_ids(attachment.plan),
             prefill_ms=prefill_ms,
         )
@@ -139,8 +192,8 @@ class Session:
         error: BaseException,
     ) -> list[Outcome]:
         """Answer a batch that did not fit in two halves; a single question that does not fails."""
-        if len(items) == 1:
-            return [Outcome(None, replace(base, error=describe(error)))]
+        if len(items) == 1 or prefix.exact is not None:  # an exact prefix was read by now
+            return [Outcome(None, replace(base, error=describe(error)))] * len(items)
         if self.family.device.type == "cuda":
             torch.cuda.empty_cache()
         middle = len(items) // 2
@@ -163,9 +216,16 @@ def _answer(
     return generate(attachment, prefix, tails, items[0].question.gen_kwargs)
 
 
+def _questions(batch: Batch) -> list[Sequence[Item]]:
+    """Split a batch into questions; all choices of one are one."""
+    if batch.items[0].question.kind == "score":
+        return [batch.items]
+    return [(item,) for item in batch.items]
+
+
 def describe(error: BaseException) -> str:
     """Return the reason that a sample's record carries."""
-    if isinstance(error, BadVideo):
+    if isinstance(error, (BadVideo, CannotStore)):
         return str(error)
     first = str(error).split("\n", maxsplit=1)[0]
     return f"out of memory, also with one question at a time: {first}"

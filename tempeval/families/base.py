@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tempeval.stages import Geometry, Layout, VisualTokens
-    from tempeval.video.clip import Clip, Sampling
+    from tempeval.video.clip import Clip, FramePlan, GridRule, Sampling
 
 
 class Resize(Protocol):
@@ -42,6 +42,9 @@ class LoadOptions:
         min_pixels, max_pixels: per frame; None takes the family's default.
         visual_token_budget: exact number of visual tokens per prompt to plan for (98 to 100 %).
         system_prompt: replaces the chat template's own when not None.
+        mm_newline_position: where a family that puts newline tokens into videos puts them; None
+            takes the checkpoint's own. Families without such tokens do not read it (see
+            `Family.settings`).
     """
 
     device: str = "cpu"
@@ -52,6 +55,7 @@ class LoadOptions:
     max_pixels: int | None = None
     visual_token_budget: int | None = None
     system_prompt: str | None = None
+    mm_newline_position: str | None = None
 
 
 class Family(ABC):
@@ -121,8 +125,15 @@ class Family(ABC):
         return length
 
     @abstractmethod
-    def planned_tokens(self, sampling: Sampling) -> int:
-        """Return the most visual tokens that one video can have under a sampling."""
+    def planned_tokens(self, sampling: Sampling, grid_rules: tuple[GridRule, ...] = ()) -> int:
+        """Return the most visual tokens that one video can have under a sampling.
+
+        Exact where positions count tokens and every video has the same number of frames.
+
+        Args:
+            sampling: how frames are chosen.
+            grid_rules: what stage `encode` will make of the grids.
+        """
 
     @property
     def trained_with(self) -> frozenset[str]:
@@ -133,8 +144,13 @@ class Family(ABC):
         names = getattr(self.model.config, "trained_with", None) or ()
         return frozenset(names.split("+") if isinstance(names, str) else names)
 
-    def facts(self, sampling: Sampling) -> RunFacts:
-        """Return what methods may know of this model before the first video."""
+    def facts(self, sampling: Sampling, grid_rules: tuple[GridRule, ...] = ()) -> RunFacts:
+        """Return what methods may know of this model before the first video.
+
+        Args:
+            sampling: how frames are chosen.
+            grid_rules: what stage `encode` will make of the grids.
+        """
         return RunFacts(
             geometry=self.geometry,
             axes=self.axes,
@@ -142,8 +158,10 @@ class Family(ABC):
             frames_per_block=self.frames_per_block,
             frames_per_grid=self.frames_per_grid,
             num_frames=sampling.num_frames,
-            visual_tokens=self.planned_tokens(sampling),
+            visual_tokens=self.planned_tokens(sampling, grid_rules),
             trained_with=self.trained_with,
+            revision=self.revision,
+            grid_rules=grid_rules,
         )
 
     @property
@@ -158,20 +176,33 @@ class Family(ABC):
         """Token ids that stand for a visual in a prompt."""
 
     @abstractmethod
-    def resize(self, num_visuals: int = 1) -> Resize:
+    def resize(self, num_visuals: int = 1, grid_rules: tuple[GridRule, ...] = ()) -> Resize:
         """Return the rule that sizes clips while they are decoded.
 
         Args:
             num_visuals: videos in the prompt, which share the visual-token budget.
+            grid_rules: what stage `encode` will make of the grids.
         """
 
     @abstractmethod
     def pixel_limits(self) -> dict[str, int]:
         """Return `min_pixels` and `max_pixels` per frame, as they are without a budget."""
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """Return what this kind of model alone can set and what changes its answers, as in force.
+
+        Part of the fingerprint and of a run's record.
+        """
+        return {}
+
     @abstractmethod
-    def check_sampling(self, sampling: Sampling) -> None:
+    def check_sampling(self, sampling: Sampling, grid_rules: tuple[GridRule, ...] = ()) -> None:
         """Refuse a sampling that no budget plan can serve.
+
+        Args:
+            sampling: how frames are chosen.
+            grid_rules: what stage `encode` will make of the grids.
 
         Raises:
             InfeasibleBudget: naming the nearest feasible budget.
@@ -183,6 +214,21 @@ class Family(ABC):
 
         Raises:
             InfeasibleBudget: if no number of frames can.
+        """
+
+    @abstractmethod
+    def fit(self, plan: FramePlan, *, free_frames: bool) -> FramePlan:
+        """Choose what a plan of frames leaves to the visual-token budget, if there is one.
+
+        Args:
+            plan: after stage `frames`.
+            free_frames: whether the number of frames may change, as little as need be.
+
+        Returns:
+            The plan with its final number of frames, and with grid rules that leave no choice.
+
+        Raises:
+            InfeasibleBudget: if nothing can be chosen that makes 98 to 100 % of it.
         """
 
     @abstractmethod

@@ -5,16 +5,20 @@ Both are sent to decoding workers, so this module imports neither torch nor tran
 
 from __future__ import annotations
 
+import itertools
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tempeval.errors import InfeasibleBudget, InvalidSetting, UnsupportedModel
+from tempeval.video.clip import grids_after
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from tempeval.video.clip import Sampling
+    from tempeval.video.clip import Grid, GridRule, Sampling
 
 #: A plan fits a budget of N when it makes 98 to 100 % of N visual tokens.
 MIN_FILL_PERCENT = 98
@@ -22,6 +26,7 @@ MIN_FILL_PERCENT = 98
 #: A budget plan may change a frame's aspect ratio by at most this factor, either way. Grids of
 #: few tokens need it: 128 tokens of a square frame are 9 x 14 at best.
 MAX_DISTORTION = 2.0
+_MOST_DISTORTION = math.log(MAX_DISTORTION) + 1e-9
 
 #: Width / height of the videos that a choice of frames must serve: square, 4:3 and 16:9, both ways.
 COMMON_ASPECTS = (1.0, 4 / 3, 16 / 9, 3 / 4, 9 / 16)
@@ -124,12 +129,14 @@ class BudgetResize:
         factor: pixels per merged token and side.
         frames_per_grid: frames per temporal grid (`temporal_patch_size`).
         num_visuals: videos that share the budget evenly.
+        grid_rules: what stage `encode` will make of a video's grids.
     """
 
     budget: int
     factor: int
     frames_per_grid: int = 2
     num_visuals: int = 1
+    grid_rules: tuple[GridRule, ...] = ()
 
     def __post_init__(self) -> None:
         if self.budget < 1 or self.num_visuals < 1:
@@ -147,7 +154,7 @@ class BudgetResize:
         """
         _check_aspect(height, width)
         grids = self.grids(num_frames)
-        size = self._best(self._per_grid(self.budget, grids), width / height)
+        size = self._best(grids, width / height)
         if size is None:
             nearest = self._nearest(grids, width / height)
             raise InfeasibleBudget(
@@ -166,7 +173,7 @@ class BudgetResize:
         """
         # At a fixed rate a clip may be as short as one grid, so only that is sure to be known.
         frames = 1 if sampling.rule == "fps" else sampling.num_frames
-        if not self._per_grid(self.budget, self.grids(frames)):
+        if not any(self._sizes(self.grids(frames), None)):
             raise InfeasibleBudget(
                 f"visual_token_budget={self.budget}: {self._shape(frames)} make 98 to 100 % of it "
                 f"at no frame size. Nearest feasible: {self._nearest(self.grids(frames), None)}; "
@@ -183,8 +190,9 @@ class BudgetResize:
         most = self.budget // self.num_visuals * step
         wanted = max(step, self.grids(preferred) * step)
         for frames in sorted(range(step, most + 1, step), key=lambda f: (abs(f - wanted), -f)):
-            per_grid = self._per_grid(self.budget, self.grids(frames))
-            if per_grid and all(self._best(per_grid, aspect) for aspect in COMMON_ASPECTS):
+            grids = self.grids(frames)
+            accepted = all(any(True for _ in rule.choices(grids)) for rule in self.grid_rules)
+            if accepted and all(any(self._sizes(grids, aspect)) for aspect in COMMON_ASPECTS):
                 return frames
         raise InfeasibleBudget(
             f"visual_token_budget={self.budget}: no number of frames makes 98 to 100 % of it for "
@@ -200,30 +208,66 @@ class BudgetResize:
         videos = f"{self.num_visuals} videos of " if self.num_visuals > 1 else ""
         return f"{videos}{num_frames} frames ({self.grids(num_frames)} temporal grids)"
 
-    def _per_grid(self, budget: int, grids: int) -> range:
-        """Tokens per grid for which all visuals together make 98 to 100 % of `budget`."""
-        total = grids * self.num_visuals
-        return range(-(-budget * MIN_FILL_PERCENT // (100 * total)), budget // total + 1)
+    def tokens(self, grids: int, rows: int, columns: int) -> int:
+        """Return the tokens of all visuals together."""
+        return self.num_visuals * count_tokens(self.grid_rules, (grids, rows, columns))
 
-    def _best(self, per_grid: range, aspect: float) -> tuple[int, int] | None:
+    def _sizes(self, grids: int, aspect: float | None) -> Iterator[tuple[int, int]]:
+        """Yield (rows, columns) that make 98 to 100 % of the budget.
+
+        Args:
+            grids: temporal grids of one visual.
+            aspect: width / height, to be kept within the distortion limit; None for any.
+        """
+        low = -(-self.budget * MIN_FILL_PERCENT // 100)
+        for rows, all_columns, tokens in self._rows(grids, aspect):
+            for columns in all_columns[bisect_left(all_columns, low, key=tokens) :]:
+                if tokens(columns) > self.budget:
+                    break
+                if aspect is None or _distortion((rows, columns), aspect) <= _MOST_DISTORTION:
+                    yield rows, columns
+
+    def _rows(
+        self, grids: int, aspect: float | None
+    ) -> Iterator[tuple[int, range, Callable[[int], int]]]:
+        """Yield rows with the columns that `aspect` allows, and the tokens of each column.
+
+        Ends with the first rows whose fewest columns are too many tokens for the budget.
+        """
+        for rows in itertools.count(1):
+            tokens = partial(self.tokens, grids, rows)
+            first, last = 1, 2 * self.budget + 1
+            if aspect is not None:
+                first = max(1, math.ceil(rows * aspect / MAX_DISTORTION * (1 - 1e-9)))
+                last = math.floor(rows * aspect * MAX_DISTORTION * (1 + 1e-9))
+            yield rows, range(first, last + 1), tokens
+            if first <= last and tokens(first) > self.budget:
+                return
+
+    def _best(self, grids: int, aspect: float) -> tuple[int, int] | None:
         """Return (rows, columns) nearest to `aspect` (width / height); None if none fits."""
-        candidates = _factorisations(per_grid, aspect)
-        return min(candidates, key=lambda size: _rank(size, aspect), default=None)
+        sizes = self._sizes(grids, aspect)
+        return min(sizes, key=lambda size: _rank(size, aspect), default=None)
 
     def _nearest(self, grids: int, aspect: float | None) -> int:
         """Return the feasible budget nearest to `self.budget`; of two, the larger."""
-        total = grids * self.num_visuals
-        below = self.budget // total
-
-        def feasible(tokens: int) -> bool:
-            here = range(tokens, tokens + 1)
-            return tokens > 0 and (aspect is None or self._best(here, aspect) is not None)
-
-        above = next(t for t in range(below + 1, 4 * below + 400) if feasible(t)) * total
+        below, above = 0, 0
+        for _, all_columns, tokens in self._rows(grids, aspect):
+            # Nothing lies between 98 and 100 % of the budget, so this parts smaller from larger.
+            larger = bisect_left(all_columns, self.budget, key=tokens)
+            if larger > 0:
+                below = max(below, tokens(all_columns[larger - 1]))
+            if larger < len(all_columns):
+                least = tokens(all_columns[larger])
+                above = min(above or least, least)
         # A budget may exceed its tokens by 2 %, so each count serves a range that ends above it.
-        lower = next((t for t in range(below, 0, -1) if feasible(t)), 0) * total
-        lower = lower * 100 // MIN_FILL_PERCENT
+        lower = below * 100 // MIN_FILL_PERCENT
         return lower if lower and self.budget - lower < above - self.budget else above
+
+
+def count_tokens(grid_rules: tuple[GridRule, ...], grid: Grid) -> int:
+    """Return the tokens that a video of `grid` has after stage `encode`, one per cell."""
+    return sum(t * h * w for t, h, w in grids_after(grid_rules, grid))
 
 
 def _check_aspect(height: int, width: int) -> None:
@@ -232,19 +276,6 @@ def _check_aspect(height: int, width: int) -> None:
             f"a frame of {height} x {width} px has an aspect ratio above {MAX_ASPECT_RATIO}, which "
             "Qwen-VL does not accept; crop or pad the video"
         )
-
-
-def _factorisations(per_grid: range, aspect: float) -> Iterator[tuple[int, int]]:
-    """Yield (rows, columns) with a product in `per_grid` within the distortion limit."""
-    if not per_grid:
-        return
-    low, high = max(per_grid[0], 1), per_grid[-1]
-    first = max(1, math.floor(math.sqrt(low / (aspect * MAX_DISTORTION))))
-    last = math.ceil(math.sqrt(high * MAX_DISTORTION / aspect))
-    for rows in range(first, last + 1):
-        for columns in range(-(-low // rows), high // rows + 1):
-            if _distortion((rows, columns), aspect) <= math.log(MAX_DISTORTION) + 1e-9:
-                yield rows, columns
 
 
 def _distortion(size: tuple[int, int], aspect: float) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tempeval.errors import UnsupportedModel
+from tempeval.families.loading import check_rope_type
 from tempeval.families.mrope import PositionRule, TextSpan, VisualSpan, mrope_positions
 from tempeval.stages import Layout, RotaryPlan
 
@@ -38,11 +39,7 @@ class RotaryTable:
         Raises:
             UnsupportedModel: if its frequencies change with the length of the prompt.
         """
-        if "dynamic" in rotary.rope_type or rotary.rope_type == "longrope":
-            raise UnsupportedModel(
-                f"rope_type {rotary.rope_type!r} changes its frequencies with the prompt's length, "
-                "so a prefix can't be shared; use 'default', 'linear', 'yarn' or 'llama3'"
-            )
+        check_rope_type(rotary)
         axis = torch.cat([torch.full((n,), i % 3) for i, n in enumerate(rotary.mrope_section)])
         inv_freq = rotary.inv_freq.detach().float()
         return cls(axis.to(inv_freq.device), inv_freq, float(rotary.attention_scaling))

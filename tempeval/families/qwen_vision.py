@@ -18,7 +18,7 @@ from tempeval.stages import VisualTokens
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tempeval.families.qwen_checkpoint import Checkpoint
+    from tempeval.families.loading import Checkpoint
     from tempeval.video.clip import Clip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -9,11 +10,17 @@ import torch
 from tempeval.errors import InvalidSetting, UnsupportedModel
 from tempeval.families.base import Family, Resize
 from tempeval.families.mrope import POSITION_RULES, PositionRule
-from tempeval.families.pixel_budget import BudgetResize, SmartResize, smart_resize
+from tempeval.families.pixel_budget import (
+    BudgetResize,
+    SmartResize,
+    count_tokens,
+    smart_resize,
+)
 from tempeval.families.qwen_checkpoint import load_checkpoint
 from tempeval.families.qwen_layout import LayoutBuilder, RotaryTable
 from tempeval.families.qwen_vision import VisionTower, read_rgb
 from tempeval.stages import Geometry
+from tempeval.video.clip import FramePlan, Sampling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,9 +28,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tempeval.families.base import LoadOptions
-    from tempeval.families.qwen_checkpoint import Checkpoint
+    from tempeval.families.loading import Checkpoint
     from tempeval.stages import Layout, VisualTokens
-    from tempeval.video.clip import Clip, Sampling
+    from tempeval.video.clip import Clip, GridRule
 
 #: (min, max) pixels per frame of lmms-eval 0.7.3's wrappers.
 DEFAULT_PIXELS = {
@@ -118,23 +125,26 @@ class QwenVL(Family):
         """Frames that one patch embedding covers (`temporal_patch_size`)."""
         return self._tower.cost.temporal_patch
 
-    def planned_tokens(self, sampling: Sampling) -> int:
+    def planned_tokens(self, sampling: Sampling, grid_rules: tuple[GridRule, ...] = ()) -> int:
         """Return the budget, or what frames at the upper pixel limit have."""
         if self.options.visual_token_budget is not None:
             return self.options.visual_token_budget
         rule = SmartResize(factor=self._tower.pixels_per_token, **self.pixel_limits())
         grids = -(-sampling.num_frames // self.frames_per_grid)
-        return grids * rule.most_tokens(sampling.num_frames)
+        most = rule.most_tokens(sampling.num_frames)
+        # Rules that pool may leave the most of a long frame, or of a square one.
+        shapes = range(1, most + 1) if grid_rules else (1,)
+        return max(count_tokens(grid_rules, (grids, rows, most // rows)) for rows in shapes)
 
     @property
     def placeholder_ids(self) -> frozenset[int]:
         """Token ids that stand for a visual in a prompt."""
         return frozenset(self._placeholders.values())
 
-    def resize(self, num_visuals: int = 1) -> Resize:
+    def resize(self, num_visuals: int = 1, grid_rules: tuple[GridRule, ...] = ()) -> Resize:
         """Return the rule that sizes clips: by the budget if one is set, else by pixels."""
         if self.options.visual_token_budget is not None:
-            return self._budget_resize(self.options.visual_token_budget, num_visuals)
+            return self._budget_resize(self.options.visual_token_budget, num_visuals, grid_rules)
         return SmartResize(factor=self._tower.pixels_per_token, **self.pixel_limits())
 
     def pixel_limits(self) -> dict[str, int]:
@@ -149,24 +159,34 @@ class QwenVL(Family):
         asked = {"min_pixels": self.options.min_pixels, "max_pixels": self.options.max_pixels}
         return limits | {key: value for key, value in asked.items() if value is not None}
 
-    def check_sampling(self, sampling: Sampling) -> None:
+    def check_sampling(self, sampling: Sampling, grid_rules: tuple[GridRule, ...] = ()) -> None:
         """Refuse a sampling that no frame size can bring within the budget."""
         if self.options.visual_token_budget is not None:
-            self._budget_resize(self.options.visual_token_budget, 1).check(sampling)
+            self._budget_resize(self.options.visual_token_budget, 1, grid_rules).check(sampling)
 
     def frames_for_budget(self, preferred: int) -> int:
         """Choose the number of frames nearest to `preferred` that the budget can serve."""
-        budget = self.options.visual_token_budget
-        return (
-            preferred if budget is None else self._budget_resize(budget, 1).frames_near(preferred)
-        )
+        plan = FramePlan(Sampling(num_frames=preferred))
+        return self.fit(plan, free_frames=True).sampling.num_frames
 
-    def _budget_resize(self, budget: int, num_visuals: int) -> BudgetResize:
+    def fit(self, plan: FramePlan, *, free_frames: bool) -> FramePlan:
+        """Choose the number of frames; their size follows from it, video by video."""
+        budget = self.options.visual_token_budget
+        if budget is None or not free_frames:
+            return plan
+        rule = self._budget_resize(budget, 1, plan.grid_rules)
+        frames = rule.frames_near(plan.sampling.num_frames)
+        return replace(plan, sampling=replace(plan.sampling, num_frames=frames))
+
+    def _budget_resize(
+        self, budget: int, num_visuals: int, grid_rules: tuple[GridRule, ...]
+    ) -> BudgetResize:
         return BudgetResize(
             budget=budget,
             factor=self._tower.pixels_per_token,
             frames_per_grid=self._tower.cost.temporal_patch,
             num_visuals=num_visuals,
+            grid_rules=grid_rules,
         )
 
     def encode(

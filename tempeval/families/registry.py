@@ -7,12 +7,18 @@ import json
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import UnknownName, UnsupportedModel
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tempeval.families.base import Family
+
+
+#: Class name in the `config.json` of `LanguageBind/Video-LLaVA-7B`.
+ORIGINAL_VIDEO_LLAVA = "LlavaLlamaForCausalLM"
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,18 @@ FAMILIES: dict[str, FamilyEntry] = {
             "tempeval.families.qwen_vl:QwenVL",
             ("qwen2_vl", "qwen2_5_vl"),
             "Qwen2-VL and Qwen2.5-VL",
+        ),
+        FamilyEntry(
+            "llava_onevision",
+            "tempeval.families.llava_onevision:LlavaOnevision",
+            ("llava_onevision",),
+            "LLaVA-OneVision (Hugging Face format)",
+        ),
+        FamilyEntry(
+            "video_llava",
+            "tempeval.families.video_llava:VideoLlava",
+            ("video_llava",),
+            "Video-LLaVA: the Hugging Face port, and the original LanguageBind/Video-LLaVA-7B",
         ),
     )
 }
@@ -56,39 +74,68 @@ def family_of(pretrained: str, revision: str | None = None) -> str:
     Raises:
         UnsupportedModel: if there is no `config.json`, or no family loads its `model_type`.
     """
-    model_type = _model_type(pretrained, revision)
+    config = _config(pretrained, revision)
+    model_type = str(config.get("model_type", ""))
+    if is_original_video_llava(config):
+        return "video_llava"
     for entry in FAMILIES.values():
         if model_type in entry.model_types:
             return entry.name
     known = ", ".join(f"{t} ({e.name})" for e in FAMILIES.values() for t in e.model_types)
+    hint = ""
+    if model_type == "llava":
+        hint = (
+            ". Of the original LLaVA layouts ('llava'), only Video-LLaVA's is loaded, which has "
+            "mm_video_tower in its config.json; for others use the Hugging Face format"
+        )
     raise UnsupportedModel(
-        f"{pretrained!r} has model_type {model_type!r}, which no family loads. Supported: {known}"
+        f"{pretrained!r} has model_type {model_type!r}, which no family loads. Supported: "
+        f"{known}{hint}"
     )
 
 
-def _model_type(pretrained: str, revision: str | None) -> str:
+def is_original_video_llava(config: Mapping[str, Any]) -> bool:
+    """Tell Video-LLaVA as it was released from the other models that call themselves `llava`.
+
+    Args:
+        config: content of `config.json`.
+    """
+    named = config.get("architectures") or [ORIGINAL_VIDEO_LLAVA]
+    return (
+        config.get("model_type") == "llava"
+        and ORIGINAL_VIDEO_LLAVA in named
+        and bool(config.get("mm_video_tower"))
+    )
+
+
+def _config(pretrained: str, revision: str | None) -> dict[str, Any]:
+    """Read `config.json` as it is: transformers' own reading would refuse or change some."""
     folder = Path(pretrained)
-    if folder.is_dir():
-        config = folder / "config.json"
-        if not config.is_file():
-            raise UnsupportedModel(
-                f"{pretrained!r} has no config.json; give a folder written by save_pretrained, "
-                "or a hub id"
-            )
-        try:
-            return str(json.loads(config.read_text()).get("model_type", ""))
-        except ValueError as error:
-            raise UnsupportedModel(f"{config} is not valid JSON: {error}") from error
-    if folder.exists() or pretrained.startswith((".", "/", "~")):
+    if not folder.is_dir() and (folder.exists() or pretrained.startswith((".", "/", "~"))):
         raise UnsupportedModel(
             f"{pretrained!r} is not a folder; give a checkpoint folder, a hub id, or 'mini'"
         )
-    from transformers import AutoConfig
+    path = folder / "config.json" if folder.is_dir() else _fetched(pretrained, revision)
+    if not path.is_file():
+        raise UnsupportedModel(
+            f"{pretrained!r} has no config.json; give a folder written by save_pretrained, "
+            "or a hub id"
+        )
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UnsupportedModel(f"{path} is not valid JSON: {error}") from error
+    return config if isinstance(config, dict) else {}
+
+
+def _fetched(pretrained: str, revision: str | None) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return str(AutoConfig.from_pretrained(pretrained, revision=revision).model_type)
-    except (OSError, ValueError) as error:
+        return Path(hf_hub_download(pretrained, "config.json", revision=revision))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UnsupportedModel(
-            f"{pretrained!r} is neither a folder nor a checkpoint that transformers can find: "
+            f"{pretrained!r} is neither a folder nor a checkpoint on the hub or in its cache: "
             f"{error}"
         ) from error

@@ -10,7 +10,14 @@ from pathlib import Path
 from tempeval.errors import InvalidSetting, UnsupportedModel
 
 #: What decides a model's answers: weights, configs, processor, tokenizer, chat template.
-CONTENT_PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+CONTENT_PATTERNS = (
+    "*.safetensors",
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*.jinja",
+    "pytorch_model*.bin",  # Video-LLaVA was released so; read with weights_only=True
+)
 
 _BLOCK_BYTES = 1 << 22
 
@@ -73,8 +80,12 @@ def content_digest(folder: Path) -> str:
     return whole.hexdigest()
 
 
-def check_files(folder: Path) -> None:
+def check_files(folder: Path, *, needs_template: bool = True) -> None:
     """Check that a folder holds all that a vision-language checkpoint needs.
+
+    Args:
+        folder: checkpoint folder.
+        needs_template: whether a chat template is among it.
 
     Raises:
         UnsupportedModel: naming what is missing.
@@ -90,7 +101,7 @@ def check_files(folder: Path) -> None:
                 f"checkpoint {str(folder)!r} has no {what} ({' or '.join(names)}); save it with "
                 "save_pretrained, or download it again"
             )
-    if not _has_chat_template(folder):
+    if needs_template and not _has_chat_template(folder):
         raise UnsupportedModel(
             f"checkpoint {str(folder)!r} has no chat template (chat_template.jinja or "
             "chat_template.json, or in tokenizer_config.json); use an instruction-tuned checkpoint"

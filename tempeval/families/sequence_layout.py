@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,9 @@ class SequenceLayoutBuilder:
     ) -> tuple[Layout, torch.Tensor]:
         """Build the layout of the prefix, and return the question's ids `[Q]`.
 
+        The n-th placeholder of a kind stands for the n-th visual of that kind: chat templates may
+        put the images of a turn before its videos.
+
         Raises:
             UnsupportedModel: if placeholders and visuals differ in number or kind, or a visual
                 has not as many tokens as its grids.
@@ -94,14 +98,16 @@ class SequenceLayoutBuilder:
         kinds = {token: kind for kind, token in self.placeholders.items()}
         slots = [i for i, token in enumerate(input_ids) if token in kinds]
         found = [kinds[input_ids[i]] for i in slots]
-        if found != [visual.kind for visual in visuals]:
+        if sorted(found) != sorted(visual.kind for visual in visuals):
             raise UnsupportedModel(
                 f"the prompt has placeholders for {found or 'no visuals'}, but "
                 f"{[visual.kind for visual in visuals] or 'no visuals'} were given"
             )
+        waiting = _by_kind(visuals)
         columns = _Columns()
         start = 0
-        for number, (slot, visual) in enumerate(zip(slots, visuals, strict=True)):
+        for number, (slot, kind) in enumerate(zip(slots, found, strict=True)):
+            visual = waiting[kind].popleft()
             columns.add_text(input_ids[start:slot])
             runs = self.runs(visual)
             own = sum(int((~run.is_newline).sum()) for run in runs)
@@ -133,17 +139,43 @@ class SequenceLayoutBuilder:
         """
         ids = layout.input_ids.masked_fill(layout.is_visual, 0)  # a placeholder may have no row
         table: torch.Tensor = embeddings(ids)
-        parts = []
-        for visual in visuals:
-            flags = torch.cat([run.is_newline for run in self.runs(visual)]).to(table.device)
-            tokens = table.new_empty(len(flags), table.shape[-1])
-            tokens[~flags] = visual.embeddings.to(table)
-            if newline is not None:
-                tokens[flags] = newline.to(table)
-            parts.append(tokens)
+        parts = [
+            self._with_newlines(visual, table, newline)
+            for visual in self._in_prompt_order(layout, visuals)
+        ]
         if parts:
             table[layout.is_visual] = torch.cat(parts)
         return table.unsqueeze(0)
+
+    def _with_newlines(
+        self, visual: VisualTokens, like: torch.Tensor, newline: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return a visual's tokens `[n, D]` in prompt order, in the dtype and place of `like`."""
+        flags = torch.cat([run.is_newline for run in self.runs(visual)]).to(like.device)
+        tokens = like.new_empty(len(flags), like.shape[-1])
+        tokens[~flags] = visual.embeddings.to(like)
+        if bool(flags.any()):
+            if newline is None:
+                raise UnsupportedModel(
+                    f"{int(flags.sum())} newline tokens were laid out, but the model has no newline"
+                )
+            tokens[flags] = newline.to(like)
+        return tokens
+
+    def _in_prompt_order(
+        self, layout: Layout, visuals: Sequence[VisualTokens]
+    ) -> list[VisualTokens]:
+        """Return the visuals as `build` met them: each has its tokens in one piece."""
+        kinds = {token: kind for kind, token in self.placeholders.items()}
+        ids = layout.input_ids[layout.is_visual].tolist()
+        waiting = _by_kind(visuals)
+        ordered: list[VisualTokens] = []
+        start = 0
+        while start < len(ids):
+            visual = waiting[kinds[ids[start]]].popleft()
+            start += sum(len(run.cells) for run in self.runs(visual))
+            ordered.append(visual)
+        return ordered
 
     def _layout(self, columns: _Columns) -> Layout:
         grid_index = columns.joined(columns.grid_index, torch.long, 4)
@@ -170,6 +202,13 @@ class SequenceLayoutBuilder:
         )
 
 
+def _by_kind(visuals: Sequence[VisualTokens]) -> dict[str, deque[VisualTokens]]:
+    waiting: dict[str, deque[VisualTokens]] = {}
+    for visual in visuals:
+        waiting.setdefault(visual.kind, deque()).append(visual)
+    return waiting
+
+
 class _Columns:
     """Per-token columns of a prefix, collected run by run."""
 
@@ -194,8 +233,6 @@ class _Columns:
         index[run.cells[:, 1] < 0] = -1  # a token without a cell has no place in the grid
         # The "bin" of a 1-D model: positions from a cell to the same cell of the next grid.
         per_grid = float((run.cells[:, 0] == 0).sum())
-        if run.grid[0] == 1:
-            per_grid = float(count)
         self.ids.append(torch.full((count,), token))
         self.segment.append(1 + self.num_frames + run.cells[:, 0])
         self.grid_index.append(index)

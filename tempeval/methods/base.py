@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, fields
+from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tempeval.errors import ConflictingMethods
@@ -80,6 +82,27 @@ class Method:
         """Choose how the prefix keys and values of `layer` are held; None: as they are."""
         return None
 
+    @property
+    def context_factor(self) -> float:
+        """How many times as many positions the (bound) method lets the model take, at least 1."""
+        return 1.0
+
+    @property
+    def exact_prefill(self) -> bool:
+        """Whether the prompt reads the prefix as it was before `store`.
+
+        Only later tokens read what is stored; such a prefix serves one question.
+        """
+        return False
+
+    def without_store(self) -> Method | None:
+        """Return what is left of the method when the prefix is held as it is; None for nothing."""
+        return None if "store" in self.claims else self
+
+    def parts(self) -> tuple[Method, ...]:
+        """Return the methods that do the work: others for a name that stands for several."""
+        return (self,)
+
     def bind(self, facts: RunFacts) -> Method:
         """Fix whatever the settings leave to the run; called before `resolve` and every stage.
 
@@ -96,6 +119,17 @@ class Method:
             UnsupportedModel: if the method cannot work on it.
         """
         return {}
+
+    def labels(self, facts: RunFacts) -> tuple[str, ...]:
+        """Return what a reader of this method's row must know, such as "swap, untrained".
+
+        Labels are shown beside the name; they are no part of the spelling or the fingerprint.
+        """
+        return ()
+
+    def facts_after(self, facts: RunFacts) -> RunFacts:
+        """Return the facts as methods placed after this one meet them; for `labels` only."""
+        return facts
 
     def settings(self) -> dict[str, Any]:
         """Return all settings as JSON values."""
@@ -118,6 +152,9 @@ class Chain:
 
     Args:
         methods: the methods; the order in which they are written does not matter within `place`.
+
+    Attributes:
+        methods: the methods as they are written, which is how a chain is named.
 
     Raises:
         ConflictingMethods: if two of them claim the same thing.
@@ -154,64 +191,109 @@ class Chain:
         """Names with non-default settings, joined by `+`."""
         return "+".join(m.spec() for m in self.methods) or "baseline"
 
+    @cached_property
+    def parts(self) -> tuple[Method, ...]:
+        """The methods that are folded."""
+        return tuple(part for method in self.methods for part in method.parts())
+
+    @property
+    def _named(self) -> list[Method]:
+        """The methods as written, then those that they stand for."""
+        return [*self.methods, *(part for part in self.parts if part not in self.methods)]
+
     @property
     def fingerprint(self) -> str:
         """Digest of every method, its version and all its settings."""
-        record = [[m.name, m.version, m.settings()] for m in self.methods]
+        record = [[m.name, m.version, m.settings()] for m in self._named]
         text = json.dumps(record, sort_keys=True)
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
     def settings(self) -> dict[str, dict[str, Any]]:
         """Return all settings of every method."""
-        return {m.name: m.settings() for m in self.methods}
+        return {m.name: m.settings() for m in self._named}
 
     def frames(self, plan: FramePlan) -> FramePlan:
         """Fold stage `frames`."""
-        for method in self.methods:
+        for method in self.parts:
             plan = method.frames(plan)
         return plan
 
     def encode(self, tokens: VisualTokens) -> VisualTokens:
-        """Fold stage `encode`."""
-        for method in self.methods:
+        """Fold stage `encode`; a method that claims `grid_order` comes last, however it is written.
+
+        It changes the order in which the text stack meets what the others made of the frames.
+        """
+        for method in sorted(self.parts, key=lambda m: "grid_order" in m.claims):
             tokens = method.encode(tokens)
         return tokens
 
     def place(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
         """Fold stage `place` in the fixed order of `PLACE_ORDER`."""
+        for method in self._placing():
+            rotary = method.place(rotary, layout, geometry)
+        return rotary
 
+    def _placing(self) -> list[Method]:
         def rank(method: Method) -> int:
             ranks = [i for i, claim in enumerate(PLACE_ORDER) if claim in method.claims]
             return min(ranks, default=len(PLACE_ORDER))
 
-        for method in sorted(self.methods, key=rank):
-            rotary = method.place(rotary, layout, geometry)
-        return rotary
+        return sorted(self.parts, key=rank)
 
     def see(self, visible: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
         """Fold stage `see`."""
-        for method in self.methods:
+        for method in self.parts:
             visible = method.see(visible, layer, segments)
         return visible
 
     def keep(self, kept: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
         """Fold stage `keep`."""
-        for method in self.methods:
+        for method in self.parts:
             kept = method.keep(kept, layer, segments)
         return kept
 
     def store(self, layer: int, geometry: Geometry) -> Codec | None:
         """Return the codec of `layer`; at most one method has one (claim `store`)."""
-        for method in self.methods:
+        for method in self.parts:
             codec = method.store(layer, geometry)
             if codec is not None:
                 return codec
         return None
 
+    @property
+    def exact_prefill(self) -> bool:
+        """Whether the prompt reads the prefix as it was before stage `store`."""
+        return any(method.exact_prefill for method in self.parts)
+
+    @property
+    def context_factor(self) -> float:
+        """How many times as many positions the (bound) chain lets the model take."""
+        return prod(method.context_factor for method in self.parts)
+
+    def without_store(self) -> Chain:
+        """Return the chain as a calibration runs it: with the prefix held as it is."""
+        left = [method.without_store() for method in self.methods]
+        return Chain([part for method in left if method is not None for part in method.parts()])
+
     def bind(self, facts: RunFacts) -> Chain:
-        """Return the chain with every method bound to a run."""
-        return Chain([m.bind(facts) for m in self.methods])
+        """Return the chain of parts, each bound to a run."""
+        return Chain([m.bind(facts) for m in self.parts])
 
     def resolve(self, facts: RunFacts) -> dict[str, dict[str, Any]]:
         """Check every (bound) method against a model; return what the settings resolved to."""
-        return {m.name: m.resolve(facts) for m in self.methods}
+        return {m.name: m.resolve(facts) for m in self.parts}
+
+    def labels(self, facts: RunFacts) -> tuple[str, ...]:
+        """Return what a reader of this chain's row must know; empty where the name says it all.
+
+        Labels of a method carry its name when there are several. A method that the checkpoint was
+        trained with and that the chain lacks is named too.
+        """
+        several = len(self.parts) > 1
+        found, seen = [], facts
+        for method in self._placing():
+            own = method.labels(seen)
+            found += [f"{method.name}: {label}" if several else label for label in own]
+            seen = method.facts_after(seen)
+        missing = sorted(facts.trained_with - {m.spec() for m in self.parts})
+        return (*found, *(f"trained with {name}, run without it" for name in missing))

@@ -13,6 +13,7 @@ import torch
 
 from tempeval.errors import InvalidSetting, UnsupportedModel
 from tempeval.methods.base import Method
+from tempeval.stages import AXIS_ALL
 
 if TYPE_CHECKING:
     from tempeval.stages import Geometry, Layout, RotaryPlan, RunFacts
@@ -27,12 +28,17 @@ class PAS(Method):
     rows and spatial channels stay. This equals native rotary with the query's temporal position
     moved by `offsets[group(h)] * u`.
 
+    Where positions are one-dimensional (LLaVA-OneVision, Video-LLaVA, or after `vrope`), no channel
+    encodes time alone: there all channels shift, by `offsets[group(h)]` times the positions from a
+    frame to the next one. The paper does not have this variant; its rows say "PAS-1D (ours)".
+
     Differs from the released demo, which rebuilds the frequencies from the section length and
     pairs neighbouring channels: here the model's own `inv_freq` and pairing (i, i + d/2) are used.
 
     Attributes:
         offsets: phase per head group, in units of `unit`; the number of groups K is its length.
-        unit: `bin` (one temporal grid of the merged video tokens, the paper's) or `position`.
+        unit: `bin` (one temporal grid of the merged video tokens, the paper's; with
+            one-dimensional positions, one frame of tokens) or `position`.
         grouping: `interleaved` (head h is in group h mod K, as the demo) or `contiguous`.
         rows: `video` (the paper's: visual rows in prefill only) or `all` (every query row, also
             of generated tokens; an ablation).
@@ -68,13 +74,19 @@ class PAS(Method):
             )
         return {"num_groups": count, "offset_of_head": self._per_head(geometry.num_heads).tolist()}
 
+    def labels(self, facts: RunFacts) -> tuple[str, ...]:
+        """Say so when it is the variant for one-dimensional positions."""
+        return () if facts.axes else ("PAS-1D (ours)",)
+
     def place(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
         """Add the phases to the query positions of visual rows."""
         temporal = rotary.temporal_channels
         if not bool(temporal.any()):
+            temporal = rotary.axis == AXIS_ALL
+        if not bool(temporal.any()):
             raise UnsupportedModel(
-                "pas needs rotary channels that encode time only (M-RoPE); this model's positions "
-                "are one-dimensional"
+                "pas needs rotary channels that encode time (M-RoPE) or one-dimensional positions; "
+                f"this plan's axes are {sorted(set(rotary.axis.tolist()))}"
             )
         per_head = self._per_head(geometry.num_heads).to(rotary.positions.device)
         shift = per_head[:, None] * temporal.double()[None, :]

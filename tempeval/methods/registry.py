@@ -31,6 +31,9 @@ class MethodEntry:
         summary: one line for `tempeval list methods` and the README.
         paper: citation with a number.
         stages: the stages it changes.
+        code: what it was written from: official code @ commit where there is any.
+        trained: whether its paper trains the model with it; None for a probe.
+        families: where it works; elsewhere it is refused by name.
     """
 
     name: str
@@ -38,7 +41,13 @@ class MethodEntry:
     summary: str
     paper: str
     stages: tuple[str, ...]
+    code: str
+    trained: bool | None = False
+    families: tuple[str, ...] = ("qwen_vl", "llava_onevision", "video_llava")
 
+
+#: A vision tower that attends across frames, so that it matters which are encoded together.
+_ACROSS_FRAMES = ("qwen_vl", "video_llava (original layout)")
 
 BASELINE = "baseline"
 
@@ -46,11 +55,82 @@ METHODS: dict[str, MethodEntry] = {
     entry.name: entry
     for entry in (
         MethodEntry(
+            "intp",
+            "tempeval.methods.intp:INTP",
+            "more frames than the tower and the context were made for: rearrange, rope_scale and "
+            "static kv_quant together (2 bits, by a calibration file; kv_bits=16 for none)",
+            "INTP, arXiv 2409.12963",
+            ("frames", "place", "store"),
+            "none public; its parts, as below",
+            families=_ACROSS_FRAMES,
+        ),
+        MethodEntry(
+            "kv_quant",
+            "tempeval.methods.kv_quantization:KVQuant",
+            "the video prefix's keys and values are held in 2, 4 or 8 bits",
+            "KIVI, arXiv 2402.02750; static: INTP, arXiv 2409.12963, Eq 3.7",
+            ("store",),
+            "jy-yuan/KIVI @ 876b4d2; static: none public",
+        ),
+        MethodEntry(
             "pas",
             "tempeval.methods.pas:PAS",
             "phase aggregated smoothing: query heads look from slightly shifted times",
             "Phase Aggregated Smoothing, arXiv 2511.10979",
             ("place",),
+            "paper; the public demo differs",
+        ),
+        MethodEntry(
+            "rearrange",
+            "tempeval.methods.rearrange:Rearrange",
+            "the vision tower sees strided subsequences of the frames instead of short pieces",
+            "INTP, arXiv 2409.12963",
+            ("frames",),
+            "none public; tower: PKU-YuanGroup/Video-LLaVA @ 984e65b",
+            families=_ACROSS_FRAMES,
+        ),
+        MethodEntry(
+            "reverse_order",
+            "tempeval.methods.order_probes:ReverseOrder",
+            "probe: frames N..1, each with its own temporal id",
+            "Causality Matters, Reverse Order, arXiv 2508.11576",
+            ("encode", "place"),
+            "paper",
+            trained=None,
+        ),
+        MethodEntry(
+            "reverse_pe",
+            "tempeval.methods.order_probes:ReversePE",
+            "probe: frames 1..N with the temporal ids N..1",
+            "Causality Matters, Reverse PE, arXiv 2508.11576",
+            ("place",),
+            "paper",
+            trained=None,
+        ),
+        MethodEntry(
+            "rope_scale",
+            "tempeval.methods.rope_scale:RopeScale",
+            "rotary frequencies for more positions than the model was trained with: ntk or linear",
+            "INTP, arXiv 2409.12963, Eq 3.5 and 3.6",
+            ("place",),
+            "none public",
+        ),
+        MethodEntry(
+            "slowfast",
+            "tempeval.methods.slowfast:SlowFast",
+            "few frames with all their tokens, then all frames pooled to few tokens each",
+            "SlowFast-LLaVA, arXiv 2407.15841",
+            ("frames", "encode"),
+            "apple/ml-slowfast-llava @ 6551895",
+        ),
+        MethodEntry(
+            "staged_sparse",
+            "tempeval.methods.staged_sparse:StagedSparse",
+            "questions see the last frame only (1), frames see no earlier frame (2), frames leave "
+            "(3), in part of the depth; strategies=3 unless set",
+            "Causality Matters, strategies (1) to (3), arXiv 2508.11576",
+            ("see", "keep"),
+            "paper",
         ),
         MethodEntry(
             "temporal_exit",
@@ -58,6 +138,16 @@ METHODS: dict[str, MethodEntry] = {
             "frame tokens leave the model after 20/28 of its depth",
             "Causality Matters, strategy (3), arXiv 2508.11576",
             ("keep",),
+            "paper",
+        ),
+        MethodEntry(
+            "vrope",
+            "tempeval.methods.vrope:VRoPE",
+            "each rotary channel measures a token's place in its frame from one of four corners",
+            "VRoPE, arXiv 2502.11664",
+            ("place",),
+            "johncaged/VRoPE @ 6a7adbc",
+            trained=True,
         ),
     )
 }

@@ -24,6 +24,27 @@ def scaled_layer(fraction: float, num_layers: int) -> int:
     return floor(num_layers * fraction + 0.5)
 
 
+def layer_number(label: str, layer: int | float, num_layers: int) -> int:
+    """Resolve a layer number (returned as it is) or a fraction of the depth.
+
+    Args:
+        label: name of the setting, for the error.
+        layer: whole number, or a fraction in (0, 1).
+        num_layers: depth of the text stack.
+
+    Raises:
+        InvalidSetting: for a fraction outside (0, 1).
+    """
+    if not isinstance(layer, float):
+        return layer
+    if not 0 < layer < 1:
+        raise InvalidSetting(
+            f"{label}={layer} is a fraction outside (0, 1); give a fraction of the depth, or a "
+            "whole layer index"
+        )
+    return scaled_layer(layer, num_layers)
+
+
 @dataclass(frozen=True)
 class TemporalExit(Method):
     """Remove every frame token from hidden states and KV cache from `layer` on.
@@ -48,13 +69,7 @@ class TemporalExit(Method):
         Raises:
             InvalidSetting: if no layer would run without frames, or none with them.
         """
-        fraction = isinstance(self.layer, float)
-        if fraction and not 0 < self.layer < 1:
-            raise InvalidSetting(
-                f"temporal_exit.layer={self.layer} is a fraction outside (0, 1); give a fraction "
-                "of the depth, or a whole layer index"
-            )
-        first = scaled_layer(self.layer, num_layers) if fraction else int(self.layer)
+        first = layer_number("temporal_exit.layer", self.layer, num_layers)
         if not 1 <= first < num_layers:
             raise InvalidSetting(
                 f"temporal_exit.layer={self.layer} resolves to layer {first} of {num_layers}; "

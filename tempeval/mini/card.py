@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tempeval.mini.evaluate import Accuracy
+    from tempeval.mini.models.base import MiniModel
 
 CARD = """\
 ---
@@ -23,22 +24,21 @@ library_name: transformers
 pipeline_tag: video-text-to-text
 ---
 
-# tempeval mini: a tiny Qwen2.5-VL
+# tempeval mini: a tiny {title}
 
-A {parameters:.2f} M parameter model of the class `Qwen2_5_VLForConditionalGeneration`, trained from
+A {parameters:.2f} M parameter model of the class `{model_class}`, trained from
 scratch on rendered clips. It exists so that tempeval can be tried and tested on a laptop CPU,
 offline. It answers only the questions of the mini suite, and what it scores says nothing about 7B
 models or real videos.
 
 ## Training
 
-`tempeval mini train` made it: {steps} steps of {batch_size} fresh clips with {questions} questions
-each, seed {seed}, in {minutes:.0f} minutes on {threads} CPU thread(s) (torch {torch},
-transformers {transformers}, {machine}). Training clips are drawn from other seeds than the
-{num_clips} test clips. Linear probes, on the visual tokens and on the states that answer about
-motion, added losses in training and are not part of the checkpoint. Text after a video continues
-after the largest position of any axis (`position_rule=original`); temporal positions follow the
-true time between frames. Weights are float16.
+`tempeval mini train --family {family}` made it: {steps} steps of {batch_size} fresh clips
+with {questions} questions each, seed {seed}, in {minutes:.0f} minutes on {threads} CPU thread(s)
+(torch {torch}, transformers {transformers}, {machine}). Training clips are drawn from other seeds
+than the {num_clips} test clips. Linear probes, on the visual tokens and on the states that answer
+about motion, added losses in training and are not part of the checkpoint. {position_note}
+Weights are float16.
 
 ## Measured accuracy
 
@@ -55,6 +55,7 @@ that sees time well falls below chance there; the speed of the ball stays the sa
 
 
 def write_card(
+    kind: MiniModel,
     folder: Path,
     steps: int,
     batch_size: int,
@@ -66,6 +67,7 @@ def write_card(
     """Write `README.md` into a checkpoint's folder.
 
     Args:
+        kind: the kind of model.
         folder: the checkpoint.
         steps: optimiser steps taken.
         batch_size: clips per step.
@@ -77,6 +79,10 @@ def write_card(
     total = next(iter(results.values())).total
     model = transformers.AutoModelForImageTextToText.from_pretrained(folder)
     card = CARD.format(
+        title=kind.title,
+        family=kind.name,
+        model_class=type(model).__name__,
+        position_note=kind.position_note,
         parameters=sum(weight.numel() for weight in model.parameters()) / 1e6,
         steps=steps,
         batch_size=batch_size,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,8 +22,7 @@ from tempeval.video.decode import read_clip
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
-
+    from tempeval.mini.models.base import MiniModel
     from tempeval.mini.suite import MiniClip
     from tempeval.video.clip import Clip
 
@@ -91,8 +90,9 @@ def read_test_clips(folder: Path, num_frames: int = 8) -> list[tuple[MiniClip, C
 
 @torch.inference_mode()
 def evaluate(
-    model: Qwen2_5_VLForConditionalGeneration,
-    processor: Qwen2_5_VLProcessor,
+    kind: MiniModel,
+    model: Any,
+    processor: Any,
     clips: list[tuple[MiniClip, Clip]],
     order: Order | None = None,
     batch_size: int = 12,
@@ -100,6 +100,7 @@ def evaluate(
     """Ask every question about every clip, and compare the likeliest first token with the answer.
 
     Args:
+        kind: the kind of model.
         model: a tiny model in float32.
         processor: its processor.
         clips: what `read_test_clips` returned.
@@ -113,7 +114,7 @@ def evaluate(
         BadVideo: if a clip has no usable timestamps.
     """
     model.eval()
-    packer = Packer(processor)
+    packer = Packer(kind, processor)
     accuracy = Accuracy()
     by_shape: dict[tuple[int, ...], list[tuple[MiniClip, Clip]]] = defaultdict(list)
     for mini, clip in clips:
@@ -132,23 +133,26 @@ def evaluate(
             pack = packer.pack(
                 np.stack([clip.frames[slots] for _, clip in batch]),
                 seconds,
-                [kind.prompt for kind in KINDS],
-                [[answer(kind, mini.scene.facts) for kind in KINDS] for mini, _ in batch],
+                [asked.prompt for asked in KINDS],
+                [[answer(asked, mini.scene.facts) for asked in KINDS] for mini, _ in batch],
             )
-            hits = answer_logits(model, pack).argmax(-1) == pack.labels  # [B, Q]
-            for column, kind in enumerate(KINDS):
-                accuracy.right[kind.name] += int(hits[:, column].sum())
-                accuracy.total[kind.name] += len(batch)
+            hits = answer_logits(kind, model, pack).argmax(-1) == pack.labels  # [B, Q]
+            for column, asked in enumerate(KINDS):
+                accuracy.right[asked.name] += int(hits[:, column].sum())
+                accuracy.total[asked.name] += len(batch)
     return accuracy
 
 
 def evaluate_orders(
-    model: Qwen2_5_VLForConditionalGeneration,
-    processor: Qwen2_5_VLProcessor,
+    kind: MiniModel,
+    model: Any,
+    processor: Any,
     clips: list[tuple[MiniClip, Clip]],
 ) -> dict[str, Accuracy]:
     """Evaluate with frames as they are, reversed, and shuffled."""
-    return {name: evaluate(model, processor, clips, order) for name, order in FRAME_ORDERS.items()}
+    return {
+        name: evaluate(kind, model, processor, clips, order) for name, order in FRAME_ORDERS.items()
+    }
 
 
 def format_table(results: dict[str, Accuracy]) -> str:

@@ -14,19 +14,19 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tempeval.mini.checkpoint import MERGE, PATCH
 from tempeval.mini.questions import KINDS
 from tempeval.mini.scene import BALL_COLOURS, BOX_HALF, LAMP_COLOURS, PHASES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tempeval.mini.models.base import TokenGrid
     from tempeval.mini.scene import Scene
 
 KIND_NAMES = [kind.name for kind in KINDS]
 ABOUT_MOTION = [KIND_NAMES.index("ball_direction"), KIND_NAMES.index("ball_speed")]
-SIDE = PATCH * MERGE
-"""Side of a visual token in pixels."""
+REACH = 56
+"""Pixels by which places and motions are divided: half the longest side of a clip."""
 DISTANCE_WEIGHT = 4.0
 """Weight of losses on places and sizes beside those on classes."""
 
@@ -57,34 +57,39 @@ class Probes(nn.Module):
             The summed losses, a scalar.
         """
         ends = torch.tensor([(scene.phases[0].ball, scene.phases[-1].ball) for scene in scenes])
-        motion = (ends[:, 1] - ends[:, 0]) / (2 * SIDE)  # [B, 2]
+        motion = (ends[:, 1] - ends[:, 0]) / REACH  # [B, 2]
         about_ball = states[:, ABOUT_MOTION]
         found = self.motion(about_ball)  # [B, 2, 2]
         distance = self.distance(about_ball[:, 1])
         loss = _distance(found, motion[:, None].expand_as(found))
         return loss + _distance(distance[:, 0], motion.norm(dim=1))
 
-    def place_loss(self, visual: torch.Tensor, scenes: Sequence[Scene]) -> torch.Tensor:
-        """Return how badly the probes read the visual tokens of scenes, one grid per phase.
+    def place_loss(
+        self, visual: torch.Tensor, grid: TokenGrid, scenes: Sequence[Scene]
+    ) -> torch.Tensor:
+        """Return how badly the probes read the visual tokens of scenes.
 
         Args:
-            visual: float `[B x PHASES x tokens, hidden_size]`.
+            visual: float `[B, grids, cells, hidden_size]`, without tokens that lead a grid.
+            grid: of the clips; every phase covers the same number of grids.
             scenes: the `B` scenes, all of one size.
 
         Returns:
             The summed losses, a scalar.
         """
-        tokens = visual.view(len(scenes), PHASES, -1, visual.shape[-1])
-        columns = scenes[0].size[0] // SIDE
+        width, height = scenes[0].size
 
         def token_at(place: tuple[float, float]) -> int:
-            return int(place[1] // SIDE) * columns + int(place[0] // SIDE)
+            row = min(int(place[1] * grid.rows / height), grid.rows - 1)
+            column = min(int(place[0] * grid.columns / width), grid.columns - 1)
+            return row * grid.columns + column
 
-        rows = [(scene, phase) for scene in scenes for phase in scene.phases]
+        times = [number * PHASES // grid.grids for number in range(grid.grids)]
+        rows = [(scene, scene.phases[time]) for scene in scenes for time in times]
         ball_at = torch.tensor([token_at(phase.ball) for _, phase in rows])
         box_at = torch.tensor([token_at(scene.box) for scene, _ in rows])
         lamp_at = torch.tensor([token_at(scene.lamp) for scene, _ in rows])
-        place = torch.tensor([phase.ball for _, phase in rows]) / (2 * SIDE) - 1
+        place = torch.tensor([phase.ball for _, phase in rows]) / REACH - 1
         colour = torch.tensor([list(BALL_COLOURS).index(phase.ball_colour) for _, phase in rows])
         lit = torch.tensor([phase.lamp is not None for _, phase in rows])
         lamp_colour = torch.tensor(
@@ -92,19 +97,19 @@ class Probes(nn.Module):
         )
         half = torch.tensor([phase.box_half for _, phase in rows])
 
-        here, ball = _read(self.ball(tokens), ball_at)
+        here, ball = _read(self.ball(visual), ball_at)
         loss = functional.cross_entropy(here, ball_at)
         loss = loss + _distance(ball[:, :2], place) + functional.cross_entropy(ball[:, 2:], colour)
-        here, lamp = _read(self.lamp(tokens), lamp_at)
+        here, lamp = _read(self.lamp(visual), lamp_at)
         loss = loss + functional.cross_entropy(here[lit], lamp_at[lit])
         loss = loss + functional.cross_entropy(lamp[lit], lamp_colour)
-        here, box = _read(self.box(tokens), box_at)
+        here, box = _read(self.box(visual), box_at)
         loss = loss + functional.cross_entropy(here[half > 0], box_at[half > 0])
         return loss + _distance(box[:, 0], half / max(BOX_HALF) - 0.5)
 
 
 def _read(outputs: torch.Tensor, at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Split outputs `[B, PHASES, tokens, n]` into who is here `[rows, tokens]` and what is `at`."""
+    """Split outputs `[B, grids, tokens, n]` into who is here `[rows, tokens]` and what is `at`."""
     flat = outputs.flatten(0, 1)  # [rows, tokens, n]
     return flat[..., 0], flat[torch.arange(len(flat)), at, 1:]
 

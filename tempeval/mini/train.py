@@ -1,4 +1,4 @@
-"""Train a tiny Qwen2.5-VL on freshly drawn clips, on CPU, in a fixed number of steps."""
+"""Train a tiny model on freshly drawn clips, on CPU, in a fixed number of steps."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from tempeval.errors import InvalidSetting, UnknownName
+from tempeval.errors import InvalidSetting
 from tempeval.mini.card import write_card
-from tempeval.mini.checkpoint import build_model, build_processor, load_checkpoint, save_checkpoint
+from tempeval.mini.checkpoint import load_checkpoint, save_checkpoint
 from tempeval.mini.evaluate import evaluate_orders, read_test_clips
+from tempeval.mini.models import mini_model
 from tempeval.mini.pack import Packer, answer_states, visual_tokens
 from tempeval.mini.paint import paint_frames
 from tempeval.mini.probes import Probes
@@ -26,13 +27,11 @@ from tempeval.mini.scene import SIZES, make_scene
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from transformers import Qwen2_5_VLForConditionalGeneration
-
     from tempeval.mini.evaluate import Accuracy
+    from tempeval.mini.models.base import MiniModel
     from tempeval.mini.pack import Pack
     from tempeval.mini.scene import Scene
 
-FAMILIES = ("qwen2_5_vl",)
 NUM_FRAMES = 8
 
 
@@ -112,7 +111,7 @@ def train(
     """Train a tiny model, measure it on the test clips, and write its checkpoint and card.
 
     Args:
-        family: which kind of model; one of `FAMILIES`.
+        family: which kind of model; one of `MINI_MODELS`.
         out: folder to write; must be empty or not exist.
         steps: optimiser steps; the recipe's number if not given.
         seed: of the weights and of the training clips; test clips come from another seed.
@@ -127,8 +126,7 @@ def train(
         UnknownName: if the family has no recipe.
         InvalidSetting: if `out` holds files already, or a number is not positive.
     """
-    if family not in FAMILIES:
-        raise UnknownName("mini family", family, FAMILIES)
+    kind = mini_model(family)
     recipe = Recipe() if steps is None else Recipe(steps=steps)
     if recipe.steps < 1 or threads < 1:
         raise InvalidSetting(f"steps={recipe.steps} and threads={threads} must be at least 1")
@@ -137,28 +135,29 @@ def train(
         raise InvalidSetting(f"out={str(folder)!r} is not empty; give a new folder")
     clips = read_test_clips(render_suite())
 
-    processor = build_processor()
+    processor = kind.build_processor()
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = build_model(processor.tokenizer)
+            model = kind.build_model(processor.tokenizer)
             probes = Probes(model.config.text_config.hidden_size)
         began = time.perf_counter()
-        _fit(model, probes, Packer(processor), recipe, seed, progress)
+        _fit(kind, model, probes, Packer(kind, processor), recipe, seed, progress)
         seconds = time.perf_counter() - began
         folder.mkdir(parents=True, exist_ok=True)
         save_checkpoint(folder, model, processor)
-        results = evaluate_orders(*load_checkpoint(folder), clips)
+        results = evaluate_orders(kind, *load_checkpoint(folder), clips)
     finally:
         torch.set_num_threads(before)
-    write_card(folder, recipe.steps, recipe.batch_size, seed, seconds, threads, results)
+    write_card(kind, folder, recipe.steps, recipe.batch_size, seed, seconds, threads, results)
     return Trained(folder, recipe.steps, seconds, results)
 
 
 def _fit(
-    model: Qwen2_5_VLForConditionalGeneration,
+    kind: MiniModel,
+    model: Any,
     probes: Probes,
     packer: Packer,
     recipe: Recipe,
@@ -178,13 +177,15 @@ def _fit(
     model.train()
     for step in range(recipe.steps):
         scenes, pack = training_pack(packer, rng, recipe.batch_size, recipe.ease(step))
-        visual = visual_tokens(model, pack)
-        states, after = answer_states(model, pack, visual)
+        visual = visual_tokens(kind, model, pack)
+        states, after = answer_states(kind, model, pack, visual)
         answers, ends = model.lm_head(states), model.lm_head(after)
         loss = functional.cross_entropy(answers.flatten(0, 1), pack.labels.flatten())
         end_labels = torch.full_like(pack.labels, end).flatten()
         end_loss = functional.cross_entropy(ends.flatten(0, 1), end_labels)
-        probe_loss = probes.place_loss(visual, scenes) + probes.motion_loss(states, scenes)
+        cells = visual[:, :, kind.lead() :]
+        probe_loss = probes.place_loss(cells, pack.grid, scenes)
+        probe_loss = probe_loss + probes.motion_loss(states, scenes)
         optimiser.zero_grad()
         total = loss + recipe.end_weight * end_loss + recipe.probe_weight * probe_loss
         torch.autograd.backward(total)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from tempeval.errors import InvalidSetting
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
+#: (T, h, w): temporal grids, rows, columns of visual tokens.
+Grid = tuple[int, int, int]
 SamplingRule = Literal["uniform", "segment", "fps"]
 OrderRule = Literal["reversed", "shuffled"]
 
@@ -60,6 +64,39 @@ class Order:
         return np.random.default_rng(self.seed).permutation(num_frames)
 
 
+class GridRule(Protocol):
+    """What stage `encode` of a method makes of a video's grids, said before there is a video.
+
+    Frames are counted and sized with it. It is hashable and picklable, and its module imports no
+    torch, because frames are sized in decoding workers. More rows or columns may never give fewer
+    tokens, nor may more grids where there are `choices`.
+    """
+
+    def __call__(self, grids: tuple[Grid, ...]) -> tuple[Grid, ...]:
+        """Return the grids of the pathways that `encode` makes of those of a video."""
+        ...
+
+    def choices(self, num_grids: int) -> Iterable[tuple[float, GridRule]]:
+        """Return the rules that a budget may choose for a number of temporal grids.
+
+        Only where the tokens of a frame are fixed is there need to choose: elsewhere frames are
+        sized.
+
+        Returns:
+            Pairs of what it costs to leave the wanted setting (0 for not leaving it) and a rule,
+            those with the fewest tokens first; none for a number that the method refuses.
+        """
+        ...
+
+
+def grids_after(rules: tuple[GridRule, ...], grid: Grid) -> tuple[Grid, ...]:
+    """Return the grids that a video of `grid` has after stage `encode`."""
+    grids: tuple[Grid, ...] = (grid,)
+    for rule in rules:
+        grids = rule(grids)
+    return grids
+
+
 @dataclass(frozen=True)
 class FramePlan:
     """Which frames, in which order, in which groups: what stage `frames` transforms.
@@ -68,11 +105,14 @@ class FramePlan:
         sampling: how frames are chosen from the source.
         orders: re-orderings applied after sampling, first to last.
         num_groups: strided groups that are encoded separately (group g holds frames g, g+m, ...).
+        grid_rules: what stage `encode` will make of the grids, first to last, so that a budget
+            can be met.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
     orders: tuple[Order, ...] = ()
     num_groups: int = 1
+    grid_rules: tuple[GridRule, ...] = ()
 
     def permutation(self, num_frames: int) -> NDArray[np.int64]:
         """Return the composed permutation `[T]` of all `orders`."""

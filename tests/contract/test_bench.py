@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from tempeval.bench.check import Seen, check_same_input
 from tempeval.bench.command import run_bench
 from tempeval.bench.machine import OtherWork
 from tempeval.bench.options import BenchOptions, frame_size, settings_of
+from tempeval.bench.results import STAGED_CHAINS
 from tempeval.bench.sides import MAX_PIXELS, MIN_PIXELS, BenchMismatch, Sides
-from tempeval.errors import UnsupportedModel
+from tempeval.errors import UnknownName, UnsupportedModel
 
 QUICK = {"quick": True, "tokens": (36,), "questions": (1, 3), "labels": (5, 9), "threads": 1}
 
@@ -47,9 +49,15 @@ def test_quick_bench_writes_page_and_numbers_and_goes_on(tmp_path, monkeypatch):
     assert torch.get_num_threads() == threads
     assert report.complete
     data = json.loads(report.json.read_text())
-    assert set(data["cells"]) == {"questions/1@36", "questions/3@36", "labels@36", "prefill@36"}
     counts = {name: len(cell["rounds"]) for name, cell in data["cells"].items()}
-    assert counts == {"questions/1@36": 2, "questions/3@36": 2, "labels@36": 2, "prefill@36": 4}
+    assert counts == {
+        "questions/1@36": 2,
+        "questions/3@36": 2,
+        "labels@36": 2,
+        "prefill@36": 4,
+        "staged@64": 2,
+    }
+    assert data["cells"]["staged@64"]["facts"]["layers"] == 28
     facts = data["cells"]["questions/3@36"]["facts"]
     assert (facts["visual_tokens"], facts["frames"], facts["questions"]) == (36, 8, 3)
     measured = data["cells"]["questions/3@36"]["rounds"][0]
@@ -58,13 +66,43 @@ def test_quick_bench_writes_page_and_numbers_and_goes_on(tmp_path, monkeypatch):
     assert measured["same_answers"] == 1.0
     page = report.markdown.read_text()
     assert report.text in page
-    for part in ("Questions", "Choices", "Prefill", "temporal_exit", "Quick run"):
+    for part in ("Questions", "Choices", "Prefill", "temporal_exit", "Staged", "Quick run"):
         assert part in page
 
     lines.clear()
     again = run_bench(options, lines.append)
     assert lines[-1] == "every round is there already"
     assert json.loads(again.json.read_text())["cells"] == data["cells"]
+
+
+def test_sections_are_measured_apart_and_add_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "VIDEOS_OF_ONE_QUESTION", 1)
+    options = BenchOptions(out=tmp_path, pairs=2, sections=("staged",), staged=(64, 128), **QUICK)
+    report = run_bench(options, lambda _line: None)
+    data = json.loads(report.json.read_text())
+    assert {name: len(cell["rounds"]) for name, cell in data["cells"].items()} == {
+        "staged@64": 2,
+        "staged@128": 2,
+    }
+    measured = data["cells"]["staged@128"]["rounds"][0]
+    assert set(measured["seconds"]) == set(measured["question_seconds"]) == set(STAGED_CHAINS)
+    assert all(
+        0 < measured["question_seconds"][chain] < measured["seconds"][chain]
+        for chain in STAGED_CHAINS
+    )
+    assert "strategies=1/3" in report.text
+    assert "Prefill of the methods" not in report.text
+    more = replace(options, sections=("methods",), staged=())
+    report = run_bench(more, lambda _line: None)
+    assert set(json.loads(report.json.read_text())["cells"]) == {
+        "staged@64",
+        "staged@128",
+        "prefill@36",
+    }
+    assert "Prefill of the methods" in report.text
+    assert "strategies=1/3" in report.text
+    with pytest.raises(UnknownName, match="did you mean 'staged'"):
+        run_bench(replace(options, sections=("stagd",)), lambda _line: None)
 
 
 def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch):
@@ -80,7 +118,10 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(cells.MethodsCell, "measure", interrupted)
     monkeypatch.setattr(command, "VIDEOS_OF_ONE_QUESTION", 1)
     lines = []
-    report = run_bench(BenchOptions(out=tmp_path, pairs=2, **QUICK), lines.append)
+    sections = ("labels", "methods")
+    report = run_bench(
+        BenchOptions(out=tmp_path, pairs=2, sections=sections, **QUICK), lines.append
+    )
     assert not report.complete
     assert "interrupted; what was measured is kept" in lines
     data = json.loads(report.json.read_text())

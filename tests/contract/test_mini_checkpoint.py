@@ -9,13 +9,9 @@ from transformers.video_utils import VideoMetadata
 
 from tempeval.families.base import LoadOptions
 from tempeval.families.qwen_vl import QwenVL
-from tempeval.mini.checkpoint import (
-    SPECIAL,
-    build_config,
-    build_model,
-    build_processor,
-    save_checkpoint,
-)
+from tempeval.mini.checkpoint import kind_of, save_checkpoint
+from tempeval.mini.models import MINI_MODELS, mini_model
+from tempeval.mini.models.qwen2_5_vl import SPECIAL, MiniQwen
 from tempeval.mini.pack import Packer, answer_logits
 from tempeval.mini.paint import paint_frames
 from tempeval.mini.paths import checkpoint
@@ -25,6 +21,7 @@ from tempeval.mini.suite import suite_clips
 
 ANSWERS = sorted({choice for kind in KINDS for choice in kind.choices})
 SECONDS = 0.41
+QWEN = MiniQwen()
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +79,8 @@ def test_the_classes_are_the_real_ones(model: Any, processor: Any) -> None:
 
 
 def test_the_folder_is_what_the_builders_make(model: Any, processor: Any) -> None:
-    built = build_processor()
-    expected, found = build_config(built.tokenizer), model.config
+    built = QWEN.build_processor()
+    expected, found = QWEN.build_config(built.tokenizer), model.config
     for part in ("text_config", "vision_config"):
         ours, theirs = getattr(expected, part).to_dict(), getattr(found, part).to_dict()
         assert {**theirs, "dtype": None} == {**ours, "dtype": None}
@@ -126,19 +123,20 @@ def test_the_chat_template_is_chatml(processor: Any) -> None:
 
 def test_training_inputs_are_the_processors(processor: Any, frames: np.ndarray) -> None:
     inputs = inputs_of(processor, frames, KINDS[0].prompt)
-    pack = Packer(processor).pack(frames[None], [SECONDS], [KINDS[0].prompt], [["grow"]])
+    pack = Packer(QWEN, processor).pack(frames[None], [SECONDS], [KINDS[0].prompt], [["grow"]])
     torch.testing.assert_close(pack.pixels, inputs["pixel_values_videos"], atol=1e-6, rtol=0)
-    assert torch.equal(pack.grid, inputs["video_grid_thw"])
+    grid = (pack.grid.grids, 2 * pack.grid.rows, 2 * pack.grid.columns)
+    assert [grid] == [tuple(row) for row in inputs["video_grid_thw"].tolist()]
     assert torch.equal(pack.input_ids[:, :-1], inputs["input_ids"])
     assert inputs["second_per_grid_ts"][0] == pytest.approx(2 * SECONDS)
 
 
 def test_packed_questions_are_independent(model: Any, processor: Any, frames: np.ndarray) -> None:
-    packer = Packer(processor)
+    packer = Packer(QWEN, processor)
     answers = [kind.choices[0] for kind in KINDS]
     with torch.inference_mode():
         pack = packer.pack(frames[None], [SECONDS], [k.prompt for k in KINDS], [answers])
-        packed = answer_logits(model, pack)
+        packed = answer_logits(QWEN, model, pack)
         for index, kind in enumerate(KINDS):
             alone = packer.pack(frames[None], [SECONDS], [kind.prompt], [[answers[index]]])
             inputs = inputs_of(processor, frames, kind.prompt)
@@ -160,10 +158,12 @@ def test_generate_says_one_word(model: Any, processor: Any, frames: np.ndarray) 
         assert processor.tokenizer.decode(made, skip_special_tokens=True) in kind.choices
 
 
-def test_a_checkpoint_survives_saving(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", MINI_MODELS)
+def test_a_checkpoint_survives_saving(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    processor = build_processor()
-    model = build_model(processor.tokenizer)
+    kind = mini_model(name)
+    processor = kind.build_processor()
+    model = kind.build_model(processor.tokenizer)
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     save_checkpoint(tmp_path, model, processor)
     loaded = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype="float32")
@@ -172,3 +172,5 @@ def test_a_checkpoint_survives_saving(tmp_path: Path) -> None:
     again = AutoProcessor.from_pretrained(tmp_path)
     assert again.chat_template == processor.chat_template
     assert again.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
+    assert type(kind_of(tmp_path)) is type(kind)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 4e6

@@ -82,7 +82,7 @@ def test_methods_differ_and_set_method_equals_a_fresh_model(tiny_qwen2_5_vl_fold
     losses = {}
     for cls, spec in (
         (TempevalPAS, "pas"),
-        (TempevalStagedSparse, "temporal_exit"),
+        (TempevalStagedSparse, "staged_sparse"),
         (TempevalBaseline, "baseline"),
     ):
         fresh = cls(folder, **PIXELS)
@@ -95,7 +95,10 @@ def test_methods_differ_and_set_method_equals_a_fresh_model(tiny_qwen2_5_vl_fold
         assert got[0] == pytest.approx(got[1], abs=1e-5)
         losses[spec] = got[0]
     assert losses["pas"] != pytest.approx(losses["baseline"], abs=1e-4)
-    assert losses["temporal_exit"] != pytest.approx(losses["baseline"], abs=1e-4)
+    assert losses["staged_sparse"] != pytest.approx(losses["baseline"], abs=1e-4)
+    shared.set_method("temporal_exit")  # what the model ran before it had strategies
+    again = shared.loglikelihood(instances(shared, docs, "loglikelihood"))
+    assert [loss for loss, _ in again] == pytest.approx(losses["staged_sparse"], abs=1e-5)
 
 
 def test_loglikelihood_survives_the_host(tiny_qwen2_5_vl_folder, docs):

@@ -8,7 +8,7 @@ import torch
 
 from tempeval.errors import InvalidSetting, UnknownName
 from tempeval.mini import paths
-from tempeval.mini.checkpoint import load_checkpoint
+from tempeval.mini.checkpoint import kind_of, load_checkpoint
 from tempeval.mini.evaluate import (
     Accuracy,
     chance_of_aspect,
@@ -28,8 +28,8 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(suite: Path) -> dict[str, Accuracy]:
-    model, processor = load_checkpoint(paths.checkpoint())
-    return evaluate_orders(model, processor, read_test_clips(suite))
+    folder = paths.checkpoint()
+    return evaluate_orders(kind_of(folder), *load_checkpoint(folder), read_test_clips(suite))
 
 
 def test_the_baseline_is_neither_lost_nor_saturated(results: dict[str, Accuracy]) -> None:

@@ -46,6 +46,17 @@ def token_mask(
     return masks
 
 
+def prefix_rows(chain: Chain, layout: Layout, num_layers: int, layer: int) -> torch.Tensor:
+    """Long `[P_l]`: prefix tokens that stage keep leaves in a layer."""
+    from tempeval.stages import Segments
+
+    segments = Segments(layout.num_frames, num_layers)
+    kept = torch.ones(segments.size, dtype=torch.bool)
+    for number in range(layer + 1):
+        kept = chain.keep(kept.clone(), number, segments)
+    return torch.tensor([i for i, s in enumerate(layout.segment.tolist()) if kept[s]])
+
+
 def dense_logits(
     family: Family,
     chain: Chain,
@@ -81,19 +92,20 @@ def dense_logits(
         q = q * query_angle.cos().to(q.dtype) + rotate_half(q) * query_angle.sin().to(q.dtype)
         k = k * key_angle.cos().to(k.dtype) + rotate_half(k) * key_angle.sin().to(k.dtype)
         mask = masks[number]
-        k_tail, v_tail = k, v
+        stored_k, stored_v = k, v
         codec = chain.store(number, geometry)
         if codec is not None and layout.length:
-            # Only tails read the stored prefix; the prefix itself is one pass of exact keys.
-            held = codec.encode(k[:, :, : layout.length], v[:, :, : layout.length])
-            stored_k, stored_v = held.decode()
-            k_tail, v_tail = k.clone(), v.clone()
-            k_tail[:, :, : layout.length], v_tail[:, :, : layout.length] = stored_k, stored_v
+            present = prefix_rows(chain, layout, geometry.num_layers, number)
+            held = codec.encode(k[:, :, present], v[:, :, present])
+            stored_k, stored_v = k.clone(), v.clone()
+            stored_k[:, :, present], stored_v[:, :, present] = held.decode()
         out = torch.empty_like(q)
         groups = heads // kv_heads
+        # Everything reads the stored prefix; under exact prefill, only what was generated does.
+        exact = prompt if chain.exact_prefill else 0
         for rows, keys, values in (
-            (slice(0, layout.length), k, v),
-            (slice(layout.length, total), k_tail, v_tail),
+            (slice(0, exact), k, v),
+            (slice(exact, total), stored_k, stored_v),
         ):
             scores = q[:, :, rows] @ keys.repeat_interleave(groups, 1).transpose(-1, -2)
             scores = (scores * dim**-0.5).masked_fill(~mask[rows], float("-inf"))
@@ -118,10 +130,10 @@ def angles(plan: RotaryPlan, total: int, heads: int) -> tuple[torch.Tensor, torc
     query = positions.expand(heads, total, half)
     if plan.query_shift is not None:
         query = query + plan.query_shift[:, None, :] * scale[None, :, None]
-    freq = plan.inv_freq.double()
 
     def widen(p: torch.Tensor) -> torch.Tensor:
-        angle = p * freq
+        # In float32, as models compute their angles whatever their own dtype.
+        angle = p.float() * plan.inv_freq.float()
         return torch.cat([angle, angle], dim=-1)
 
     return widen(query).unsqueeze(0), widen(positions).unsqueeze(0).unsqueeze(0)

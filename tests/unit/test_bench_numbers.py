@@ -8,11 +8,20 @@ import pytest
 
 from tempeval.bench import inputs
 from tempeval.bench.log import BenchLog
-from tempeval.bench.options import BenchOptions, frame_size, pairs_of, settings_of
+from tempeval.bench.options import (
+    SECTIONS,
+    BenchOptions,
+    frame_size,
+    pairs_of,
+    sections_of,
+    settings_of,
+    staged_tokens_of,
+)
 from tempeval.bench.render import BEGIN, END, check_page, render, warnings_of, write_page
-from tempeval.bench.results import goals_of, results_of
+from tempeval.bench.results import STAGED_CHAINS, goals_of, results_of
+from tempeval.bench.staged import grid_of
 from tempeval.bench.stats import shared_limit, spread
-from tempeval.errors import InvalidSetting, TempevalError
+from tempeval.errors import InvalidSetting, TempevalError, UnknownName
 
 MACHINE = {
     "cpu": "a processor",
@@ -88,12 +97,36 @@ def test_options_fill_in_defaults_and_refuse_nonsense():
         {"pairs": 1},
         {"questions": [0]},
         {"tokens": [5, 5]},
+        {"staged": [0]},
         {"dtype": "float8"},
         {"threads": 0},
         {"max_new_tokens": 0},
     ):
         with pytest.raises(InvalidSetting):
             settings_of(BenchOptions(**wrong), 1)
+
+
+def test_sections_and_staged_sizes():
+    assert sections_of(BenchOptions()) == SECTIONS
+    assert sections_of(BenchOptions(sections=["staged", "labels"])) == ("labels", "staged")
+    with pytest.raises(UnknownName, match="did you mean 'labels'"):
+        sections_of(BenchOptions(sections=["label"]))
+    assert staged_tokens_of(BenchOptions()) == (2048, 4096, 8192)
+    assert staged_tokens_of(BenchOptions(device="cuda:0")) == (8192, 32768)
+    assert staged_tokens_of(BenchOptions(device="cuda", staged=[64])) == (64,)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "grid"),
+    [
+        (2048, (16, 8, 16)),
+        (4096, (16, 16, 16)),
+        (8192, (16, 16, 32)),
+        (32768, (64, 16, 32)),
+    ],
+)
+def test_grids_have_the_tokens_exactly(tokens, grid):
+    assert grid_of(tokens, 16) == grid
 
 
 def measured(seconds, **other):
@@ -140,6 +173,15 @@ def filled_log(path, rounds=3, slow=1.0):
             facts,
             measured({"baseline": 10.0, "temporal_exit": 7.5 * slow, "pas": 10.1}, **other),
         )
+        for tokens in (8192, 2048):
+            staged = dict(zip(STAGED_CHAINS, (10.0, 9.9, 9.0, 7.0, 9.2, 7.1), strict=True))
+            staged |= {name: slow * staged[name] for name in STAGED_CHAINS[1:]}
+            asked = dict.fromkeys(STAGED_CHAINS, 0.25)
+            log.add_round(
+                f"staged@{tokens}",
+                {**facts, "visual_tokens": tokens, "grids": 16, "question_tokens": 36},
+                measured(staged, question_seconds=asked, **other),
+            )
     return log
 
 
@@ -150,22 +192,29 @@ def test_results_and_goals_from_a_log(tmp_path):
     assert results.questions[0].cpu_ratio == results.questions[0].ratio
     assert [row.ratio.median for row in results.labels[:2]] == pytest.approx([13.5, 69.6])
     assert [row.ratio.median for row in results.methods] == pytest.approx([1.0, 0.75, 1.01])
+    assert [(row.tokens, row.chain) for row in results.staged[:: len(STAGED_CHAINS)]] == [
+        (2048, "baseline"),
+        (8192, "baseline"),
+    ]
+    assert [row.ratio.median for row in results.staged[:3]] == pytest.approx([1.0, 0.99, 0.9])
+    assert results.staged[0].question_s == 0.25
     goals = goals_of(results)
-    assert len(goals) == 2 * 3 + 3 + 2
+    assert len(goals) == 2 * 3 + 3 + 2 + 2  # (2) and (3) at 8192 tokens
     assert all(goal.met for goal in goals)
 
 
 def test_a_missed_goal_is_missed(tmp_path):
     goals = goals_of(results_of(filled_log(tmp_path / "b.json", slow=1.5)))
     missed = [goal.text for goal in goals if not goal.met]
-    assert len(missed) == 2 * 3 + 1 + 1  # all but 27 labels and PAS
+    assert len(missed) == 2 * 3 + 1 + 1 + 2  # all but 27 labels and PAS
+    assert sum("not slower than dense" in text for text in missed) == 2
     assert any("174 labels" in text for text in missed)
     assert any("temporal exit" in text for text in missed)
 
 
 def test_a_cell_measured_once_is_left_out(tmp_path):
     results = results_of(filled_log(tmp_path / "b.json", rounds=1))
-    assert (results.questions, results.labels, results.methods) == ([], [], [])
+    assert results.questions == results.labels == results.methods == results.staged == []
 
 
 def test_page_keeps_what_is_around_the_marks(tmp_path):
@@ -178,7 +227,15 @@ def test_page_keeps_what_is_around_the_marks(tmp_path):
     assert text.startswith("# Title\n\nbefore\n")
     assert text.endswith("after\n")
     assert "old" not in text
-    for part in ("**12.00**", "a processor", "met", "scaled", "**Warning**", "1.90 at the start"):
+    for part in (
+        "| 16 | 28 | staged_sparse[strategies=1/2] | 9.20 | 250 | **0.920** |",
+        "**12.00**",
+        "a processor",
+        "met",
+        "scaled",
+        "**Warning**",
+        "1.90 at the start",
+    ):
         assert part in text
     page.write_text("# Title without marks")
     with pytest.raises(TempevalError, match="bench:begin"):

@@ -30,6 +30,7 @@ COMMANDS = (
     "quickstart",
     "list",
     "doctor",
+    "calibrate",
     "tasks-path",
     "mini render",
     "mini train",

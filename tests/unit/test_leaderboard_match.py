@@ -134,6 +134,7 @@ def test_methods_go_to_the_baseline_of_their_budget(tmp_path):
         ("dtype", {"dtype": "bfloat16"}),
         ("limit", {"limit": 60}),
         ("frame_policy", {"frame_policy": {"rule": "uniform", "num_frames": 4, "fps": None}}),
+        ("frame_policy", {"mm_newline_position": "grid"}),
         ("task_version", {"task_changes": {"version": 2}}),
         ("prompt_hash", {"task_changes": {"prompt_hash": "sha256:ef"}}),
         ("dataset_digest", {"task_changes": {"dataset_digest": "sha256:ef"}}),

@@ -103,7 +103,8 @@ def test_registry_lists_what_exists():
         changed = [
             s for s in ("frames", "encode", "place", "see", "keep", "store") if s in vars(cls)
         ]
-        assert tuple(changed) == entry.stages
+        if "parts" not in vars(cls):  # the stages of a composite are those of its parts
+            assert tuple(changed) == entry.stages
         cls()  # every field has a default
 
 

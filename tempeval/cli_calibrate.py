@@ -1,0 +1,68 @@
+"""The `tempeval calibrate` command: ranges of keys and values for `kv_quant[scheme=static]`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def calibrate(
+    out: Annotated[Path, typer.Option("-o", "--out", help="File to write, *.safetensors.")],
+    clips: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of training videos, a text file with one path per line, or mini (rendered "
+            "training scenes; the default for the mini checkpoint). Test data is refused."
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Most clips; evenly spaced ones of more.")] = 16,
+    pretrained: Annotated[str, typer.Option(help="Hub id, checkpoint folder, or mini.")] = "mini",
+    method: Annotated[
+        str, typer.Option(help="Methods that the store will be chained with, as a+b.")
+    ] = "baseline",
+    num_frames: Annotated[int, typer.Option(help="Frames per video.")] = 8,
+    budget: Annotated[int | None, typer.Option(help="Visual tokens per video.")] = None,
+    min_pixels: Annotated[int | None, typer.Option(help="Fewest pixels per frame.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(help="Most pixels per frame.")] = None,
+    position_rule: Annotated[str, typer.Option(help="original or native.")] = "original",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    revision: Annotated[str | None, typer.Option(help="Commit of a hub checkpoint.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of rendered clips.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+) -> None:
+    """Measure the ranges of keys and values on training clips, for static quantisation.
+
+    Use the model, methods, frames and sizes of the run. The file's digest becomes part of the
+    method's fingerprint.
+    """
+    import torch
+
+    from tempeval.calibrate import CalibrateOptions
+    from tempeval.calibrate import calibrate as run
+    from tempeval.methods.registry import parse_chain
+
+    made = run(
+        CalibrateOptions(
+            out=out,
+            clips=clips,
+            limit=limit,
+            pretrained=pretrained,
+            method=method,
+            num_frames=num_frames,
+            visual_token_budget=budget,
+            min_pixels=min_pixels,
+            max_pixels=max_pixels,
+            position_rule=position_rule,
+            device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+            dtype=dtype,
+            revision=revision,
+            seed=seed,
+            overwrite=overwrite,
+        ),
+        typer.echo,
+    )
+    typer.echo(f"written: {made.path} ({made.num_clips} clips, {made.num_tokens} tokens)")
+    around = parse_chain(method).without_store()
+    chain = f"{around.spec}+" if around.methods else ""
+    typer.echo(f"next: --methods '{chain}kv_quant[scheme=static;calibration={made.path}]'")

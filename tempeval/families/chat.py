@@ -1,0 +1,96 @@
+"""Chats to token ids with one placeholder per visual, by a checkpoint's own chat template."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tempeval.errors import InvalidSetting, UnsupportedModel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True)
+class Chat:
+    """Renders chats with a processor's template and tokenizes them.
+
+    A template may put the visuals of a turn in an order of its own (images before videos): what
+    counts is that there is one placeholder for each, since the n-th placeholder of a kind stands
+    for the n-th visual of that kind.
+
+    Attributes:
+        processor: with `tokenizer` and `apply_chat_template`.
+        placeholders: placeholder token id of each kind of visual.
+        pretrained: the checkpoint as the user gave it, for errors.
+    """
+
+    processor: Any
+    placeholders: Mapping[str, int]
+    pretrained: str
+
+    def tokenize(
+        self, messages: Sequence[Mapping[str, Any]], system_prompt: str | None
+    ) -> list[int]:
+        """Return the ids of a chat.
+
+        Args:
+            messages: `[{"role": ..., "content": [{"type": "text"|"video"|"image", ...}]}]`;
+                content may also be a string.
+            system_prompt: becomes the system turn unless the messages have one; None for none.
+
+        Raises:
+            InvalidSetting: if a text contains a placeholder token, or a part is of another type.
+            UnsupportedModel: if the template does not give one placeholder per visual.
+        """
+        chat = [{"role": m["role"], "content": self._content(m["content"])} for m in messages]
+        if system_prompt is not None and not any(m["role"] == "system" for m in chat):
+            system = [{"type": "text", "text": system_prompt}]
+            chat.insert(0, {"role": "system", "content": system})
+        ids = self._ids(chat)
+        visuals = [p["type"] for m in chat for p in m["content"] if p["type"] != "text"]
+        wanted = sorted(self.placeholders[kind] for kind in visuals)
+        if sorted(token for token in ids if token in self.placeholders.values()) != wanted:
+            raise UnsupportedModel(
+                f"the chat template of {self.pretrained!r} does not give one placeholder for each "
+                f"of the {len(wanted)} visuals of a prompt"
+            )
+        return ids
+
+    @property
+    def tokenizer(self) -> Any:
+        """The processor's tokenizer."""
+        return self.processor.tokenizer
+
+    def _ids(self, chat: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Return the ids of a chat of checked parts."""
+        text = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        ids: list[int] = self.tokenizer(text)["input_ids"]
+        return ids
+
+    def _content(self, content: str | Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+        """Keep types and texts only: the template needs no paths or pixels."""
+        if isinstance(content, str):
+            content = [{"type": "text", "text": content}]
+        parts: list[dict[str, str]] = []
+        for part in content:
+            kind = part["type"]
+            if kind == "text":
+                self._check_text(part["text"])
+                parts.append({"type": "text", "text": part["text"]})
+            elif kind in self.placeholders:
+                parts.append({"type": kind})
+            else:
+                raise InvalidSetting(
+                    f"a message part of type {kind!r} is not one of text, "
+                    f"{', '.join(self.placeholders)}"
+                )
+        return parts
+
+    def _check_text(self, text: str) -> None:
+        for token in self.tokenizer.convert_ids_to_tokens(list(self.placeholders.values())):
+            if token in text:
+                raise InvalidSetting(
+                    f"a prompt text contains {token!r}, which stands for a visual in this model; "
+                    "remove it from the text"
+                )

@@ -1,0 +1,156 @@
+"""KV-cache quantisation: the video prefix's keys and values are held in 2, 4 or 8 bits.
+
+Sources: `scheme=kivi` is KIVI, arXiv 2402.02750 (code: github.com/jy-yuan/KIVI); `scheme=static`
+is the post-training quantisation of INTP-Video-LLMs, arXiv 2409.12963, Eq 3.7.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from tempeval.errors import InvalidSetting
+from tempeval.methods.base import Method
+from tempeval.methods.kv_calibration import HOW, read_calibration
+from tempeval.methods.kv_codecs import KiviCodec, StaticCodec
+from tempeval.methods.kv_groups import dequantize, quantize
+from tempeval.methods.kv_packing import check_nbits
+
+if TYPE_CHECKING:
+    from tempeval.methods.kv_calibration import Calibration
+    from tempeval.stages import Codec, Geometry, RunFacts
+
+__all__ = ["KVQuant", "dequantize", "quantize"]
+
+#: Characters with a meaning in the spelling of a chain or of lmms-eval's model arguments.
+_RESERVED = "+[];,"
+
+
+@dataclass(frozen=True)
+class KVQuant(Method):
+    """Hold the keys (after rotary) and values of the shared video prefix in few bits.
+
+    Only the prefix is quantised, once; question and generated tokens stay in full precision. So do
+    the last `residual_length` tokens of the prefix and, with `kivi`, those before them that fill no
+    group. Codes are packed; scales and minima are held in the compute dtype.
+
+    Departures from KIVI: prefill reads what is stored unless `prefill=exact`, because an answer of
+    one token would feel nothing otherwise; keys and values have the same window (KIVI's holds
+    P mod R keys); generated tokens are never quantised. Departure from the static paper: it has no
+    window (`residual_length=0`), and says neither how S and Z are shared (here per head and
+    channel) nor what calibrates them (here the smallest and largest number).
+
+    A prompt without visuals has no prefix: nothing of it is quantised, and that is no error. A
+    prefix so short that all of it lies in the window is one.
+
+    Attributes:
+        nbits: bits per number: 2 (both papers' main setting), 4 or 8.
+        scheme: `kivi` (keys per channel in groups of tokens, values per token in groups of
+            channels, ranges of the prefix itself) or `static` (ranges per layer, head and channel
+            from `calibration`).
+        group_size: numbers that share a scale and a minimum (`kivi`; KIVI's default is 32).
+        residual_length: last tokens of the prefix in full precision (KIVI's default is 128).
+        prefill: `quantized` (everything reads the stored prefix) or `exact` (KIVI's own: the
+            prompt reads exact keys and values, later tokens the stored ones; the prefix then
+            serves one question only).
+        calibration: file that `tempeval calibrate` wrote (`static`); its content, not its name, is
+            part of the fingerprint.
+    """
+
+    name: ClassVar[str] = "kv_quant"
+    claims: ClassVar[frozenset[str]] = frozenset({"store"})
+
+    nbits: int = 2
+    scheme: Literal["kivi", "static"] = "kivi"
+    group_size: int = 32
+    residual_length: int = 128
+    prefill: Literal["quantized", "exact"] = "quantized"
+    calibration: str | None = None
+
+    def __post_init__(self) -> None:
+        check_nbits(self.nbits)
+        _check_choice("scheme", self.scheme, ("kivi", "static"))
+        _check_choice("prefill", self.prefill, ("quantized", "exact"))
+        if self.group_size < 2:
+            raise InvalidSetting(
+                f"kv_quant.group_size={self.group_size}; accepted: 2 or more, since a group of one "
+                "number saves nothing"
+            )
+        if self.residual_length < 0:
+            raise InvalidSetting(
+                f"kv_quant.residual_length={self.residual_length}; accepted: 0 or more tokens"
+            )
+        self._check_calibration()
+
+    def _check_calibration(self) -> None:
+        if self.scheme == "kivi":
+            if self.calibration is not None:
+                raise InvalidSetting(
+                    f"kv_quant.calibration={self.calibration!r} has no effect with scheme=kivi; "
+                    "remove it, or set scheme=static"
+                )
+            return
+        if self.calibration is None:
+            raise InvalidSetting(
+                f"kv_quant.scheme=static needs kv_quant.calibration, a file of ranges; {HOW}"
+            )
+        if self.group_size != type(self).group_size:
+            raise InvalidSetting(
+                f"kv_quant.group_size={self.group_size} has no effect with scheme=static, which "
+                "has one scale per head and channel; remove it"
+            )
+        if reserved := set(self.calibration) & set(_RESERVED):
+            raise InvalidSetting(
+                f"kv_quant.calibration={self.calibration!r} has {sorted(reserved)[0]!r}, which "
+                f"separates settings; use a path without any of {_RESERVED}"
+            )
+
+    @property
+    def exact_prefill(self) -> bool:
+        """Whether the prompt reads keys and values as they were before they were stored."""
+        return self.prefill == "exact"
+
+    @cached_property
+    def calibrated(self) -> Calibration | None:
+        """What the calibration file holds; None for schemes without one.
+
+        Raises:
+            InvalidSetting: if it cannot be read.
+        """
+        return None if self.calibration is None else read_calibration(self.calibration)
+
+    def settings(self) -> dict[str, Any]:
+        """Return all settings as JSON values; the calibration file is named by its digest."""
+        calibrated = self.calibrated
+        digest = None if calibrated is None else calibrated.digest
+        settings = {k: v for k, v in super().settings().items() if k != "calibration"}
+        return {**settings, "calibration_digest": digest}
+
+    def resolve(self, facts: RunFacts) -> dict[str, Any]:
+        """Check groups against the head, or the calibration against the model."""
+        if self.calibration is None or self.calibrated is None:
+            dim = facts.geometry.head_dim
+            if dim % self.group_size:
+                feasible = [str(size) for size in range(2, dim + 1) if dim % size == 0]
+                raise InvalidSetting(
+                    f"kv_quant.group_size={self.group_size} does not divide the {dim} channels of "
+                    f"a head, which values are grouped along; accepted: {', '.join(feasible)}"
+                )
+            return {"groups_per_token": dim // self.group_size}
+        self.calibrated.check(
+            self.calibration, facts.geometry, facts.revision, facts.chain_without_store
+        )
+        told = ("chain", "num_frames", "num_clips", "source", "dtype")
+        return {f"calibration_{key}": self.calibrated.facts.get(key) for key in told}
+
+    def store(self, layer: int, geometry: Geometry) -> Codec:
+        """Return the codec of a layer."""
+        if self.calibrated is None:
+            return KiviCodec(self.nbits, self.group_size, self.residual_length)
+        return StaticCodec(self.nbits, self.residual_length, self.calibrated.bounds.layer(layer))
+
+
+def _check_choice(field: str, value: str, accepted: tuple[str, ...]) -> None:
+    if value not in accepted:
+        raise InvalidSetting(f"kv_quant.{field}={value!r} is not one of {', '.join(accepted)}")

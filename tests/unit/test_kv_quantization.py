@@ -1,0 +1,485 @@
+"""Quantiser, packing, codecs, settings and calibration files of KV-cache quantisation."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from tempeval.calibration_clips import find_clips
+from tempeval.errors import CannotStore, InvalidSetting
+from tempeval.methods import kv_calibration
+from tempeval.methods.base import Chain
+from tempeval.methods.kv_calibration import Bounds, read_calibration, write_calibration
+from tempeval.methods.kv_codecs import KiviCodec, StaticCodec, StaticCodes, static_scale
+from tempeval.methods.kv_packing import pack, unpack
+from tempeval.methods.kv_quantization import KVQuant, dequantize, quantize
+from tempeval.methods.pas import PAS
+from tempeval.methods.registry import parse_chain
+from tempeval.mini.paths import default_suite_dir
+from tempeval.mini.render import ANNOTATIONS, _file_digest
+from tempeval.mini.scene import make_scene
+from tempeval.mini.suite import SEED, suite_clips
+from tempeval.stages import Geometry, RunFacts
+
+GOLDEN = load_file(Path(__file__).parents[1] / "reference" / "kivi" / "kivi.safetensors")
+GEOMETRY = Geometry(3, 4, 2, 8, 32, 64)
+FACTS = RunFacts(GEOMETRY, True, 4096, 2, 2, 8, 64, revision="r1", chain_without_store="c1")
+
+
+# ---------------------------------------------------------------- quantize
+
+
+@pytest.mark.parametrize(("name", "axis"), [("k", 2), ("v", 3)])
+@pytest.mark.parametrize("nbits", [2, 4])
+def test_equals_kivi_exactly_in_float32(name, axis, nbits):
+    codes, scale, zero = quantize(GOLDEN[f"{name}_in_f32"], nbits, axis, 32)
+    assert codes.dtype == torch.uint8
+    assert torch.equal(codes, GOLDEN[f"{name}_codes_{nbits}bit_f32"])
+    assert torch.equal(scale, GOLDEN[f"{name}_scale_{nbits}bit_f32"])
+    assert torch.equal(zero, GOLDEN[f"{name}_min_{nbits}bit_f32"])
+    back = dequantize(codes, scale, zero, axis, 32)
+    assert torch.equal(back, GOLDEN[f"{name}_out_{nbits}bit_f32"])
+
+
+@pytest.mark.parametrize(("name", "axis"), [("k", 2), ("v", 3)])
+@pytest.mark.parametrize("nbits", [2, 4])
+def test_stays_in_float16_as_kivi(name, axis, nbits):
+    """Loose: a rounding of the scale in another order moves ties by one code."""
+    codes, scale, zero = quantize(GOLDEN[f"{name}_in_f16"], nbits, axis, 32)
+    assert scale.dtype == zero.dtype == torch.float16
+    wanted = GOLDEN[f"{name}_codes_{nbits}bit_f16"]
+    differs = codes != wanted
+    assert differs.float().mean() < 0.01
+    assert (codes.int() - wanted.int()).abs().max() <= 1
+    back = dequantize(codes, scale, zero, axis, 32)
+    assert back.dtype == torch.float16
+    out = GOLDEN[f"{name}_out_{nbits}bit_f16"]
+    assert torch.allclose(back[~differs].float(), out[~differs].float(), rtol=2e-3, atol=2e-3)
+
+
+def slow_quantize(x, nbits, axis, group_size):
+    """One group at a time, from the definition; `axis` is 2 or 3."""
+    codes, back = torch.empty(x.shape, dtype=torch.uint8), torch.empty_like(x)
+    moved = x.movedim(axis, -1)
+    for index in product(*(range(n) for n in moved.shape[:-1])):
+        for start in range(0, moved.shape[-1], group_size):
+            where = (*index, slice(start, start + group_size))
+            group = moved[where]
+            low, high = group.min(), group.max()
+            step = (high - low) / (2**nbits - 1)
+            own = torch.zeros_like(group) if high == low else ((group - low) / step)
+            own = own.clamp(0, 2**nbits - 1).round()
+            codes.movedim(axis, -1)[where] = own.to(torch.uint8)
+            back.movedim(axis, -1)[where] = own * step + low
+    return codes, back
+
+
+@pytest.mark.parametrize("nbits", [2, 4, 8])
+@pytest.mark.parametrize(("axis", "group_size"), [(2, 3), (2, 6), (3, 4), (3, 10)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_equals_one_group_at_a_time(nbits, axis, group_size, dtype):
+    x = torch.randn(2, 3, 12, 20, generator=torch.Generator().manual_seed(nbits)).to(dtype)
+    codes, scale, zero = quantize(x, nbits, axis, group_size)
+    wanted, back = slow_quantize(x, nbits, axis, group_size)
+    assert torch.equal(codes, wanted)
+    assert torch.equal(dequantize(codes, scale, zero, axis, group_size), back)
+    groups = x.shape[axis] // group_size
+    shape = [*x.shape[:axis], groups, 1, *x.shape[axis + 1 :]]
+    assert list(scale.shape) == list(zero.shape) == shape
+    assert torch.equal(quantize(x, nbits, axis - 4, group_size)[0], codes)
+
+
+numbers = st.floats(-1e4, 1e4, width=32)
+
+
+@st.composite
+def tensors(draw):
+    group_size = draw(st.sampled_from([1, 2, 4, 8]))
+    groups = draw(st.integers(1, 3))
+    axis = draw(st.sampled_from([2, 3]))
+    shape = [1, draw(st.integers(1, 2)), 2, 2]
+    shape[axis] = groups * group_size
+    count = torch.Size(shape).numel()
+    values = draw(st.lists(numbers, min_size=count, max_size=count))
+    return torch.tensor(values).view(shape), axis, group_size
+
+
+@settings(deadline=None, max_examples=150)
+@given(case=tensors(), nbits=st.sampled_from([2, 4, 8]))
+def test_error_is_half_a_step_and_a_second_time_changes_nothing(case, nbits):
+    x, axis, group_size = case
+    codes, scale, zero = quantize(x, nbits, axis, group_size)
+    assert int(codes.max()) < 2**nbits
+    back = dequantize(codes, scale, zero, axis, group_size)
+    step = scale.expand_as(x.unflatten(axis, (-1, group_size))).reshape(x.shape)
+    # Three roundings in float32 of numbers as large as the group's largest.
+    slack = 4 * torch.finfo(x.dtype).eps * (x.abs().max() + 1e-30)
+    assert ((back - x).abs() <= step / 2 + slack).all()
+    # The dequantised numbers carry rounding of their own, which must stay far below a step.
+    exact = dequantize(codes, scale.double(), zero.double(), axis, group_size)
+    assert torch.equal(quantize(exact, nbits, axis, group_size)[0], codes)
+
+
+@settings(deadline=None)
+@given(
+    value=st.floats(allow_nan=False, allow_infinity=False, width=16),
+    nbits=st.sampled_from([2, 4, 8]),
+    dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),
+)
+def test_constant_groups_give_back_the_constant(value, nbits, dtype):
+    x = torch.full((1, 1, 8, 4), value, dtype=dtype)
+    for axis in (2, 3):
+        codes, scale, zero = quantize(x, nbits, axis, 4)
+        assert not codes.any()
+        assert torch.equal(dequantize(codes, scale, zero, axis, 4), x)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_are_not_finite_are_refused(bad):
+    x = torch.zeros(1, 1, 4, 4)
+    x[0, 0, 1, 2] = bad
+    with pytest.raises(CannotStore, match="not finite"):
+        quantize(x, 2, 2, 4)
+    with pytest.raises(CannotStore, match="not finite"):
+        StaticCodes.encode(x, 2, torch.zeros(1, 4), torch.ones(1, 4))
+
+
+def test_a_range_that_overflows_is_refused():
+    x = torch.tensor([-6e4, 6e4], dtype=torch.float16).view(1, 1, 1, 2)
+    with pytest.raises(CannotStore, match="range overflows float16"):
+        quantize(x, 2, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            (2, 2, 32),
+            r"group_size=32 does not divide the 12 numbers along axis 2 .*\[1, 2, 12, 8\]",
+        ),
+        ((2, 3, 3), "group_size=3 does not divide the 8"),
+        ((2, 2, 0), "group_size=0"),
+        ((2, 4, 4), "axis=4 is not a dimension"),
+        ((3, 2, 4), "nbits=3 is not one of 2, 4, 8"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(InvalidSetting, match=message):
+        quantize(torch.zeros(1, 2, 12, 8), *arguments)
+    with pytest.raises(InvalidSetting, match="int64"):
+        quantize(torch.zeros(1, 2, 12, 8, dtype=torch.long), 2, 2, 4)
+
+
+# ---------------------------------------------------------------- packing
+
+
+@given(
+    shape=st.lists(st.integers(0, 7), min_size=1, max_size=4),
+    nbits=st.sampled_from([2, 4, 8]),
+    seed=st.integers(0, 100),
+)
+def test_packing_round_trip(shape, nbits, seed):
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(0, 2**nbits, shape, generator=generator, dtype=torch.uint8)
+    packed = pack(codes, nbits)
+    assert packed.dtype == torch.uint8
+    assert packed.untyped_storage().nbytes() == -(-codes.numel() * nbits // 8)
+    assert torch.equal(unpack(packed, nbits, codes.shape), codes)
+
+
+# ---------------------------------------------------------------- codecs
+
+
+def kv(tokens, dim=32, heads=2, dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    offset = 5 * torch.randn(1, heads, 1, dim, generator=generator)
+    keys = offset + torch.randn(1, heads, tokens, dim, generator=generator)
+    values = torch.randn(1, heads, tokens, dim, generator=generator)
+    return keys.to(dtype), values.to(dtype)
+
+
+def bounds_of(keys, values):
+    parts = [f(2)[0] for x in (keys, values) for f in (x.amin, x.amax)]
+    return Bounds(*(part.float() for part in parts))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "residual", "split"),
+    [(100, 20, 80), (100, 0, 96), (90, 20, 64), (52, 20, 32), (51, 20, 16), (35, 20, 0), (0, 4, 0)],
+)
+def test_kivi_window_is_the_last_tokens_and_what_fills_no_group(tokens, residual, split):
+    keys, values = kv(tokens)
+    held = KiviCodec(2, 16, residual).encode(keys, values)
+    assert held.quantised_fraction == (split / tokens if tokens else 0)
+    for got, given_, axis in zip(held.decode(), (keys, values), (2, 3), strict=True):
+        assert got.shape == given_.shape
+        assert torch.equal(got[:, :, split:], given_[:, :, split:])
+        wanted = slow_quantize(given_[:, :, :split], 2, axis, 16)[1]
+        assert torch.equal(got[:, :, :split], wanted)
+
+
+@pytest.mark.parametrize("tokens", [0, 5, 6, 40])
+def test_static_window_is_the_last_tokens(tokens):
+    keys, values = kv(tokens)
+    bounds = bounds_of(*kv(50, seed=1))
+    held = StaticCodec(4, 5, bounds).encode(keys, values)
+    split = max(tokens - 5, 0)
+    assert held.quantised_fraction == (split / tokens if tokens else 0)
+    for got, given_ in zip(held.decode(), (keys, values), strict=True):
+        assert torch.equal(got[:, :, split:], given_[:, :, split:])
+        if split:
+            assert not torch.equal(got[:, :, :split], given_[:, :, :split])
+
+
+def decoded(codes, dtype):
+    out = torch.empty(codes.shape, dtype=dtype)
+    codes.decode_to(out)
+    return out
+
+
+@pytest.mark.parametrize("nbits", [2, 4, 8])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_static_equals_the_papers_formula(nbits, dtype):
+    """X_q = clamp(round(X / S) + Z, 0, 2^n - 1), one number at a time, in Python's floats."""
+    x = kv(7, dim=3, dtype=dtype)[0]
+    # The calibration saw less than the first channel's range, and more than the second's.
+    low, high = x[0].amin(1).float(), x[0].amax(1).float()
+    low[:, 0] += 0.3
+    high[:, 1] += 4
+    codes = StaticCodes.encode(x, nbits, low, high)
+    scale, zero = static_scale(low, high, nbits, dtype)
+    assert (scale.dtype, zero.dtype) == (dtype, torch.int16)
+    raw = unpack(codes.packed, nbits, x.shape)
+    for head, token, channel in product(range(2), range(7), range(3)):
+        s, z = float(scale[0, head, 0, channel]), int(zero[0, head, 0, channel])
+        span = float(high[head, channel] - low[head, channel])
+        assert s == pytest.approx(span / (2**nbits - 1), rel=float(torch.finfo(dtype).eps) + 1e-7)
+        assert abs(-z * s - float(low[head, channel])) <= s / 2 + 1e-6
+        wanted = min(max(round(float(x[0, head, token, channel]) / s) + z, 0), 2**nbits - 1)
+        assert abs(int(raw[0, head, token, channel]) - wanted) <= (0 if dtype.itemsize > 2 else 1)
+    back = decoded(codes, dtype)
+    inside = (x[0] >= low[:, None]) & (x[0] <= high[:, None])
+    error = (back - x)[0].abs()
+    slack = 2 * torch.finfo(dtype).eps * x.abs().max() + 2 ** (nbits - 1) * 1e-6
+    assert (error[inside] <= (scale[0].expand_as(error)[inside] * 0.501 + slack)).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 3.25, -1e4, 1e-3, 3e-7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_static_gives_back_a_channel_that_was_constant(value, dtype):
+    x = torch.full((1, 1, 6, 2), value, dtype=dtype)
+    bound = torch.full((1, 2), float(x[0, 0, 0, 0]))
+    assert torch.equal(decoded(StaticCodes.encode(x, 2, bound, bound), dtype), x)
+
+
+def computed_size(scheme, nbits, tokens, split, heads, dim, group_size, itemsize):
+    """Bytes of the scheme: codes, what scales them, and the window."""
+    codes = 2 * heads * split * dim * nbits / 8
+    scaled = heads * split * dim / group_size if scheme == "kivi" else heads * dim
+    shared = 2 * 2 * scaled
+    return codes + (shared + 2 * heads * (tokens - split) * dim) * itemsize
+
+
+@pytest.mark.parametrize("scheme", ["kivi", "static"])
+@pytest.mark.parametrize("nbits", [2, 4, 8])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("tokens", "residual"), [(40, 0), (71, 7), (333, 128), (1000, 128)])
+def test_nothing_is_held_beyond_the_size_of_the_scheme(scheme, nbits, dtype, tokens, residual):
+    keys, values = kv(tokens + 50, dim=48, dtype=dtype)
+    keys, values = keys[:, :, 50:], values[:, :, 50:]  # views, as a caller may give
+    if scheme == "kivi":
+        codec = KiviCodec(nbits, 16, residual)
+        split = (tokens - residual) // 16 * 16
+    else:
+        codec = StaticCodec(nbits, residual, bounds_of(keys, values))
+        split = tokens - residual
+    held = codec.encode(keys, values)
+    computed = computed_size(scheme, nbits, tokens, split, 2, 48, 16, 2)
+    assert computed <= held.nbytes <= 1.05 * computed
+    assert held.nbytes < keys.numel() * 2 * 2
+    assert held.decode()[0].dtype == dtype
+    storages = {t.untyped_storage().data_ptr() for t in (keys, values)}
+    parts = (*held.keys.tensors, *held.values.tensors, held.exact_keys, held.exact_values)
+    assert not storages & {t.untyped_storage().data_ptr() for t in parts if t.numel()}
+
+
+# ---------------------------------------------------------------- settings
+
+
+@pytest.fixture
+def ranges(tmp_path):
+    """A calibration file for GEOMETRY."""
+    path = tmp_path / "ranges.safetensors"
+    generator = torch.Generator().manual_seed(0)
+    low, high = (
+        -torch.rand(2, 3, 2, 8, generator=generator),
+        torch.rand(2, 3, 2, 8, generator=generator),
+    )
+    facts = {"model_revision": "r1", "chain_fingerprint": "c1", "chain": "baseline"}
+    write_calibration(path, Bounds(low[0], high[0], low[1], high[1]), facts)
+    return path
+
+
+def test_spelling_reads_back(ranges):
+    for text in (
+        "kv_quant",
+        "kv_quant[nbits=4;group_size=16;residual_length=0;prefill=exact]",
+        f"kv_quant[nbits=8;scheme=static;calibration={ranges}]",
+    ):
+        chain = parse_chain(text)
+        assert parse_chain(chain.spec) == chain
+        assert parse_chain(chain.spec).fingerprint == chain.fingerprint
+
+
+def test_fingerprint_follows_the_content_of_the_calibration_file(ranges, tmp_path):
+    def fingerprint(path):
+        return parse_chain(f"kv_quant[scheme=static;calibration={path}]").fingerprint
+
+    before = fingerprint(ranges)
+    digest = KVQuant(scheme="static", calibration=str(ranges)).settings()["calibration_digest"]
+    assert digest == read_calibration(str(ranges)).digest
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes(ranges.read_bytes())
+    assert fingerprint(moved) == before
+    bounds = read_calibration(str(ranges)).bounds
+    write_calibration(ranges, replace(bounds, keys_low=bounds.keys_low - 1), {})
+    assert fingerprint(ranges) != before
+    assert KVQuant().settings()["calibration_digest"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nbits=3", "nbits=3 is not one of 2, 4, 8"),
+        ("scheme=dynamic", "'dynamic' is not one of 'kivi', 'static'"),
+        ("prefill=none", "prefill"),
+        ("group_size=1", "group_size=1; accepted: 2 or more"),
+        ("residual_length=-1", "residual_length=-1; accepted: 0"),
+        ("scheme=static", "needs kv_quant.calibration.*tempeval calibrate"),
+        ("calibration=x.safetensors", "no effect with scheme=kivi"),
+        ("scheme=static;calibration=x;group_size=16", "group_size=16 has no effect"),
+        ("scheme=static;calibration=a,b", "','"),
+    ],
+)
+def test_bad_settings_are_refused(text, message):
+    with pytest.raises(InvalidSetting, match=message):
+        parse_chain(f"kv_quant[{text}]")
+
+
+def test_groups_must_divide_the_head():
+    with pytest.raises(InvalidSetting, match=r"group_size=32 .* 8 channels .* accepted: 2, 4, 8$"):
+        KVQuant().resolve(FACTS)
+    assert KVQuant(group_size=4).resolve(FACTS) == {"groups_per_token": 2}
+
+
+def test_calibration_must_fit_model_and_chain(ranges):
+    method = KVQuant(scheme="static", calibration=str(ranges))
+    assert method.resolve(FACTS)["calibration_chain"] == "baseline"
+    for facts, message in (
+        (replace(FACTS, revision="r2"), "model revision r1, the model loaded is r2"),
+        (replace(FACTS, chain_without_store="c2"), "under method 'baseline'"),
+        (replace(FACTS, geometry=replace(GEOMETRY, num_layers=4)), r"\(3, 2, 8\).*\(4, 2, 8\)"),
+    ):
+        with pytest.raises(InvalidSetting, match=f"{message}.*tempeval calibrate"):
+            method.resolve(facts)
+    codec = method.store(1, GEOMETRY)
+    assert torch.equal(codec.bounds.keys_low, read_calibration(str(ranges)).bounds.keys_low[1])
+
+
+def test_files_that_are_no_calibration_are_refused(tmp_path):
+    (tmp_path / "text").write_text("not tensors")
+    save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
+    (tmp_path / "folder").mkdir()
+    for name in ("missing", "text", "other.safetensors", "folder"):
+        with pytest.raises(InvalidSetting, match=r"calibration file .*tempeval calibrate"):
+            parse_chain(f"kv_quant[scheme=static;calibration={tmp_path / name}]").fingerprint  # noqa: B018
+
+
+def test_a_calibration_file_is_written_whole_or_not_at_all(ranges, monkeypatch):
+    before, bounds = ranges.read_bytes(), read_calibration(str(ranges)).bounds
+
+    def full_disk(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(kv_calibration.os, "fsync", full_disk)
+    with pytest.raises(Exception, match="No space left"):
+        write_calibration(ranges, bounds, {"other": 1})
+    assert ranges.read_bytes() == before
+    assert [path.name for path in ranges.parent.iterdir()] == [ranges.name]
+
+
+def test_the_rest_of_a_chain_is_what_calibration_runs():
+    assert parse_chain("pas+kv_quant").without_store() == Chain([PAS()])
+    assert parse_chain("kv_quant").without_store() == Chain()
+    assert parse_chain("kv_quant[prefill=exact]+pas").exact_prefill
+    assert not parse_chain("kv_quant+pas").exact_prefill
+
+
+# ---------------------------------------------------------------- calibration clips
+
+
+def test_clips_of_a_folder_and_of_a_list(tmp_path):
+    folder = tmp_path / "clips"
+    (folder / "more").mkdir(parents=True)
+    for name in ("b.mp4", "a.webm", "more/c.MKV", "notes.txt"):
+        (folder / name).write_bytes(name.encode())
+    found = find_clips(str(folder), 16, 0, tmp_path)
+    assert [clip.name for clip in found] == ["a.webm", "b.mp4", "c.MKV"]
+    assert [c.name for c in find_clips(str(folder), 2, 0, tmp_path)] == ["a.webm", "c.MKV"]
+    listed = tmp_path / "list.txt"
+    listed.write_text("clips/b.mp4\n\nclips/more/c.MKV\n")
+    assert [clip.name for clip in find_clips(str(listed), 16, 0, tmp_path)] == ["b.mp4", "c.MKV"]
+    listed.write_text("clips/none.mp4\n")
+    for source, message in (
+        (listed, "is not a file"),
+        (tmp_path / "none", "do not exist"),
+        (folder / "more" / "empty", "do not exist"),
+    ):
+        with pytest.raises(InvalidSetting, match=message):
+            find_clips(str(source), 16, 0, tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidSetting, match="has no video"):
+        find_clips(str(tmp_path / "empty"), 16, 0, tmp_path)
+
+
+def test_test_data_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("TEMPEVAL_CACHE", str(tmp_path / "cache"))
+    copied = tmp_path / "harmless" / "x.mp4"
+    copied.parent.mkdir()
+    copied.write_bytes(b"a mini test clip")
+    assert len(find_clips(str(copied.parent), 1, 0, tmp_path)) == 1
+    default_suite_dir().mkdir(parents=True)
+    files = {"videos/mini-000.mp4": _file_digest(copied)}
+    (default_suite_dir() / ANNOTATIONS).write_text(json.dumps({"files": files}))
+    with pytest.raises(InvalidSetting, match="test clip of the mini suite"):
+        find_clips(str(copied.parent), 1, 0, tmp_path)
+    for folder, message in (("hub/tempcompass", "lmms-eval keeps"), ("set/Val/x", "folder called")):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.mp4").write_bytes(b"other")
+        with pytest.raises(InvalidSetting, match=message):
+            find_clips(str(tmp_path / folder), 1, 0, tmp_path)
+    training = tmp_path / "test" / "train"
+    training.mkdir(parents=True)
+    (training / "a.mp4").write_bytes(b"other")
+    assert len(find_clips(str(training), 1, 0, tmp_path)) == 1
+
+
+def test_rendered_clips_are_no_test_clips(tmp_path):
+    test_scenes = {clip.scene.noise for clip in suite_clips()}
+    for seed in (0, SEED):
+        found = find_clips("mini", 3, seed, tmp_path / str(seed))
+        again = find_clips("mini", 3, seed, tmp_path / f"{seed}-again")
+        assert [clip.digest for clip in found] == [clip.digest for clip in again]
+        assert len({clip.digest for clip in found}) == 3
+        scenes = [make_scene(np.random.default_rng([seed, 2, n + 1])) for n in range(3)]
+        assert not {scene.noise for scene in scenes} & test_scenes
