@@ -1,4 +1,4 @@
-"""The shipped checkpoint on the whole test suite, and a run of the trainer in miniature."""
+"""The shipped checkpoints on the whole test suite, and a run of the trainer in miniature."""
 
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,24 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return render_suite(tmp_path_factory.mktemp("mini"))
 
 
+SHIPPED = sorted(path.parent.name for path in paths.CHECKPOINTS.glob("*/config.json"))
+
+
+@pytest.fixture(scope="module", params=SHIPPED)
+def folder(request: pytest.FixtureRequest) -> Path:
+    return paths.checkpoint(request.param)
+
+
 @pytest.fixture(scope="module")
-def results(suite: Path) -> dict[str, Accuracy]:
-    folder = paths.checkpoint()
+def results(suite: Path, folder: Path) -> dict[str, Accuracy]:
     return evaluate_orders(kind_of(folder), *load_checkpoint(folder), read_test_clips(suite))
+
+
+def test_the_folder_is_small_and_loads_as_its_kind(folder: Path) -> None:
+    files = {path.name: path.stat().st_size for path in folder.iterdir()}
+    assert sum(files.values()) < 4_000_000
+    assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl"))]
+    assert kind_of(folder).name == folder.name
 
 
 def test_the_baseline_is_neither_lost_nor_saturated(results: dict[str, Accuracy]) -> None:
@@ -47,8 +61,8 @@ def test_reversing_frames_turns_temporal_answers(results: dict[str, Accuracy], a
     assert results["shuffled"].of_aspect(aspect) < results["normal"].of_aspect(aspect) - 0.10
 
 
-def test_the_card_tells_what_was_measured(results: dict[str, Accuracy]) -> None:
-    card = (paths.checkpoint() / "README.md").read_text("utf-8")
+def test_the_card_tells_what_was_measured(results: dict[str, Accuracy], folder: Path) -> None:
+    card = (folder / "README.md").read_text("utf-8")
     table = format_table(results)
     assert table.splitlines()[:2] == [line for line in card.splitlines() if "|" in line][:2]
     written = next(line for line in card.splitlines() if line.startswith("| all "))
