@@ -27,11 +27,13 @@ class Cell:
     """One method on one task.
 
     Scores are as the task gives them (0 to 1 for fractions). `difference` is to the baseline,
-    paired by sample, None for the baseline itself.
+    paired by sample, None for the baseline itself. `score_by_sum` is the score by the sum of
+    log-likelihoods, None where the task is not scored so.
     """
 
     run: str
     score: float
+    score_by_sum: float | None
     se: float | None
     difference: float | None
     interval: Interval | None

@@ -149,6 +149,8 @@ class Samples:
         clusters: `key=value` of the task's cluster key, so that ids of different keys differ.
         digest: hash of ids, contents and clusters; equal digests mean rows align.
         score: [n], 0 for failed samples.
+        by_sum: [n], score by the sum of log-likelihoods where `score` is by their mean per token,
+            0 for failed samples; NaN where the file does not say.
         failed: [n], True where the run recorded an error instead of an answer.
         unparsed: [n], 1 where the answer could not be parsed, NaN where the file does not say.
         measures: name (see MEASURES) -> [n], NaN where not measured.
@@ -159,6 +161,7 @@ class Samples:
     clusters: tuple[str, ...]
     digest: str
     score: Floats
+    by_sum: Floats
     failed: Bools
     unparsed: Floats
     measures: Mapping[str, Floats]

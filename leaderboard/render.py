@@ -182,10 +182,28 @@ def _notes(table: Table) -> Iterator[str]:
         yield f"Not percentages but the task's own scale: {', '.join(raw)}{tail}."
     if len({task.higher_is_better for task in table.tasks}) > 1:
         yield "Lower is better in tasks marked ↓, so there is no macro score."
+    yield from _by_sum(table)
     if table.setting.variant:
         yield "Tasks of another table with another version, prompt, data or sample set."
     for name, values in table.differs.items():
         yield f"The runs differ in {name}: {text.escape(', '.join(values))}."
+
+
+def _by_sum(table: Table) -> Iterator[str]:
+    """Give the scores by the sum of log-likelihoods, one line for each task that has them."""
+    names = text.columns(table.tasks)
+    for place, (name, task) in enumerate(zip(names, table.tasks, strict=True)):
+        cells = [(row, row.cells[place]) for row in table.rows]
+        scores = [
+            f"{text.escape(row.label)} {text.score(cell.score_by_sum, task.fraction)}"
+            for row, cell in cells
+            if cell is not None and cell.score_by_sum is not None
+        ]
+        if scores:
+            yield (
+                f"{name} by the sum of log-likelihoods, not the mean per token: "
+                f"{', '.join(scores)}."
+            )
 
 
 def _flat(row: Row) -> bool:

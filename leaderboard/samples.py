@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _TIMES = ("decode_ms", "encode_ms", "prefill_ms", "answer_ms")
 _DIRECT = tuple(name for name in MEASURES if name != "seconds")
+#: The score by the sum of log-likelihoods in a line of a choice task.
+SUM_KEY = "accuracy_sum"
 _NAN = math.nan
 _RERUN = "Rerun this task"
 
@@ -49,7 +51,7 @@ def read_samples(path: Path, task: TaskRecord) -> Samples:
     ids: list[str] = []
     contents: list[str] = []
     clusters: list[str] = []
-    score, unparsed = array("d"), array("d")
+    score, by_sum, unparsed = array("d"), array("d"), array("d")
     failed = bytearray()
     columns = {name: array("d") for name in MEASURES}
     lines = array("q")
@@ -65,6 +67,8 @@ def read_samples(path: Path, task: TaskRecord) -> Samples:
                 error = line.measure(columns)
                 failed.append(error)
                 score.append(0.0 if error else line.score(task.score_key))
+                sums = line.number(line.raw, SUM_KEY)
+                by_sum.append(0.0 if error and not math.isnan(sums) else sums)
                 unparsed.append(line.number(line.raw, "parse_failure"))
                 lines.append(number)
     except OSError as error:
@@ -77,7 +81,7 @@ def read_samples(path: Path, task: TaskRecord) -> Samples:
             reason = f"sample_id {ids[first]!r} is on line {at[0]} and again on line {at[1]}"
             action = "Two runs may have written one file in the same second; rerun this task"
             raise BadRecord(path, at[1], reason, action)
-    return _columns(order, ids, contents, clusters, score, failed, unparsed, columns)
+    return _columns(order, ids, contents, clusters, score, by_sum, failed, unparsed, columns)
 
 
 def _columns(
@@ -86,6 +90,7 @@ def _columns(
     contents: list[str],
     clusters: list[str],
     score: array[float],
+    by_sum: array[float],
     failed: bytearray,
     unparsed: array[float],
     columns: dict[str, array[float]],
@@ -105,6 +110,7 @@ def _columns(
         clusters=tuple(clusters[i] for i in order),
         digest=digest.hexdigest(),
         score=pick(score),
+        by_sum=pick(by_sum),
         failed=np.array(failed, dtype=bool)[rows],
         unparsed=pick(unparsed),
         measures={name: pick(values) for name, values in columns.items()},

@@ -128,6 +128,7 @@ def _cells(comparison: Comparison, draws: int, seed: int) -> dict[str, tuple[Cel
         cell = Cell(
             run=entry.run.name,
             score=float(score.mean()),
+            score_by_sum=_known_mean(entry.samples.by_sum),
             se=stats.clustered_se(score, codes, clusters),
             difference=None if entry is base else float((score - base.samples.score).mean()),
             interval=interval,
@@ -143,18 +144,21 @@ def _costs(entries: Sequence[Entry]) -> Costs:
     answered = [~entry.samples.failed for entry in entries]
     pairs = list(zip(entries, answered, strict=True))
 
-    def mean(columns: list[Floats]) -> float | None:
-        values = np.concatenate(columns)
-        known = bool(len(values)) and not np.isnan(values).any()
-        return float(values.mean()) if known else None
-
     return Costs(
         measures={
-            name: mean([e.samples.measures[name][ok] for e, ok in pairs]) for name in MEASURES
+            name: _known_mean(*[e.samples.measures[name][ok] for e, ok in pairs])
+            for name in MEASURES
         },
-        parse_failure_rate=mean([entry.samples.unparsed[ok] for entry, ok in pairs]),
+        parse_failure_rate=_known_mean(*[entry.samples.unparsed[ok] for entry, ok in pairs]),
         failed=sum(int(entry.samples.failed.sum()) for entry in entries),
     )
+
+
+def _known_mean(*columns: Floats) -> float | None:
+    """Return the mean of all values; None when there is none, or one is not known."""
+    values = np.concatenate(columns)
+    known = bool(len(values)) and not np.isnan(values).any()
+    return float(values.mean()) if known else None
 
 
 def _macros(

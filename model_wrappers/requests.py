@@ -68,6 +68,33 @@ def score_question(number: int, request: Any, docs: Mapping[str, Any]) -> Questi
     )
 
 
+def is_padding(request: Any) -> bool:
+    """Say whether the host made a request only so that all ranks have equally many."""
+    return bool((request.metadata or {}).get("__padding_only__"))
+
+
+def padding_sources(requests: Sequence[Any]) -> dict[int, int]:
+    """Find the requests that need no answer of their own, because they repeat another as padding.
+
+    Args:
+        requests: of one type.
+
+    Returns:
+        The number of the repeated request by the number of the padding. A rank without documents
+        has padding only, of which the first of each kind is asked.
+    """
+    first: dict[Hashable, int] = {}
+    padding = []
+    for number, request in enumerate(requests):
+        key = (request.task_name, request.doc_id, request.idx)
+        if is_padding(request):
+            padding.append((number, key))
+        else:
+            first.setdefault(key, number)
+    found = {number: first.setdefault(key, number) for number, key in padding}
+    return {number: source for number, source in found.items() if number != source}
+
+
 def _generation(
     number: int,
     request: Any,

@@ -34,7 +34,11 @@ def token_counts(ledger: Ledger) -> LedgerTokenCounts:
 
 
 def combined(ledgers: Sequence[Ledger]) -> Ledger:
-    """Combine the ledgers of one question's choices: times and tokens of answering add up."""
+    """Combine the ledgers of one question's choices.
+
+    Tokens and times of answering add up; so do the amortised times, because each choice carries its
+    own share of what the choices share.
+    """
     first = next((ledger for ledger in ledgers if ledger.error is not None), ledgers[0])
     if first.error is not None:
         return first
@@ -43,8 +47,7 @@ def combined(ledgers: Sequence[Ledger]) -> Ledger:
         output_tokens=sum(ledger.output_tokens or 0 for ledger in ledgers),
         kv_bytes=max(ledger.kv_bytes or 0 for ledger in ledgers),
         answer_ms=sum(ledger.answer_ms or 0.0 for ledger in ledgers),
-        amortised_ms=(first.amortised_ms or 0.0)
-        + sum(ledger.answer_ms or 0.0 for ledger in ledgers[1:]),
+        amortised_ms=sum(ledger.amortised_ms or 0.0 for ledger in ledgers),
     )
 
 

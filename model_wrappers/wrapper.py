@@ -13,16 +13,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from accelerate import Accelerator
 from lmms_eval.api.instance import GenerationResult
 from lmms_eval.api.model import lmms
+from lmms_eval.utils import simple_parse_args_string
 from tqdm import tqdm
 
 from tempeval.engine.answer import Answer, Score
 from tempeval.engine.encoder import GIB, DecodeOptions
 from tempeval.engine.feature_cache import FeatureCache
 from tempeval.engine.inference import Inference
-from tempeval.engine.journal import Journal
+from tempeval.engine.journal import Journal, forget_left_over
 from tempeval.engine.store import AnswerStore, Memory
 from tempeval.engine.work import assign_ranks
 from tempeval.errors import InvalidSetting, TempevalError, UnsupportedModel
@@ -37,7 +39,13 @@ from tempeval.model_wrappers.arguments import (
     read_batch_size,
 )
 from tempeval.model_wrappers.facts import run_facts
-from tempeval.model_wrappers.requests import chat_question, score_question, simple_question
+from tempeval.model_wrappers.requests import (
+    chat_question,
+    is_padding,
+    padding_sources,
+    score_question,
+    simple_question,
+)
 from tempeval.model_wrappers.results import (
     ChoiceLoss,
     ChoiceResult,
@@ -50,11 +58,11 @@ from tempeval.video.clip import Sampling
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    import torch
-
     from tempeval.engine.inference import Answered
     from tempeval.engine.ledger import Ledger
     from tempeval.engine.question import Outcome, Question
+    from tempeval.engine.work import VideoWork
+    from tempeval.methods.base import Chain
     from tempeval.video.clip import SamplingRule
     from tempeval.video.decode import Decoder
 
@@ -93,6 +101,8 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
             checkpoint's own.
         feature_cache_gib: memory for encoded videos shared between methods.
         family: family name; None reads it from the checkpoint.
+        seed: of sampled answers (`do_sample`, `temperature > 0`). lmms-eval's command line gives
+            torch's number of its `--seed`, unless this says otherwise.
         settings: settings of the methods, as `pas.unit=position` or `unit=position`.
 
     Raises:
@@ -130,6 +140,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         mm_newline_position: str | None = None,
         feature_cache_gib: float = 1.0,
         family: str | None = None,
+        seed: int = 0,
         **settings: Any,
     ) -> None:
         super().__init__()
@@ -141,6 +152,8 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         chain = chain_with_settings(
             method or self.fixed_method or BASELINE, settings, argument_names()
         )
+        if not isinstance(seed, int):
+            raise InvalidSetting(f"seed={seed!r} is not a whole number")
         rows = read_batch_size(batch_size, max_batch_size)
         rule: SamplingRule = sampling if fps is None else "fps"
         default = DEFAULT_FRAMES if fps is None else DEFAULT_CAP
@@ -178,6 +191,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
             decoding=DecodeOptions(decoder, decode_workers, decode_timeout),
             feature_cache=FeatureCache(int(feature_cache_gib * GIB)),
             frames_free=num_frames is None,
+            seed=seed,
         )
         self.store: AnswerStore | None = None
         self.failures: dict[str, str] = {}
@@ -234,6 +248,9 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         Raises:
             SystemExit: with status 2, for an argument that is not accepted.
         """
+        if "seed" not in simple_parse_args_string(arg_string):
+            # lmms-eval hands its --seed to nobody; it has just seeded torch with it.
+            additional_config = {**(additional_config or {}), "seed": torch.initial_seed()}
         try:
             model: TempevalModel = super().create_from_arg_string(arg_string, additional_config)
         except TempevalError as error:
@@ -260,6 +277,24 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         if isinstance(self.store, Journal):
             self.store.reload()
 
+    def forget_answers(self, requests: Mapping[str, Sequence[Any]], methods: Sequence[str]) -> None:
+        """Forget earlier answers to requests under several chains; on every rank, before any runs.
+
+        Args:
+            requests: instances by request type.
+            methods: the chains; answers of others stay in the journal.
+
+        Raises:
+            JournalError: if the journal cannot be written.
+        """
+        if not isinstance(self.store, Journal):
+            return
+        chains, work = self._planned(requests, methods)
+        named = self.inference.keys().of_all(chains, work)
+        self.store.forget(named)
+        if self._rank == 0:
+            forget_left_over(self.store.folder, self._world_size, named)
+
     def answer_all(
         self, requests: Mapping[str, Sequence[Any]], methods: Sequence[str]
     ) -> Iterator[Answered]:
@@ -275,17 +310,9 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         Raises:
             TempevalError: for a chain that cannot be read or does not fit the model.
         """
-        chains = [chain_with_settings(method, {}, ()) for method in methods]
         if self.store is None:
             self.store = Memory()
-        questions: list[Question] = []
-        for kind, instances in requests.items():
-            read = self._reader(kind)
-            questions += [
-                read(len(questions) + i, request, self.task_dict)
-                for i, request in enumerate(instances)
-            ]
-        work = self.inference.plan(questions)
+        chains, work = self._planned(requests, methods)
         ranks = assign_ranks([video.cost(len(chains)) for video in work], self._world_size)
         mine = [video for video, rank in zip(work, ranks, strict=True) if rank == self._rank]
         total = len(chains) * sum(video.num_questions for video in mine)
@@ -293,6 +320,19 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
             for answered in self.inference.run(mine, chains, self.store):
                 bar.update(1)
                 yield answered
+
+    def _planned(
+        self, requests: Mapping[str, Sequence[Any]], methods: Sequence[str]
+    ) -> tuple[list[Chain], list[VideoWork]]:
+        questions: list[Question] = []
+        for kind, instances in requests.items():
+            read = self._reader(kind)
+            questions += [
+                read(len(questions) + i, request, self.task_dict)
+                for i, request in enumerate(instances)
+            ]
+        chains = [chain_with_settings(method, {}, ()) for method in methods]
+        return chains, self.inference.plan(questions)
 
     def run_facts(self) -> dict[str, Any]:
         """Return what a record says about model, method and frames."""
@@ -319,8 +359,9 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
                 pair = (ChoiceLoss(outcome.answer), outcome.answer.is_greedy)
             results[number] = ChoiceResult(pair)
             request = requests[number]
-            key = (request.task_name, request.doc_id)
-            ledgers.setdefault(key, []).append((number, outcome.ledger))
+            if not is_padding(request):
+                key = (request.task_name, request.doc_id)
+                ledgers.setdefault(key, []).append((number, outcome.ledger))
         answered = _all_answered(results)
         # One ledger per question: 174 labels would repeat it 174 times in the samples file.
         for of_question in ledgers.values():
@@ -354,16 +395,25 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
 
     def _run(self, kind: str, requests: Sequence[Any]) -> Iterator[tuple[int, Outcome]]:
         read = self._reader(kind)
-        questions = [read(i, request, self.task_dict) for i, request in enumerate(requests)]
+        sources = padding_sources(requests)
+        questions = [
+            read(i, request, self.task_dict)
+            for i, request in enumerate(requests)
+            if i not in sources
+        ]
+        padding: dict[int, list[int]] = {}
+        for i, source in sources.items():
+            padding.setdefault(source, []).append(i)
         work = self.inference.plan(questions)
         with self._bar(len(questions), self.chain.spec) as bar:
             for answered in self.inference.run(work, [self.chain], self.store):
                 number, outcome = answered.question.number, answered.outcome
-                if outcome.ledger.error is not None:
-                    request = requests[number]
+                request = requests[number]
+                if outcome.ledger.error is not None and not is_padding(request):
                     self.failures[f"{request.task_name}/{request.doc_id}"] = outcome.ledger.error
                 bar.update(1)
                 yield number, outcome
+                yield from ((i, outcome) for i in padding.get(number, ()))
 
 
 def argument_names() -> list[str]:

@@ -63,10 +63,10 @@ def probabilities(results: Sequence[tuple[Any, bool]], answer: int | None) -> di
         `choice_probabilities`: softmax over the choices' summed log-likelihoods, one each, so that
         they add up to 1. `answer_index`: the right choice. `p_c`: the model's probability of the
         right choice among all texts, the product over its tokens, not normalised. None where a
-        sample failed, or a model gives no sums.
+        sample failed (a choice whose score is not a finite number), or a model gives no sums.
     """
     sums = [getattr(loss, "log_likelihood", None) for loss, _ in results]
-    known = [value for value in sums if value is not None]
+    known = [value for value in sums if value is not None and math.isfinite(value)]
     shares: list[float] | None = None
     p_c: float | None = None
     if known and len(known) == len(sums):
@@ -90,10 +90,11 @@ def choose(
     Returns:
         The choice of the highest mean log-likelihood per token (the main one), the choice of the
         highest sum (None if a model gives no sums), and whether the first is what greedy decoding
-        would write. A failed sample has no choice.
+        would write. A failed sample has no choice, and one failed choice (infinite loss, or NaN)
+        fails its sample: the others are no fair comparison.
     """
     losses = [float(loss) for loss, _ in results]
-    if not losses or min(losses) == float("inf"):
+    if not losses or not all(math.isfinite(loss) for loss in losses):
         return None, None, False
     best = losses.index(min(losses))
     found = [getattr(loss, "log_likelihood", None) for loss, _ in results]

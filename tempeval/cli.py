@@ -1,8 +1,11 @@
 """The command line. Every command imports what it needs when it runs, so that `--help` is quick."""
 
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +33,8 @@ app.command(epilog="Example: tempeval calibrate -o ranges.safetensors --clips tr
 
 QUICKSTART_METHODS = ("baseline", "pas", "temporal_exit", "pas+temporal_exit")
 USAGE_ERROR, RUN_FAILED, INTERRUPTED = 2, 1, 130
+#: How long after a Ctrl-C another one is ignored.
+CLEAN_UP_SECONDS = 3.0
 
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder to write to.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier runs in the folder.")]
@@ -113,7 +118,7 @@ def run(
             num_frames=num_frames,
             fps=fps,
             sampling=sampling,
-            budgets=[_whole("--budgets", text) for text in _split(budgets)],
+            budgets=_budgets(budgets),
             limit=limit,
             batch_size=batch_size,
             device=device,
@@ -221,13 +226,38 @@ def print_tasks_path() -> None:
 
 
 def _run_matrix(options: "RunOptions") -> list[Path]:
-    from tempeval.run import run_matrix
-
     try:
-        return run_matrix(options, report=_report)
+        with _patient_interrupts():
+            from tempeval.accepted import load_accepting
+            from tempeval.run import run_matrix
+
+            return run_matrix(options, report=_report, load=load_accepting)
     except KeyboardInterrupt:
+        # All is cleaned up; another Ctrl-C would only break the end of the interpreter.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         typer.echo("\ninterrupted; run the same command to go on where it stopped", err=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+@contextlib.contextmanager
+def _patient_interrupts() -> Iterator[None]:
+    """Ignore a Ctrl-C that comes soon after another: it would interrupt the cleaning up."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # somebody decided otherwise, such as `nohup` or an embedding program
+        return
+    last = -CLEAN_UP_SECONDS
+
+    def handle(*_: object) -> None:
+        nonlocal last
+        if time.monotonic() - last > CLEAN_UP_SECONDS:
+            last = time.monotonic()
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _report(line: str) -> None:
@@ -239,6 +269,13 @@ def _report(line: str) -> None:
 def _split(text: str) -> list[str]:
     """Split at commas; settings in brackets use `;` and `/`, so none is inside a name."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _budgets(text: str) -> list[int]:
+    found = [_whole("--budgets", part) for part in _split(text)]
+    if text and not found:
+        raise InvalidSetting(f"--budgets has {text!r}; accepted: whole numbers such as 256,512")
+    return found
 
 
 def _whole(label: str, text: str) -> int:

@@ -11,9 +11,15 @@ def bench(
         Path, typer.Option("-o", "--out", help="Folder of benchmarks.md and benchmarks.json.")
     ] = Path("results/bench"),
     pairs: Annotated[int | None, typer.Option(help="Alternating pairs per cell; 7.")] = None,
-    questions: Annotated[str, typer.Option(help="Questions per video.")] = "1,5,15",
-    tokens: Annotated[str, typer.Option(help="Visual tokens per video, about.")] = "1300,3900",
-    labels: Annotated[str, typer.Option(help="Numbers of choices.")] = "27,174",
+    questions: Annotated[
+        str | None, typer.Option(help="Questions per video; 1,5,15 (quick: 1,3).")
+    ] = None,
+    tokens: Annotated[
+        str | None, typer.Option(help="Visual tokens per video, about; 1300,3900 (quick: 36,64).")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Numbers of choices; 27,174 (quick: 5,9).")
+    ] = None,
     staged: Annotated[
         str | None,
         typer.Option(help="Visual tokens of the staged part; 2048,4096,8192 (CUDA: 8192,32768)."),
@@ -38,10 +44,8 @@ def bench(
     from tempeval.bench.command import run_bench
     from tempeval.bench.options import BenchOptions
 
-    chosen = {} if quick else {"questions": questions, "tokens": tokens, "labels": labels}
-    if staged is not None:
-        chosen["staged"] = staged
-    numbers = {name: _numbers(name, text) for name, text in chosen.items()}
+    chosen = {"questions": questions, "tokens": tokens, "labels": labels, "staged": staged}
+    numbers = {name: _numbers(name, text) for name, text in chosen.items() if text is not None}
     report = run_bench(
         BenchOptions(
             out=out,

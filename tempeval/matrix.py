@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import string
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 SAMPLING = ("uniform", "segment", "fps")
 POSITION_RULES = ("original", "native")
+#: Largest seed that NumPy takes.
+MAX_SEED = 2**32 - 1
 FOLDER_CHARACTERS = string.ascii_letters + string.digits + "_.+=-"
 
 
@@ -128,8 +131,16 @@ def _check_options(options: RunOptions) -> None:
     for name, value in whole.items():
         if value is not None and value < 1:
             raise InvalidSetting(f"{name} is {value}; accepted: a whole number from 1")
-    if options.fps is not None and not options.fps > 0:
+    if options.fps is not None and not 0 < options.fps < math.inf:
         raise InvalidSetting(f"fps is {options.fps}; accepted: a number above 0, frames per second")
+    if not 0 < options.decode_timeout < math.inf:
+        raise InvalidSetting(
+            f"decode_timeout is {options.decode_timeout}; accepted: a number above 0, seconds"
+        )
+    if not 0 <= options.seed <= MAX_SEED:
+        raise InvalidSetting(
+            f"seed is {options.seed}; accepted: whole numbers from 0 to {MAX_SEED}"
+        )
     if options.fps is None and options.sampling == "fps":
         raise InvalidSetting("sampling=fps needs fps, frames per second")
     if options.fps is not None and options.sampling == "segment":

@@ -1,18 +1,20 @@
 """Several processes, one matrix: who is done, and who has died. Files only, no collectives.
 
 A collective would time out while one rank works longer than another, and hang when one dies. Each
-rank holds a lock on its journal for as long as it lives, and leaves a marker when it is done. The
-process group of the one barrier at the start is gone before the host's evaluator runs: it would
-wait there for ranks that never come.
+rank holds a lock on its journal for as long as it lives, and leaves a marker when it is done or has
+failed. Markers carry the name of the run, so that those of another run in the same folder say
+nothing. The process group of the one meeting at the start is gone before the host's evaluator runs:
+it would wait there for ranks that never come.
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
-import shutil
 import time
-from typing import TYPE_CHECKING
+import uuid
+from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import RunFailed
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    Said = tuple[str, str | None]
+
+_LOG = logging.getLogger(__name__)
 POLL_SECONDS = 0.2
 #: A rank whose journal nobody holds for this long has ended; a rank that starts has not yet opened
 #: it.
@@ -27,7 +32,7 @@ GRACE_SECONDS = 60.0
 
 
 class RankDied(RunFailed):
-    """Another process of this run ended before it was done."""
+    """Another process of this run failed, or ended before it was done."""
 
 
 class Ranks:
@@ -35,10 +40,14 @@ class Ranks:
 
     Args:
         folder: the journal's folder, shared by all ranks.
+
+    Attributes:
+        name: of the run, the same on all its ranks once they have met.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.name = uuid.uuid4().hex
         self.rank = int(os.environ.get("RANK", "0"))
         self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
 
@@ -47,30 +56,62 @@ class Ranks:
         """Whether this is rank 0, which scores and writes the records."""
         return self.rank == 0
 
-    def start(self, *, clear: bool) -> None:
-        """Clear what earlier runs left, before any rank opens its journal.
+    def start(self, problem: str | None = None) -> None:
+        """Meet the other ranks, when this one holds its journal or knows that it cannot go on.
 
         Args:
-            clear: remove the journal itself, not just the markers.
+            problem: why this rank cannot go on; the others then end.
+
+        Raises:
+            RankDied: if another rank cannot go on, and this one could.
         """
-        if self.is_first:
-            if clear:
-                shutil.rmtree(self.folder, ignore_errors=True)
-            for stale in self.folder.glob("*.done"):
-                stale.unlink()
-        if self.world_size > 1:
-            barrier()
+        if self.is_first and problem is None:  # the journal is ours, so no run needs these
+            for pattern in ("*.done", "*.failed"):
+                for stale in self.folder.glob(pattern):
+                    stale.unlink()
+        if self.world_size == 1:
+            return
+        said = gather((self.name, problem))
+        self.name = said[0][0]
+        for rank, (_, reason) in enumerate(said):
+            if reason is not None and problem is None:
+                raise RankDied(self._failed(rank, reason))
 
     def done(self, step: str) -> None:
         """Say that this rank has done a step."""
         if self.world_size > 1:
-            self._marker(self.rank, step).touch()
+            self._marker(self.rank, f"{step}.done").touch()
+
+    def failed(self, reason: str) -> None:
+        """Say that this rank has failed, so that the others end."""
+        if self.world_size == 1:
+            return
+        path = self._marker(self.rank, "failed")
+        part = path.with_suffix(".part")
+        try:
+            part.write_text(reason, encoding="utf-8")
+            part.replace(path)
+        except OSError as error:
+            # The reason it failed has a message of its own; the others notice the silence.
+            _LOG.warning("cannot tell the other ranks through %s: %s", path, error)
+            part.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Look whether another rank has failed.
+
+        Raises:
+            RankDied: if one has, with its reason.
+        """
+        for rank in range(self.world_size):
+            path = self._marker(rank, "failed")
+            if rank != self.rank and path.exists():
+                raise RankDied(self._failed(rank, path.read_text(encoding="utf-8")))
 
     def wait_for_others(self, step: str) -> None:
         """Wait until every other rank has done a step.
 
         Raises:
-            RankDied: if one of them ended first.
+            RankDied: if any other rank failed or ended first.
         """
         self._wait(step, (r for r in range(self.world_size) if r != self.rank))
 
@@ -78,14 +119,15 @@ class Ranks:
         """Wait until rank 0 has done a step.
 
         Raises:
-            RankDied: if it ended first.
+            RankDied: if any other rank failed, or rank 0 ended first.
         """
         self._wait(step, () if self.is_first else (0,))
 
     def _wait(self, step: str, ranks: Iterable[int]) -> None:
         for rank in ranks:
             seen = time.monotonic()
-            while not self._marker(rank, step).exists():
+            while not self._marker(rank, f"{step}.done").exists():
+                self.check()
                 if self._alive(rank):
                     seen = time.monotonic()
                 elif time.monotonic() - seen > GRACE_SECONDS:
@@ -106,16 +148,25 @@ class Ranks:
             return False
         return False
 
-    def _marker(self, rank: int, step: str) -> Path:
-        return self.folder / f"rank{rank}.{step}.done"
+    def _failed(self, rank: int, reason: str) -> str:
+        return (
+            f"rank {rank} of {self.world_size} failed: {reason}. The answers so far are in the "
+            "journal; run the same command again to go on"
+        )
+
+    def _marker(self, rank: int, kind: str) -> Path:
+        return self.folder / f"rank{rank}.{self.name}.{kind}"
 
 
-def barrier() -> None:
-    """Wait until all ranks are here, through a process group that is gone afterwards."""
+def gather(said: Said) -> list[Said]:
+    """Return what each rank says, through a process group that is gone afterwards."""
     import torch.distributed as dist
 
     dist.init_process_group(backend="gloo")
     try:
+        heard: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(heard, said)
         dist.barrier()
     finally:
         dist.destroy_process_group()
+    return heard

@@ -145,7 +145,7 @@ def allowed_failures(text: str, expected: int) -> int:
         value = float(text[:-1]) if share else int(text)
     except ValueError:
         value = -1
-    if value < 0 or (share and value > 100):
+    if not 0 <= value <= (100 if share else float("inf")):  # NaN is in no range
         raise InvalidSetting(
             f"max_failures={text!r} is not accepted; give a number of samples such as 3, or a "
             "share such as 5%"

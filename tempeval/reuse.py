@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import TempevalError
-from tempeval.record import differences, read_record
+from tempeval.record import differences, read_record, status_of, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 _FREE = ("batch_size",)
 
 
-def reusable(plans: Sequence[Plan], replace: bool) -> dict[Path, dict[str, Any]]:
-    """Return the complete records of equal earlier runs, by folder.
+def reusable(plans: Sequence[Plan], replace: bool, max_failures: str) -> dict[Path, dict[str, Any]]:
+    """Return the records of equal earlier runs that are complete for this request, by folder.
+
+    How many failures a complete run may have is asked now, whatever was asked then.
 
     Args:
         plans: what is to run.
         replace: run again what differs, instead of refusing.
+        max_failures: failed samples that a complete run may have.
 
     Raises:
         TempevalError: if a folder holds a run of something else.
@@ -34,12 +37,14 @@ def reusable(plans: Sequence[Plan], replace: bool) -> dict[Path, dict[str, Any]]
         record = read_record(plan.folder)
         if record is None:
             continue
-        complete = record.get("status") == "complete"
+        complete = status_of(record.get("tasks", {}), max_failures) == "complete"
         old = _settings(record.get("request", {}))
         new = _settings(plan.request)
         old["method_fingerprint"] = record.get("method_fingerprint")
         new["method_fingerprint"] = plan.chain.fingerprint
-        if complete:  # a run that did not end may not know these yet, and is replaced anyway
+        if (
+            complete or record.get("status") == "complete"
+        ):  # a run that did not end may not know these yet, and is replaced anyway
             old |= {"model_revision": record.get("model_revision"), **record.get("packages", {})}
             new |= {"model_revision": _revision(plan.request["pretrained"])}
             new |= _versions(record.get("packages", {}))
@@ -52,6 +57,12 @@ def reusable(plans: Sequence[Plan], replace: bool) -> dict[Path, dict[str, Any]]
         if complete and not changes:
             kept[plan.folder] = record
     return kept
+
+
+def keep(folder: Path, record: Mapping[str, Any]) -> None:
+    """Say in a run folder that its run is complete, if it says otherwise."""
+    if record["status"] != "complete":
+        write_record(folder, {**record, "status": "complete", "error": None})
 
 
 def _settings(request: Mapping[str, Any]) -> dict[str, Any]:

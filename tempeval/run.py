@@ -13,8 +13,8 @@ from tempeval.host import HostTasks, host_log
 from tempeval.matrix import plan_matrix
 from tempeval.methods.registry import BASELINE
 from tempeval.paired import pair_with_baselines
-from tempeval.ranks import RankDied, Ranks
-from tempeval.reuse import reusable
+from tempeval.ranks import Ranks
+from tempeval.reuse import keep, reusable
 from tempeval.scoring import LOG_NAME, Run, counts, describe
 
 if TYPE_CHECKING:
@@ -63,13 +63,18 @@ def run_matrix(
     plans = plan_matrix(options)
     tasks = HostTasks(options.tasks, options.limit)
     _check_writable(options.out)
-    kept = {} if options.overwrite else reusable(plans, options.overwrite_different)
+    first = Ranks(options.out / JOURNAL_NAME).is_first
+    kept = {}
+    if not options.overwrite:
+        kept = reusable(plans, options.overwrite_different, options.max_failures)
     for plan in plans:
         if old := kept.get(plan.folder):
+            if first:
+                keep(plan.folder, old)
             report(f"{_name(plan, options)}: complete already, reused ({counts(old)})")
     left = [plan for plan in plans if plan.folder not in kept]
     bad = _Matrix(options, tasks, report).run(left, load or load_model) if left else []
-    if Ranks(options.out / JOURNAL_NAME).is_first:
+    if first:
         pair_with_baselines(plans)
     report(f"{len(plans) - len(bad)} of {len(plans)} runs complete in {options.out}")
     if bad:
@@ -86,15 +91,22 @@ class _Matrix:
     def run(self, plans: Sequence[Plan], load: Callable[[RunOptions], ChainModel]) -> list[str]:
         """Return one line for each run that is not complete."""
         options = self.options
-        model = load(options)
         journal = options.out / JOURNAL_NAME
         ranks = Ranks(journal)
-        ranks.start(clear=options.overwrite)
-        model.open_journal(journal)
+        try:
+            model = load(options)
+            model.open_journal(journal)
+        except TempevalError as error:
+            ranks.start(str(error))
+            raise
         bad = []
         try:
+            ranks.start()
             for step, (_, group) in enumerate(groupby(plans, key=lambda plan: plan.budget)):
                 bad += self._budget(model, ranks, [Run(plan, options) for plan in group], str(step))
+        except BaseException as error:
+            ranks.failed(describe(error))
+            raise
         finally:
             model.close_journal()
         return bad
@@ -107,28 +119,23 @@ class _Matrix:
         problem: TempevalError | None = None
         bad: list[str] = []
         try:
-            model.set_budget(runs[0].plan.budget)
-            runs, bad = self._accepted(model, runs, ranks)
-            if runs:
-                self._answer(model, runs)
-        except TempevalError as error:
-            problem = error
+            try:
+                model.set_budget(runs[0].plan.budget)
+            except TempevalError as error:  # of the settings, so that every rank meets it
+                problem = error
+            else:
+                runs, bad = self._accepted(model, runs, ranks)
+                problem = self._answer(model, runs, ranks) if runs else None
+            ranks.done(f"answered{step}")
+            if ranks.is_first:
+                ranks.wait_for_others(f"answered{step}")
+            else:
+                ranks.wait_for_first(f"scored{step}")
+                return []
         except BaseException as error:
             if ranks.is_first:
                 for run in runs:
                     run.end("failed", describe(error))
-            raise
-        ranks.done(f"answered{step}")
-        if not ranks.is_first:
-            if problem is not None:
-                raise problem
-            ranks.wait_for_first(f"scored{step}")
-            return []
-        try:
-            ranks.wait_for_others(f"answered{step}")
-        except RankDied as error:
-            for run in runs:
-                run.end("failed", str(error))
             raise
         model.reload_journal()
         answering = time.perf_counter() - began
@@ -163,13 +170,22 @@ class _Matrix:
                 accepted.append(run)
         return accepted, bad
 
-    def _answer(self, model: ChainModel, runs: Sequence[Run]) -> None:
+    def _answer(self, model: ChainModel, runs: Sequence[Run], ranks: Ranks) -> TempevalError | None:
+        """Answer this rank's share; return what ended it, or raise it where it ends the others."""
         specs = [run.plan.chain.spec for run in runs]
         self.report(f"answering {len(specs)} methods, video by video: {', '.join(specs)}")
-        with host_log(runs[0].plan.folder / LOG_NAME):
-            requests = self.tasks.requests(model, self.options.seed)
-            for _ in model.answer_all(requests, specs):
-                pass
+        try:
+            with host_log(runs[0].plan.folder / LOG_NAME):
+                requests = self.tasks.requests(model, self.options.seed)
+                if self.options.overwrite:
+                    model.forget_answers(requests, specs)
+                for _ in model.answer_all(requests, specs):
+                    ranks.check()
+        except TempevalError as error:
+            if ranks.world_size > 1:
+                raise
+            return error
+        return None
 
 
 def load_model(options: RunOptions) -> ChainModel:
@@ -192,6 +208,7 @@ def load_model(options: RunOptions) -> ChainModel:
         "max_pixels": options.max_pixels,
         "decoder": options.decoder,
         "decode_timeout": options.decode_timeout,
+        "seed": options.seed,
     }
     model: ChainModel = module.Tempeval(**{k: v for k, v in arguments.items() if v is not None})
     return model

@@ -56,6 +56,9 @@ class ChainModel(Protocol):
     def reload_journal(self) -> None:
         """Read what other ranks have written."""
 
+    def forget_answers(self, requests: Mapping[str, Sequence[Any]], methods: Sequence[str]) -> None:
+        """Forget earlier answers to requests under several chains, and no others."""
+
     def answer_all(
         self, requests: Mapping[str, Sequence[Any]], methods: Sequence[str]
     ) -> Iterator[Any]:
@@ -179,9 +182,11 @@ def counts(record: Mapping[str, Any]) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Return the reason that a record carries for an unexpected end."""
+    """Return the reason that a record, or a marker for other ranks, carries for an early end."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; run the same command to go on where it stopped"
+    if isinstance(error, TempevalError):
+        return str(error)
     return f"{type(error).__name__}: {error}"
 
 

@@ -6,7 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from tempeval.errors import InvalidSetting, UnknownName
+from tempeval.families.base import LoadOptions
+from tempeval.families.loading import torch_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,6 +117,7 @@ def settings_of(options: BenchOptions, threads: int) -> Settings:
             raise InvalidSetting(f"{name}={value} must be at least {least}")
     if options.dtype not in DTYPES:
         raise InvalidSetting(f"dtype={options.dtype!r} is not one of {', '.join(DTYPES)}")
+    _check_device(options.device)
     return Settings(
         questions=tuple(options.questions or (QUICK_QUESTIONS if quick else FULL_QUESTIONS)),
         tokens=tuple(options.tokens or (QUICK_TOKENS if quick else FULL_TOKENS)),
@@ -126,6 +131,16 @@ def settings_of(options: BenchOptions, threads: int) -> Settings:
         frames=8 if quick else 32,
         quick=quick,
     )
+
+
+def _check_device(name: str) -> None:
+    """Refuse a device that cannot be timed here, before anything is written."""
+    device = torch_device(LoadOptions(device=name))
+    if device.type not in ("cpu", "cuda"):
+        raise InvalidSetting(f"device={name!r} cannot be timed; accepted: cpu or cuda")
+    there = torch.cuda.device_count() if device.type == "cuda" else 0
+    if device.index is not None and device.type == "cuda" and device.index >= there:
+        raise InvalidSetting(f"device={name!r}: there is {there} CUDA device here, from cuda:0")
 
 
 def pairs_of(options: BenchOptions) -> int:

@@ -56,15 +56,27 @@ class LabelsRow:
 
 @dataclass(frozen=True)
 class MethodRow:
-    """Prefill under one chain; `ratio` is its time over the baseline's."""
+    """Prefill under one chain; `ratio` is its time over the baseline's.
+
+    `least_s` and `most_s` are of single rounds. `operator` is what the cell measured of an
+    operator alone, None where it did not.
+    """
 
     tokens: int
     chain: str
     facts: dict[str, Any]
     seconds: float
+    least_s: float
+    most_s: float
     ratio: Spread
     cpu_ratio: Spread
     others: str
+
+    @property
+    def operator(self) -> dict[str, Any] | None:
+        """`chain`, `seconds` for all `layers`, `repetitions`; of this row's chain or another's."""
+        found: dict[str, Any] | None = self.facts.get("operator")
+        return found
 
 
 @dataclass(frozen=True)
@@ -181,6 +193,8 @@ def _method_row(log: BenchLog, cell: str, tokens: int, chain: str) -> MethodRow:
         chain=chain,
         facts=log.facts(cell),
         seconds=_seconds(rounds, chain),
+        least_s=min(r["seconds"][chain] for r in rounds),
+        most_s=max(r["seconds"][chain] for r in rounds),
         ratio=ratio,
         cpu_ratio=cpu_ratio,
         others=_others(rounds),
@@ -238,14 +252,30 @@ def goals_of(results: Results) -> list[Goal]:
                 )
             )
         if method.chain == PAS:
-            goals.append(
-                Goal(
-                    f"{where}: PAS at most 1.05 of dense (upper end of the interval)",
-                    f"{method.ratio.high:.3f}",
-                    method.ratio.high <= 1.05,
-                )
-            )
+            text = f"{where}: PAS at most 1.05 of dense (upper end of the interval)"
+            met = method.ratio.high <= 1.05
+            measured = f"{method.ratio.high:.3f}" + ("" if met else _why(method, results.methods))
+            goals.append(Goal(text, measured, met))
     return goals
+
+
+def operator_share(operator: dict[str, Any], baseline: MethodRow) -> float:
+    """Return the seconds of an operator alone as a share of the baseline's prefill."""
+    return float(operator["seconds"]) / baseline.seconds
+
+
+def _why(row: MethodRow, rows: Sequence[MethodRow]) -> str:
+    """Set a missed goal against what the operator alone costs, where that was measured."""
+    if row.operator is None:
+        return f" (median {row.ratio.median:.3f})"
+    baseline = next(
+        other for other in rows if (other.tokens, other.chain) == (row.tokens, BASELINE)
+    )
+    share = 100 * operator_share(row.operator, baseline)
+    return (
+        f" (median {row.ratio.median:.3f}; the query shift alone costs {share:.2f} %, see under "
+        "the table)"
+    )
 
 
 def _staged_goals(row: StagedRow) -> list[Goal]:
@@ -265,9 +295,8 @@ def _question_goals(row: QuestionsRow) -> list[Goal]:
     ratio = row.ratio
     if count == 1:
         measured = f"{ratio.median:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
-        return [
-            Goal(f"{where}: not slower than stock (interval reaches 1)", measured, ratio.high >= 1)
-        ]
+        text = f"{where}: not slower than stock (median at least 1)"
+        return [Goal(text, measured, ratio.median >= 1)]
     if count == 15:
         return [
             Goal(f"{where}: at least 10 times stock", f"{ratio.median:.1f}", ratio.median >= 10),

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from tempeval.engine.cache import TailCache, tail_bytes_per_token
 from tempeval.errors import InvalidSetting
@@ -29,11 +34,13 @@ class Answer:
         text: decoded, without special tokens, cut at the first stop string.
         token_ids: generated ids up to and including the first end-of-sequence token.
         tail_bytes: bytes of keys and values that this row's own tokens hold.
+        finite: whether every step had a finite highest score; if not, the tokens mean nothing.
     """
 
     text: str
     token_ids: tuple[int, ...]
     tail_bytes: int
+    finite: bool = True
 
     @property
     def num_tokens(self) -> int:
@@ -68,13 +75,21 @@ class _Batch:
     prompt_length: int
 
 
+def draws(gen_kwargs: Mapping[str, Any]) -> bool:
+    """Say whether lmms-eval's generation arguments ask for sampling.
+
+    Only where `do_sample` is true or `temperature > 0`, as in lmms-eval's own wrappers.
+    """
+    return bool(gen_kwargs.get("do_sample") or (gen_kwargs.get("temperature") or 0.0) > 0)
+
+
 def generation_settings(
     gen_kwargs: Mapping[str, Any],
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Translate lmms-eval's generation arguments to transformers'.
 
-    Greedy unless `temperature > 0` or `do_sample`, as lmms-eval's own wrappers. Everything that is
-    not lmms-eval's own goes to `generate` as it is, and `generate` refuses what it doesn't know.
+    Greedy unless they ask for sampling (see `draws`). Everything that is not lmms-eval's own goes
+    to `generate` as it is, and `generate` refuses what it doesn't know.
 
     Returns:
         Keyword arguments of `generate`, and the stop strings.
@@ -85,7 +100,7 @@ def generation_settings(
     settings = {k: v for k, v in gen_kwargs.items() if k not in _HOST_KEYS}
     settings.setdefault("max_new_tokens", gen_kwargs.get("max_gen_toks", 128))
     temperature = settings.pop("temperature", 0.0) or 0.0
-    settings["do_sample"] = bool(settings.get("do_sample") or temperature > 0)
+    settings["do_sample"] = draws(gen_kwargs)
     if settings["do_sample"]:
         if temperature > 0:
             settings["temperature"] = float(temperature)
@@ -126,12 +141,14 @@ def generate(
     if stops:
         criteria.append(_StopStrings(family.tokenizer, stops, prompt))
     end_ids = _end_ids(family)
+    finite = _Finite(len(questions), replace=settings["do_sample"])
     output = family.model.generate(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
         position_ids=batch.index,
         past_key_values=cache,
         stopping_criteria=criteria,
+        logits_processor=LogitsProcessorList([finite]),
         eos_token_id=end_ids,
         pad_token_id=_pad_id(family),
         use_cache=True,
@@ -140,6 +157,7 @@ def generate(
     per_token = tail_bytes_per_token(cache.layers)
     answers = []
     rows = int(settings.get("num_return_sequences") or 1)
+    sound = finite.rows()
     for number, question in enumerate(questions):
         ids = _cut(output[number * rows, prompt:].tolist(), end_ids)
         text = family.tokenizer.decode(
@@ -149,7 +167,7 @@ def generate(
             text = text.split(stop)[0]
         # The last generated token is never fed back, so it holds no keys and values.
         held = len(question) + max(len(ids) - 1, 0)
-        answers.append(Answer(text, tuple(ids), held * per_token))
+        answers.append(Answer(text, tuple(ids), held * per_token, sound[number]))
     return answers
 
 
@@ -254,6 +272,30 @@ def _cut(ids: list[int], end_ids: list[int]) -> list[int]:
         if token in end_ids:
             return ids[: position + 1]
     return ids
+
+
+class _Finite(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped here
+    """Notes which questions ever had scores that are NaN or infinite; waits for no device.
+
+    Args:
+        questions: of the batch; each has as many rows (beams, samples) as the others.
+        replace: make such a row uniform, because drawing from NaN raises and ends all rows.
+    """
+
+    def __init__(self, questions: int, *, replace: bool) -> None:
+        self.questions, self.replace = questions, replace
+        self._bad: torch.Tensor | None = None
+
+    def __call__(self, input_ids: Any, scores: torch.Tensor) -> torch.Tensor:
+        # The highest score is NaN if any is; single scores may be -inf where tokens are forbidden.
+        bad = ~scores.amax(-1).isfinite()
+        of_question = bad.view(self.questions, -1).any(-1)
+        self._bad = of_question if self._bad is None else self._bad | of_question
+        return scores.masked_fill(bad.unsqueeze(-1), 0.0) if self.replace else scores
+
+    def rows(self) -> list[bool]:
+        """Return for each question whether all its scores were finite."""
+        return [True] * self.questions if self._bad is None else (~self._bad).tolist()
 
 
 class _StopStrings(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped here

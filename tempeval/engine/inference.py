@@ -8,14 +8,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from tempeval.engine.context import check_planned
 from tempeval.engine.encoder import GIB, DecodeOptions, Encoder
+from tempeval.engine.failures import ENCODING, describe, is_out_of_memory
 from tempeval.engine.feature_cache import FeatureCache
 from tempeval.engine.ledger import Ledger
 from tempeval.engine.question import Outcome
-from tempeval.engine.session import Session, describe
+from tempeval.engine.session import Session
 from tempeval.engine.store import Keys, Memory
 from tempeval.engine.work import Batch, plan_work
 from tempeval.errors import BadVideo
@@ -62,6 +61,7 @@ class Inference:
         feature_cache: encoded videos shared between methods and calls.
         frames_free: whether a visual-token budget may change the number of frames, for each chain
             as it needs.
+        seed: of sampled answers (see `batch_seed`); greedy ones do not depend on it.
     """
 
     def __init__(
@@ -73,11 +73,12 @@ class Inference:
         decoding: DecodeOptions | None = None,
         feature_cache: FeatureCache | None = None,
         frames_free: bool = False,
+        seed: int = 0,
     ) -> None:
         self.family = family
         self.sampling = sampling
         self.frames_free = frames_free
-        self.batch_size = batch_size
+        self.batch_size, self.seed = batch_size, seed
         cache = feature_cache if feature_cache is not None else FeatureCache(GIB)
         self.encoder = Encoder(family, decoding or DecodeOptions(), cache)
         self.kernels: set[str] = set()
@@ -143,6 +144,11 @@ class Inference:
         ]
         return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
+    def keys(self) -> Keys:
+        """Return the keys of answers of this model, these frames and this seed."""
+        # Which numbers a question draws depends on the questions that it is answered with.
+        return Keys(self.fingerprint(), f"seed {self.seed}, batches of {self.batch_size}")
+
     def run(
         self,
         work: Sequence[VideoWork],
@@ -162,7 +168,7 @@ class Inference:
         for chain in chains:
             self.check(chain)
         kept = Memory() if store is None else store
-        keys = Keys(self.fingerprint())
+        keys = self.keys()
         todo = [_Todo(video, chains, keys, kept) for video in work]
         bound = {chain: (self.bound(chain), self.frame_plan(chain)) for chain in chains}
         wanted = [
@@ -198,9 +204,12 @@ class Inference:
             return
         try:
             visuals = self.encoder.encode(todo.video.visuals, plan)
-            session = Session(self.family, bound, visuals, todo.share)
-        except (BadVideo, MemoryError, torch.OutOfMemoryError) as error:
-            yield from self._fail_all(pending, todo, chain, keys, store, error)
+            session = Session(self.family, bound, visuals, todo.share, self.seed)
+        except (BadVideo, MemoryError, RuntimeError) as error:
+            if not isinstance(error, BadVideo) and not is_out_of_memory(error):
+                raise
+            problem = describe(error, ENCODING)
+            yield from self._fail_all(pending, todo, chain, keys, store, problem)
             return
         for batches in todo.video.prefixes:
             left = [batch for batch in batches if batch in pending]
@@ -221,9 +230,9 @@ class Inference:
         chain: Chain,
         keys: Keys,
         store: AnswerStore,
-        error: BaseException,
+        problem: str,
     ) -> Iterator[Answered]:
-        outcome = Outcome(None, Ledger(error=describe(error)))
+        outcome = Outcome(None, Ledger(error=problem))
         for batches in todo.video.prefixes:
             for batch in batches:
                 if batch not in pending:

@@ -2,7 +2,8 @@
 
 One line per batch, written, flushed and fsynced before the next batch starts. A line is
 `<crc32 of the rest, 8 hex digits> <JSON>`; a line that was cut or damaged is detected by its
-checksum and its batch is computed again. Each rank writes a file of its own and reads all.
+checksum and its batch is computed again. Each rank writes a file of its own and reads all. A line
+may also name keys to forget, in the lines before it of the same file.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tempeval.engine.question import Outcome
 from tempeval.errors import RunFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -39,7 +40,8 @@ class JournalError(RunFailed):
 class Journal:
     """Answers by key, backed by files; a context manager that holds this rank's file.
 
-    Failed samples are journalled for the record, but a later run tries them again.
+    Failed samples are journalled for the record, but a later run tries them again. What is in the
+    files when a journal is opened is of earlier runs: ranks open theirs before any of them answers.
 
     Args:
         folder: one journal; all ranks of a run share it.
@@ -73,6 +75,9 @@ class Journal:
                 "another folder"
             ) from error
         self._repair()
+        #: Where this run begins in each file: behind its last whole line, for a rank that opens its
+        #: file later cuts a torn end off.
+        self._begins = {path.name: path.read_bytes().rfind(b"\n") + 1 for path in self._files()}
         self.reload()
 
     def __enter__(self) -> Journal:
@@ -97,16 +102,13 @@ class Journal:
         return self._outcomes.get(key)
 
     def reload(self) -> None:
-        """Read the answers of all ranks; failures of earlier runs are forgotten."""
-        for path in sorted(self.folder.glob("rank*.jsonl")):
-            for line in path.read_bytes().split(b"\n"):
-                entries = _parse(line)
-                if entries is None:
-                    continue
-                for key, record in entries.items():
-                    outcome = _outcome(record)
-                    if outcome.ledger.error is None:
-                        self._outcomes[key] = outcome
+        """Read the answers of all ranks, and the failures of this run but of no earlier one."""
+        now: dict[str, Outcome] = {}
+        for path in self._files():
+            earlier, later = self._read(path)
+            self._outcomes |= earlier
+            now |= later
+        self._outcomes |= now
 
     def append(self, outcomes: Mapping[str, Outcome]) -> None:
         """Write one batch: on return it is on disk.
@@ -114,7 +116,50 @@ class Journal:
         Raises:
             JournalError: if it cannot be written; what was written before stays readable.
         """
-        body = json.dumps({"v": FORMAT, "batch": {k: _record(o) for k, o in outcomes.items()}})
+        self._write({"batch": {k: _record(o) for k, o in outcomes.items()}})
+        self._outcomes.update(outcomes)
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Forget earlier answers in this rank's file, for good; all ranks are to do it.
+
+        Raises:
+            JournalError: if it cannot be written.
+        """
+        known = sorted(key for key in keys if key in self._outcomes)
+        if known:
+            self._write({"batch": {}, "forget": known})
+            for key in known:
+                del self._outcomes[key]
+
+    def close(self) -> None:
+        """Release this rank's file."""
+        self._file.close()
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("rank*.jsonl"))
+
+    def _read(self, path: Path) -> tuple[dict[str, Outcome], dict[str, Outcome]]:
+        """Return what earlier runs left in a file, and what this one has written there."""
+        parts: tuple[dict[str, Outcome], dict[str, Outcome]] = ({}, {})
+        begin, position = self._begins.get(path.name, 0), 0
+        for line in path.read_bytes().split(b"\n"):
+            part = parts[position >= begin]
+            position += len(line) + 1
+            record = _parse(line)
+            if record is None:
+                continue
+            for key in record.get("forget", ()):
+                for known in parts:
+                    known.pop(key, None)
+            for key, entry in record["batch"].items():
+                outcome = _outcome(entry)
+                # A failure hides no answer of an earlier run.
+                if outcome.ledger.error is None or part is parts[1]:
+                    part[key] = outcome
+        return parts
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        body = json.dumps({"v": FORMAT, **record})
         line = f"{zlib.crc32(body.encode()):08x} {body}\n".encode()
         end = self._file.seek(0, os.SEEK_END)
         try:
@@ -128,15 +173,6 @@ class Journal:
                 f"cannot write the journal {self.path}: {error.strerror or error}. The answers "
                 "before this batch are kept; free some space and run the same command again"
             ) from error
-        self._outcomes.update(outcomes)
-
-    def forget_failures(self) -> None:
-        """Drop failed samples, so that they are tried again."""
-        self._outcomes = {k: o for k, o in self._outcomes.items() if o.ledger.error is None}
-
-    def close(self) -> None:
-        """Release this rank's file."""
-        self._file.close()
 
     def _repair(self) -> None:
         """Cut a torn end off this rank's own file, so that the next line starts clean."""
@@ -159,6 +195,24 @@ class Journal:
             _LOG.warning("%s: a torn line stays at the end; it will be skipped", self.path)
 
 
+def forget_left_over(folder: Path, world_size: int, keys: Collection[str]) -> None:
+    """Forget answers in the files of ranks that only earlier, larger runs had.
+
+    Args:
+        folder: the journal.
+        world_size: ranks of this run.
+        keys: what to forget.
+
+    Raises:
+        JournalError: if another process still writes one of them, or it cannot be written.
+    """
+    for path in sorted(folder.glob("rank*.jsonl")):
+        rank = int(path.stem.removeprefix("rank"))
+        if rank >= world_size:
+            with Journal(folder, rank) as journal:
+                journal.forget(keys)
+
+
 def _lock(file: IO[bytes]) -> None:
     """Lock a rank's file; wait a moment, because other ranks look whether it is locked."""
     deadline = time.monotonic() + LOCK_SECONDS
@@ -174,17 +228,14 @@ def _lock(file: IO[bytes]) -> None:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """Return the entries of a sound line, or None."""
+    """Return the record of a sound line, or None."""
     if len(line) < 10 or line[8:9] != b" ":
         return None
     body = line[9:]
     if line[:8] != b"%08x" % zlib.crc32(body):
         return None
-    record = json.loads(body)
-    if record["v"] != FORMAT:
-        return None
-    entries: dict[str, Any] = record["batch"]
-    return entries
+    record: dict[str, Any] = json.loads(body)
+    return record if record["v"] == FORMAT else None
 
 
 def _record(outcome: Outcome) -> dict[str, Any]:

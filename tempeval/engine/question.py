@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 
+from tempeval.engine.answer import draws
 from tempeval.errors import BadVideo
 from tempeval.video.clip import VideoRef
 
@@ -58,22 +59,30 @@ class Question:
         return tuple(v.key if isinstance(v, Picture) else v for v in self.visuals)
 
     def digest(self) -> str:
-        """Name everything that the answer depends on, but for model and method."""
-        texts = [[message["role"], _texts(message["content"])] for message in self.messages]
+        """Name everything that the answer depends on, but for model, method and seed."""
+        sample, content, texts, *asked = self.identity()
         visuals = [
             [repr(v), content_stamp(v.path)] if isinstance(v, VideoRef) else repr(v.key)
             for v in self.visuals
         ]
-        record = [
+        record = [sample, content, texts, visuals, *asked]
+        return hashlib.sha256(json.dumps(record).encode()).hexdigest()
+
+    def identity(self) -> list[Any]:
+        """Say what is asked, as JSON values that are the same wherever the visuals lie."""
+        return [
             self.sample,
             self.content,
-            texts,
-            visuals,
+            [[message["role"], _texts(message["content"])] for message in self.messages],
             self.kind,
             sorted((str(k), repr(v)) for k, v in self.gen_kwargs.items()),
             self.continuation,
         ]
-        return hashlib.sha256(json.dumps(record).encode()).hexdigest()
+
+    @property
+    def samples(self) -> bool:
+        """Whether the answer is drawn at random."""
+        return self.kind == "generate" and draws(self.gen_kwargs)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +13,26 @@ from tempeval.engine.attach import Attachment
 from tempeval.engine.choices import score_choices
 from tempeval.engine.clock import now, peak_memory, reset_peak_memory
 from tempeval.engine.context import Context
+from tempeval.engine.failures import (
+    ALL_CHOICES,
+    ONE_CHOICE,
+    ONE_QUESTION,
+    PREFILLING,
+    describe,
+    is_out_of_memory,
+    problem_of,
+)
 from tempeval.engine.ledger import Ledger, distinct_temporal_ids, prefill_flops
 from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
 from tempeval.engine.question import Outcome
+from tempeval.engine.seeded import batch_seed, seeded
 from tempeval.engine.work import Batch
-from tempeval.errors import BadVideo, CannotStore
+from tempeval.errors import CannotStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from tempeval.engine.answer import Answer, Score
     from tempeval.engine.cache import SharedPrefix
@@ -40,15 +52,16 @@ class Session:
         chain: the methods.
         encoded: the prompt's visuals.
         share: samples of this run that decoding and encoding serve, over which they are amortised.
+        seed: of the run, for answers that are drawn.
 
     Attributes:
         kernels: names of the attention kernels that ran.
     """
 
     def __init__(
-        self, family: Family, chain: Chain, encoded: Sequence[Encoded], share: int
+        self, family: Family, chain: Chain, encoded: Sequence[Encoded], share: int, seed: int
     ) -> None:
-        self.family, self.chain, self.share = family, chain, share
+        self.family, self.chain, self.share, self.seed = family, chain, share, seed
         self.kernels: set[str] = set()
         start = now(family.device)
         self.visuals = [chain.encode(entry.tokens) for entry in encoded]
@@ -111,7 +124,7 @@ class Session:
                 for batch in batches:
                     outcomes: list[Outcome] = []
                     for part in _questions(batch):
-                        outcomes += next(self._on_prefix(attachment, [part], 1))
+                        outcomes += next(self._on_prefix(attachment, [part], len(part)))
                     yield outcomes
             else:
                 parts = [batch.items for batch in batches]
@@ -121,15 +134,17 @@ class Session:
     def _on_prefix(
         self, attachment: Attachment, parts: Sequence[Sequence[Item]], questions: int
     ) -> Iterator[list[Outcome]]:
-        """Prefill once, and answer the parts one by one on it."""
+        """Prefill once, and answer the parts one by one on it; `questions` share the prefill."""
         family, layout = self.family, attachment.plan.layout
         reset_peak_memory(family.device)
         try:
             start = now(family.device)
             prefix = prefill(attachment, family.embed(layout, self.visuals))
             prefill_ms = (now(family.device) - start) * 1e3
-        except (CannotStore, MemoryError, torch.OutOfMemoryError) as error:
-            failed = Outcome(None, replace(self.base, error=describe(error)))
+        except (CannotStore, MemoryError, RuntimeError) as error:
+            if not isinstance(error, CannotStore) and not is_out_of_memory(error):
+                raise
+            failed = Outcome(None, replace(self.base, error=describe(error, PREFILLING)))
             yield from ([failed] * len(part) for part in parts)
             return
         base = self._prefix_ledger(attachment, layout, prefix, prefill_ms)
@@ -161,12 +176,18 @@ class Session:
     ) -> list[Outcome]:
         family, plan = self.family, attachment.plan
         tails = [item.tail for item in items]
+        problem: str | None = None
         try:
             start = now(family.device)
-            answers = _answer(attachment, prefix, items, tails)
+            with self._drawing(items):
+                answers = _answer(attachment, prefix, items, tails)
             answer_ms = (now(family.device) - start) * 1e3 / len(items)
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            return self._smaller(attachment, prefix, items, base, shared_ms, error)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            problem = describe(error, _alone(items))
+        if problem is not None:  # the exception is gone by now, and what its frames held
+            return self._smaller(attachment, prefix, items, base, shared_ms, problem)
         outcomes = []
         for answer, tail in zip(answers, tails, strict=True):
             ledger = replace(
@@ -178,8 +199,9 @@ class Session:
                 answer_ms=answer_ms,
                 amortised_ms=shared_ms + answer_ms,
                 peak_memory_bytes=peak_memory(family.device),
+                error=problem_of(answer),
             )
-            outcomes.append(Outcome(answer, ledger))
+            outcomes.append(Outcome(answer if ledger.error is None else None, ledger))
         return outcomes
 
     def _smaller(
@@ -189,11 +211,11 @@ class Session:
         items: Sequence[Item],
         base: Ledger,
         shared_ms: float,
-        error: BaseException,
+        problem: str,
     ) -> list[Outcome]:
         """Answer a batch that did not fit in two halves; a single question that does not fails."""
         if len(items) == 1 or prefix.exact is not None:  # an exact prefix was read by now
-            return [Outcome(None, replace(base, error=describe(error)))] * len(items)
+            return [Outcome(None, replace(base, error=problem))] * len(items)
         if self.family.device.type == "cuda":
             torch.cuda.empty_cache()
         middle = len(items) // 2
@@ -202,6 +224,12 @@ class Session:
             for half in (items[:middle], items[middle:])
             for outcome in self._answer_batch(attachment, prefix, half, base, shared_ms)
         ]
+
+    def _drawing(self, items: Sequence[Item]) -> AbstractContextManager[None]:
+        """Seed what is drawn at random inside; nothing where nothing is drawn."""
+        if not items[0].question.samples:
+            return nullcontext()
+        return seeded(self.family.device, batch_seed(self.seed, items))
 
 
 def _answer(
@@ -223,9 +251,8 @@ def _questions(batch: Batch) -> list[Sequence[Item]]:
     return [(item,) for item in batch.items]
 
 
-def describe(error: BaseException) -> str:
-    """Return the reason that a sample's record carries."""
-    if isinstance(error, (BadVideo, CannotStore)):
-        return str(error)
-    first = str(error).split("\n", maxsplit=1)[0]
-    return f"out of memory, also with one question at a time: {first}"
+def _alone(items: Sequence[Item]) -> str:
+    """Say what did not fit where a batch is not halved any more."""
+    if items[0].question.kind == "generate":
+        return ONE_QUESTION
+    return ONE_CHOICE if len(items) == 1 else ALL_CHOICES

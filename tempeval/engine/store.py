@@ -6,10 +6,10 @@ import hashlib
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from tempeval.engine.question import Outcome
-    from tempeval.engine.work import Item
+    from tempeval.engine.work import Item, VideoWork
     from tempeval.methods.base import Chain
 
 
@@ -45,10 +45,11 @@ class Keys:
 
     Args:
         fingerprint: everything besides question and chain that an answer depends on.
+        drawing: what a sampled answer depends on besides; greedy answers and scores do not.
     """
 
-    def __init__(self, fingerprint: str) -> None:
-        self._fingerprint = fingerprint
+    def __init__(self, fingerprint: str, drawing: str) -> None:
+        self._fingerprint, self._drawing = fingerprint, drawing
         self._digests: dict[int, str] = {}
         self._seen: dict[str, int] = {}
 
@@ -60,4 +61,17 @@ class Keys:
             repeat = self._seen[digest] = self._seen.get(digest, 0) + 1
             self._digests[number] = f"{digest}#{repeat}"
         record = f"{self._fingerprint} {chain.fingerprint} {self._digests[number]}"
+        if item.question.samples:
+            record += f" {self._drawing}"
         return hashlib.sha256(record.encode()).hexdigest()
+
+    def of_all(self, chains: Iterable[Chain], work: Iterable[VideoWork]) -> set[str]:
+        """Return the keys of everything in a plan under some chains."""
+        items = [
+            item
+            for video in work
+            for batches in video.prefixes
+            for batch in batches
+            for item in batch.items
+        ]
+        return {self.of(chain, item) for chain in chains for item in items}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+
+from tempeval.errors import InvalidSetting
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -29,12 +32,14 @@ class Item:
         input_ids: the whole prompt, one placeholder per visual.
         prefix_length: ids through the last placeholder.
         continuation: long `[C]`, the ids to score; None for generation.
+        repeat: how many questions before it in the plan are the same.
     """
 
     question: Question
     input_ids: tuple[int, ...]
     prefix_length: int
     continuation: torch.Tensor | None
+    repeat: int = 0
 
     @property
     def tail(self) -> torch.Tensor:
@@ -81,16 +86,27 @@ def plan_work(family: Family, questions: Sequence[Question], batch_size: int) ->
         family: tokenizes.
         questions: any order, any tasks.
         batch_size: most questions in one batch; all choices of one question stay together.
+
+    Raises:
+        InvalidSetting: for a choice without text, naming its sample.
     """
     videos: dict[tuple[Hashable, ...], list[Item]] = {}
+    seen: dict[Hashable, int] = {}
     for question in questions:
         continuation = None
         if question.kind == "score":
             ids = family.tokenizer(question.continuation, add_special_tokens=False)["input_ids"]
+            if not ids:
+                raise InvalidSetting(
+                    f"sample {question.sample or question.number!r}: the choice "
+                    f"{question.continuation!r} has no token; every choice needs some text"
+                )
             continuation = torch.tensor(ids, dtype=torch.long)
         prompt = tuple(family.tokenize(question.messages))
         last = max((i for i, t in enumerate(prompt) if t in family.placeholder_ids), default=-1)
-        item = Item(question, prompt, last + 1, continuation)
+        same = (question.visual_key, json.dumps(question.identity()))
+        repeat = seen[same] = seen.get(same, -1) + 1
+        item = Item(question, prompt, last + 1, continuation, repeat)
         videos.setdefault(question.visual_key, []).append(item)
     return [
         VideoWork(items[0].question.visuals, _prefixes(items, batch_size))

@@ -46,8 +46,8 @@ class Sampling:
             raise InvalidSetting(
                 f"fps={self.fps} goes with rule='fps' and only with it (rule={self.rule!r})"
             )
-        if self.fps is not None and not self.fps > 0:
-            raise InvalidSetting(f"fps={self.fps} must be positive (frames per second)")
+        if self.fps is not None and not 0 < self.fps < float("inf"):
+            raise InvalidSetting(f"fps={self.fps} must be positive and finite (frames per second)")
 
 
 @dataclass(frozen=True)

@@ -78,10 +78,10 @@ class ClipStream(Generic[Key]):
     ) -> None:
         if workers is not None and workers < 0:
             raise InvalidSetting(f"workers={workers} must be 0 (this process) or more")
-        if timeout_s <= 0 or memory_limit <= 0:
+        if not 0 < timeout_s < float("inf") or memory_limit <= 0:
             raise InvalidSetting(
-                f"timeout_s={timeout_s} and memory_limit={memory_limit} must be positive "
-                "(seconds, bytes)"
+                f"timeout_s={timeout_s} and memory_limit={memory_limit} must be positive and "
+                "finite (seconds, bytes)"
             )
         self._requests = tuple(requests)
         self._timeout_s = timeout_s

@@ -54,10 +54,14 @@ def test_quick_bench_writes_page_and_numbers_and_goes_on(tmp_path, monkeypatch):
         "questions/1@36": 2,
         "questions/3@36": 2,
         "labels@36": 2,
-        "prefill@36": 4,
+        "prefill@36": 16,
         "staged@64": 2,
     }
     assert data["cells"]["staged@64"]["facts"]["layers"] == 28
+    operator = data["cells"]["prefill@36"]["facts"]["operator"]
+    assert (operator["chain"], operator["layers"]) == ("pas", 27), "the last layer is not attended"
+    prefills = [r["seconds"]["pas"] for r in data["cells"]["prefill@36"]["rounds"]]
+    assert 0 < operator["seconds"] < min(prefills)
     facts = data["cells"]["questions/3@36"]["facts"]
     assert (facts["visual_tokens"], facts["frames"], facts["questions"]) == (36, 8, 3)
     measured = data["cells"]["questions/3@36"]["rounds"][0]
@@ -66,13 +70,39 @@ def test_quick_bench_writes_page_and_numbers_and_goes_on(tmp_path, monkeypatch):
     assert measured["same_answers"] == 1.0
     page = report.markdown.read_text()
     assert report.text in page
-    for part in ("Questions", "Choices", "Prefill", "temporal_exit", "Staged", "Quick run"):
+    shown = ("Questions", "Choices", "Prefill", "temporal_exit", "Staged", "Quick run")
+    for part in (*shown, "The query shift of pas alone"):
         assert part in page
 
     lines.clear()
     again = run_bench(options, lines.append)
     assert lines[-1] == "every round is there already"
     assert json.loads(again.json.read_text())["cells"] == data["cells"]
+
+
+def test_the_operator_that_is_timed_is_the_one_that_prefill_calls(tmp_path, video, monkeypatch):
+    """Same calls, shapes, strides and scales, layer by layer."""
+    deep = str(checkpoint.save_random(tmp_path, checkpoint.TINY_DEEP))
+    family = command._load(deep, settings_of(BenchOptions(**QUICK), 1))
+    cell = cells.MethodsCell(family, video, ("baseline", "pas"), 36, 8)
+    cell.prepare()
+    real = cells.shift_queries
+    calls = {"prefill": [], "alone": []}
+
+    def recorded(where):
+        def shift(query, rotary, scale):
+            calls[where].append((query.shape, query.stride(), query.dtype, scale.tolist()))
+            return real(query, rotary, scale)
+
+        return shift
+
+    monkeypatch.setattr("tempeval.engine.attach.shift_queries", recorded("prefill"))
+    cell._prefill("pas")
+    monkeypatch.setattr(cells, "shift_queries", recorded("alone"))
+    cell._operator()
+    assert len(calls["prefill"]) == 27
+    assert len(calls["alone"]) == 27 * (cells.REPETITIONS + 1)  # one to warm up
+    assert calls["alone"][:27] == calls["prefill"]
 
 
 def test_sections_are_measured_apart_and_add_up(tmp_path, monkeypatch):

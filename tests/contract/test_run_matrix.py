@@ -299,6 +299,36 @@ def test_failures_within_the_limit_leave_a_complete_run(options: Any) -> None:
     assert sum(task["failed"] for task in record["tasks"].values()) == 2
 
 
+def test_a_stricter_limit_runs_a_complete_run_again(options: Any) -> None:
+    broken = {"One?": "cannot decode"}
+    run_matrix(options(max_failures="2"), load=lambda _options: FakeModel(broken=broken))
+    model = FakeModel(broken=broken)
+    with pytest.raises(IncompleteRuns, match="2 failed"):
+        run_matrix(options(max_failures="1"), load=lambda _options: model)
+    assert model.calls == [("baseline", None)]
+
+
+def test_a_looser_limit_completes_a_partial_run_without_a_model(options: Any) -> None:
+    broken = {"One?": "cannot decode"}
+    with pytest.raises(IncompleteRuns):
+        run_matrix(options(), load=lambda _options: FakeModel(broken=broken))
+    lines: list[str] = []
+    (folder,) = run_matrix(options(max_failures="25%"), report=lines.append, load=pytest.fail)
+    assert "reused (6 of 8 answered, 2 failed" in lines[0]
+    record = record_in(folder)
+    assert (record["status"], record["error"]) == ("complete", None)
+    assert record["failures"] == {"q1": "cannot decode"}
+
+
+def test_a_run_that_did_not_finish_is_complete_under_no_limit(options: Any) -> None:
+    crash = {"baseline": RuntimeError("out of memory")}
+    with pytest.raises(RuntimeError):
+        run_matrix(options(), load=lambda _options: FakeModel(crash=crash))
+    model = FakeModel()
+    run_matrix(options(max_failures="100%"), load=lambda _options: model)
+    assert model.calls == [("baseline", None)]
+
+
 @pytest.mark.parametrize(
     ("text", "allowed"), [("0", 0), ("3", 3), ("5%", 10), ("0.4%", 0), ("100%", 200)]
 )

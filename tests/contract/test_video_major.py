@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,12 +16,17 @@ from tempeval.engine.inference import Inference
 from tempeval.engine.journal import Journal
 from tempeval.engine.question import Question
 from tempeval.engine.store import Memory
+from tempeval.errors import InvalidSetting
 from tempeval.methods.base import Chain
+from tempeval.methods.kv_quantization import KVQuant
 from tempeval.methods.pas import PAS
 from tempeval.methods.temporal_exit import TemporalExit
+from tempeval.model_wrappers.results import combined
 from tempeval.video.clip import Sampling, VideoRef
 
 CHAINS = (Chain(), Chain([PAS()]), Chain([TemporalExit(layer=2)]), Chain([ReverseOrder()]))
+#: A prefix that serves one question only.
+QUANTISED = KVQuant(group_size=16, residual_length=0, prefill="exact")
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +202,119 @@ def test_out_of_memory_is_halved_then_recorded(inference, videos, limit, monkeyp
         else:
             key = (answered.question.number, "baseline")
             assert answered.outcome.answer == expected[key]
+
+
+def test_out_of_memory_on_the_cpu_is_out_of_memory(inference, videos, monkeypatch):
+    answer = session_module._answer
+    halved = []
+
+    def tight(attachment, prefix, items, tails):
+        if items[0].question.number == 0 and len(items) > 1:
+            halved.append(len(items))
+            torch.empty(2**62, dtype=torch.uint8)
+        return answer(attachment, prefix, items, tails)
+
+    work = inference.plan(questions(videos))
+    expected = answers(inference.run(work, [Chain()]))
+    monkeypatch.setattr(session_module, "_answer", tight)
+    assert answers(inference.run(work, [Chain()])) == expected
+    assert halved == [2]
+
+
+def test_what_did_not_fit_is_said_as_it_was(inference, videos, monkeypatch):
+    def full(*_args, **_kwargs):
+        torch.empty(2**62, dtype=torch.uint8)
+
+    work = inference.plan(questions(videos)[:2])
+    with monkeypatch.context() as patch:
+        patch.setattr(session_module, "prefill", full)
+        errors = [a.outcome.ledger.error for a in inference.run(work, [Chain()])]
+    assert all("out of memory in the prefill of the prompt: [enforce fail" in e for e in errors)
+    with monkeypatch.context() as patch:
+        patch.setattr(inference.family, "encode", full, raising=False)
+        inference.encoder.cache._entries.clear()
+        errors = [a.outcome.ledger.error for a in inference.run(work, [Chain()])]
+    assert all("out of memory while encoding the video" in e for e in errors)
+    with monkeypatch.context() as patch:
+        patch.setattr(session_module, "_answer", full)
+        errors = [a.outcome.ledger.error for a in inference.run(work, [Chain()])]
+    assert all("out of memory, also with one question at a time" in e for e in errors)
+
+
+@pytest.mark.parametrize("place", ["prefill", "_answer"])
+def test_another_runtime_error_ends_the_run(inference, videos, monkeypatch, place):
+    error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    def broken(*_args, **_kwargs):
+        raise error
+
+    monkeypatch.setattr(session_module, place, broken)
+    with pytest.raises(RuntimeError) as raised:
+        list(inference.run(inference.plan(questions(videos)), [Chain()]))
+    assert raised.value is error
+
+
+def labelled(videos, texts=("up", "left", "down and up")):
+    made = []
+    for video in videos:
+        content = [{"type": "video"}, {"type": "text", "text": "Where?"}]
+        for text in texts:
+            made.append(
+                Question(
+                    len(made),
+                    ({"role": "user", "content": content},),
+                    (video,),
+                    kind="score",
+                    continuation=text,
+                    sample=f"task/{video.path}/{text}",
+                )
+            )
+    return made
+
+
+@pytest.mark.parametrize("chain", [Chain(), Chain([QUANTISED])])
+def test_the_shares_of_choices_add_up_to_what_was_spent(inference, videos, chain):
+    run = list(inference.run(inference.plan(labelled(videos)), [chain]))
+    for number in range(3):
+        ledgers = [a.outcome.ledger for a in run][3 * number : 3 * number + 3]
+        assert [x.error for x in ledgers] == [None] * 3
+        one = ledgers[0]
+        spent = one.decode_ms + one.encode_ms + one.prefill_ms + sum(x.answer_ms for x in ledgers)
+        assert sum(x.amortised_ms for x in ledgers) == pytest.approx(spent)
+        whole = combined(ledgers)
+        assert whole.amortised_ms == pytest.approx(spent)
+
+
+@pytest.mark.parametrize("kind", ["score", "greedy", "sampled"])
+def test_scores_that_are_no_numbers_fail_their_sample(inference, videos, monkeypatch, kind):
+    """NaN would pick the first label, or token 0, and look like an answer."""
+    asked = labelled(videos[:1]) if kind == "score" else questions(videos[:1])
+    if kind == "sampled":
+        asked = [replace(q, gen_kwargs={"max_new_tokens": 3, "do_sample": True}) for q in asked]
+    forward = inference.family.model.forward
+
+    def poisoned(*args, **kwargs):
+        output = forward(*args, **kwargs)
+        output.logits[-1] = float("nan")  # the last row of each batch
+        return output
+
+    work = inference.plan(asked)
+    before = list(inference.run(work, [Chain()]))
+    monkeypatch.setattr(inference.family.model, "forward", poisoned)
+    run = list(inference.run(work, [Chain()]))
+    bad = [a.question.number for a in run if a.outcome.ledger.error is not None]
+    assert bad == ([0, 1, 2] if kind == "score" else [1, 3, 4])
+    for was, now in zip(before, run, strict=True):
+        if now.question.number in bad:
+            assert "NaN" in now.outcome.ledger.error
+            assert now.outcome.answer is None
+        elif kind == "greedy":
+            assert now.outcome.answer == was.outcome.answer
+
+
+def test_an_empty_label_is_named(inference, videos):
+    with pytest.raises(InvalidSetting, match=r"task/.*video1/.*no token"):
+        inference.plan(labelled(videos[:1]) + labelled(videos[1:2], ("up", "")))
 
 
 def test_the_same_question_twice_has_two_answers(inference, videos):

@@ -197,7 +197,12 @@ def test_settings_that_cannot_work_are_refused_at_once(video: Path) -> None:
         ClipStream(requests_for(video, resize=lambda *_: (1, 1)), workers=1)
     with pytest.raises(UnknownName, match="no decoder 'decored'; did you mean 'decord'"):
         ClipStream(requests_for(video, decoder="decored"), workers=1)
-    for wrong in ({"workers": -1}, {"timeout_s": 0.0}, {"memory_limit": 0}):
+    for wrong in (
+        {"workers": -1},
+        {"timeout_s": 0.0},
+        {"timeout_s": float("nan")},
+        {"memory_limit": 0},
+    ):
         with pytest.raises(InvalidSetting, match="must be"):
             ClipStream(requests_for(video), **wrong)  # type: ignore[arg-type]
 

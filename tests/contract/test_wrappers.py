@@ -5,8 +5,12 @@ from __future__ import annotations
 from copy import deepcopy
 
 import pytest
+import torch
 from lmms_eval.api.instance import Instance, unwrap_generation_output
+from lmms_eval.evaluator import _clone_padding_request
 
+import tempeval.engine.session as session_module
+from tempeval.engine.store import Memory
 from tempeval.errors import InvalidSetting, UnknownName
 from tempeval.model_wrappers.baseline import TempevalBaseline, TempevalBaselineSimple
 from tempeval.model_wrappers.chain import Tempeval, TempevalSimple
@@ -14,6 +18,7 @@ from tempeval.model_wrappers.pas import TempevalPAS
 from tempeval.model_wrappers.requests import visuals_of
 from tempeval.model_wrappers.results import ChoiceLoss
 from tempeval.model_wrappers.staged_sparse import TempevalStagedSparse
+from tempeval.tasks.choice_task import choose
 from tempeval.video.clip import VideoPath
 
 PIXELS = {"min_pixels": 784, "max_pixels": 9408, "device": "cpu"}
@@ -135,6 +140,62 @@ def test_choices_of_a_question_have_one_ledger(tiny_qwen2_5_vl_folder, docs):
     assert results[0].token_counts.ledger.output_tokens == tokens
 
 
+def labelled(model, docs, labels):
+    requests = []
+    for idx, label in enumerate(labels):
+        for one in instances(model, docs, "loglikelihood"):
+            one.arguments = (one.arguments[0], label, *one.arguments[2:])
+            one.idx = idx
+            requests.append(one)
+    return requests
+
+
+@pytest.mark.parametrize("kind", ["loglikelihood", "generate_until"])
+def test_the_hosts_padding_changes_nothing(tiny_qwen2_5_vl_folder, docs, kind):
+    """Ranks with fewer requests repeat their last one; it is no second sample."""
+    model = Tempeval(str(tiny_qwen2_5_vl_folder), method="baseline", **PIXELS)
+    if kind == "loglikelihood":
+        requests = labelled(model, docs[:2], (" left", " up and down"))
+    else:
+        requests = instances(model, docs[:2])
+    plain = getattr(model, kind)(requests)
+    model.store = Memory()
+    padded = getattr(model, kind)([*requests, *[_clone_padding_request(requests[-1])] * 3])
+    assert len(padded) == len(requests) + 3
+    assert len(model.store._outcomes) == len(requests)  # nor is it computed
+    for one, other in zip(plain, padded, strict=False):
+        assert one.text == other.text
+        counts = [r.token_counts and r.token_counts.ledger for r in (one, other)]
+        assert (counts[0] and counts[0].output_tokens) == (counts[1] and counts[1].output_tokens)
+    assert [r.text for r in padded[len(requests) :]] == [plain[-1].text] * 3
+    if kind == "loglikelihood":
+        assert [r.token_counts for r in padded[len(requests) :]] == [None] * 3
+
+
+@pytest.mark.parametrize("kind", ["loglikelihood", "generate_until"])
+def test_a_rank_with_padding_only_answers_it(tiny_qwen2_5_vl_folder, docs, kind):
+    model = Tempeval(str(tiny_qwen2_5_vl_folder), method="baseline", **PIXELS)
+    padding = [_clone_padding_request(one) for one in instances(model, docs[:1], kind)]
+    results = getattr(model, kind)([*padding, padding[0]])
+    assert [type(r.text) for r in results] == [tuple if kind == "loglikelihood" else str] * 2
+
+
+def test_one_choice_that_fails_fails_its_sample(tiny_qwen2_5_vl_folder, docs, monkeypatch):
+    answer = session_module._answer
+
+    def tight(attachment, prefix, items, tails):
+        if len(items) > 1 or items[0].question.continuation == " up and down":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return answer(attachment, prefix, items, tails)
+
+    monkeypatch.setattr(session_module, "_answer", tight)
+    model = TempevalSimple(str(tiny_qwen2_5_vl_folder), method="baseline", **PIXELS)
+    labels = (" left", " up and down")
+    results = model.loglikelihood(labelled(model, docs[:1], labels))
+    assert "out of memory" in results[0].token_counts.to_dict()["error"]
+    assert choose(results, labels) == (None, None, False)
+
+
 def test_failures_are_recorded_per_sample(tiny_qwen2_5_vl_folder, docs):
     model = TempevalBaseline(str(tiny_qwen2_5_vl_folder), **PIXELS)
     bad = [docs[0], {"path": "/nowhere", "text": "up"}, docs[1]]
@@ -164,6 +225,7 @@ def test_failures_are_recorded_per_sample(tiny_qwen2_5_vl_folder, docs):
         (Tempeval, {"position_rule": "natve"}, InvalidSetting, "position_rule='natve'"),
         (Tempeval, {"family": "qwen"}, UnknownName, "did you mean 'qwen_vl'"),
         (Tempeval, {"dtype": "float8"}, InvalidSetting, "float8"),
+        (Tempeval, {"seed": "one"}, InvalidSetting, "seed='one'"),
         (Tempeval, {"decoder": "decrod"}, UnknownName, "did you mean 'decord'"),
     ],
 )

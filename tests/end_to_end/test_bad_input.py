@@ -163,14 +163,17 @@ def test_a_budget_below_one_token_per_frame(
 ) -> None:
     """8 frames make 4 temporal grids, of which each needs a token; the nearest budget is named."""
     options = ("--num-frames", 8, "--budgets", 3)
-    error = refused(*options, code=RUN_FAILED)
+    error = refused(*options, code=USAGE_ERROR)
     assert "visual_token_budget=3" in error
     assert re.search(r"Nearest feasible: 4\b", error)
+    assert not list(tmp_path.rglob("run.json")), "a run that never began has no record"
+    error = refused(*options[:2], "--budgets", "2,3", code=USAGE_ERROR)
+    assert "visual_token_budget=2" in error
+    assert "visual_token_budget=3" in error
+    error = refused(*options[:2], "--budgets", "3,4", code=RUN_FAILED)
     record = record_of(tmp_path / "out" / "tokens3" / "baseline")
     assert record["status"] == "failed"
     assert record["error"] in error
-    refused(*options[:2], "--budgets", "3,4", "--overwrite", code=RUN_FAILED)
-    assert record_of(tmp_path / "out" / "tokens3" / "baseline")["status"] == "failed"
     assert record_of(tmp_path / "out" / "tokens4" / "baseline")["status"] == "complete"
     model = {"pretrained": str(tiny_qwen2_5_vl_folder), "num_frames": 8}
     with pytest.raises(InfeasibleBudget, match="Nearest feasible: 4"):

@@ -10,8 +10,15 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from commands import free_port, journal_lines, rank_variables, started, torchrun
-from video_task import all_samples, without_times
+from commands import (
+    free_port,
+    journal_lines,
+    rank_variables,
+    started,
+    tempeval_run,
+    torchrun,
+)
+from video_task import TASK, all_samples, without_times, write_task
 
 from tempeval.matrix import RunOptions
 from tempeval.run import run_matrix
@@ -198,3 +205,102 @@ def test_ranks_that_nothing_watches_over_notice_a_death(
     assert all(journal_lines(options.out, rank) >= 4 for rank in (0, 1)), "the journals are kept"
     for record in options.out.rglob("run.json"):
         assert json.loads(record.read_text())["status"] == "failed"
+
+
+#: `tempeval` on a disk that is full after four batches.
+FULL = """
+import tempeval.engine.journal as j
+write, count = j.Journal._write, []
+def full(self, record):
+    count.append(record)
+    if len(count) > 4:
+        raise j.JournalError("cannot write the journal: no space")
+    write(self, record)
+j.Journal._write = full
+import tempeval.cli as c
+c.main()
+"""
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_rank_that_fails_ends_the_others_with_its_reason(
+    options: RunOptions, one_process: Any, tmp_path: Path, failing: int
+) -> None:
+    port, living = free_port(), 1 - failing
+    programs = {failing: FULL, living: "import tempeval.cli as c; c.main()"}
+    with contextlib.ExitStack() as stack:
+        ranks = [
+            stack.enter_context(
+                started(
+                    [sys.executable, "-c", programs[rank], *arguments_of(options)[2:]],
+                    tmp_path / str(rank),
+                    rank_variables(rank, 2, port),
+                )
+            )
+            for rank in (0, 1)
+        ]
+        for rank in ranks:
+            rank.wait(code=1)
+    assert "error: cannot write the journal: no space" in ranks[failing].stderr
+    assert f"error: rank {failing} of 2 failed: cannot write" in ranks[living].stderr
+    for record in options.out.rglob("run.json"):
+        assert json.loads(record.read_text())["status"] == "failed"
+    assert journal_lines(options.out, failing) == 4
+    run_matrix(options)
+    assert all_samples(options.out) == all_samples(one_process(options))
+
+
+@pytest.mark.parametrize("extra", [(), ("--overwrite",)])
+def test_a_second_run_on_the_same_folder_is_refused_and_harms_nothing(
+    options: RunOptions, one_process: Any, tmp_path: Path, extra: tuple[str, ...]
+) -> None:
+    with started(torchrun(2, *arguments_of(options)), tmp_path / "one") as command:
+        command.until(lambda: all(journal_lines(options.out, rank) >= 2 for rank in (0, 1)))
+        # Both ranks stand still, so that the second run finds them alive.
+        for process in command.ranks().values():
+            os.kill(process, signal.SIGSTOP)
+        try:
+            second = [sys.executable, *arguments_of(options), *extra]
+            with started(second, tmp_path / "two") as other:
+                other.wait(code=1)
+            assert "another process is writing the journal" in other.stderr
+        finally:
+            for process in command.ranks().values():
+                os.kill(process, signal.SIGCONT)
+        command.wait()
+    assert all_samples(options.out) == all_samples(one_process(options))
+
+
+def test_overwrite_keeps_the_answers_of_methods_that_are_not_named(options: RunOptions) -> None:
+    run_matrix(options)
+    before = {path: path.read_bytes() for path in options.out.rglob("pas/*_samples_*.jsonl")}
+    for record in options.out.rglob("pas/run.json"):
+        record.unlink()  # as if it had been killed before the end
+    batches = journal_lines(options.out)
+    run_matrix(RunOptions(**{**vars(options), "methods": ["baseline"], "overwrite": True}))
+    lines = journal_lines(options.out)
+    assert lines == batches + 1 + batches // 2, "what is forgotten, and the baseline again"
+    run_matrix(options)
+    assert journal_lines(options.out) == lines, "pas is replayed"
+    after = {path: path.read_bytes() for path in options.out.rglob("pas/*_samples_*.jsonl")}
+    assert len(after) == len(before) == len(TASKS)
+
+
+def test_a_bad_video_of_another_rank_is_not_tried_again_while_scoring(
+    tiny_qwen2_5_vl_folder: Path, tmp_path: Path
+) -> None:
+    videos = [tmp_path / f"{number}.mp4" for number in range(4)]
+    for video in videos:
+        video.touch()
+    tasks, out = write_task(tmp_path / "tasks", videos), tmp_path / "out"
+    choices = ("--methods", ",".join(METHODS), "--tasks", TASK)
+    places = ("--pretrained", tiny_qwen2_5_vl_folder, "-o", out)
+    arguments = tempeval_run(tasks, *choices, *places)[1:]
+    with started(torchrun(2, *arguments), tmp_path) as command:
+        command.wait(code=1)
+    keys = [[key for batch in batches_of(out, rank) for key in batch] for rank in (0, 1)]
+    assert [len(of_rank) for of_rank in keys] == [len(METHODS) * len(videos) // 2] * 2
+    assert len(set(keys[0] + keys[1])) == len(METHODS) * len(videos)
+    for path in out.rglob("run.json"):
+        record = json.loads(path.read_text())
+        assert (record["status"], record["tasks"][TASK]["failed"]) == ("failed", len(videos))

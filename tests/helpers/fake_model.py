@@ -77,6 +77,9 @@ class FakeModel(lmms):
     def reload_journal(self) -> None:
         """Nothing is journalled."""
 
+    def forget_answers(self, requests: Any, methods: Any) -> None:
+        """Nothing is journalled."""
+
     def answer_all(self, requests: Any, methods: Any) -> Any:
         """Answers are made when they are asked for."""
         return iter(())

@@ -101,6 +101,8 @@ def test_options_fill_in_defaults_and_refuse_nonsense():
         {"dtype": "float8"},
         {"threads": 0},
         {"max_new_tokens": 0},
+        {"device": "nonsense"},
+        {"device": "meta"},
     ):
         with pytest.raises(InvalidSetting):
             settings_of(BenchOptions(**wrong), 1)
@@ -210,6 +212,35 @@ def test_a_missed_goal_is_missed(tmp_path):
     assert sum("not slower than dense" in text for text in missed) == 2
     assert any("174 labels" in text for text in missed)
     assert any("temporal exit" in text for text in missed)
+
+
+def test_a_median_below_stock_is_slower_even_if_the_interval_reaches_1(tmp_path):
+    log = filled_log(tmp_path / "b.json")
+    for number, measured_round in enumerate(log.rounds("questions/1@3900")):
+        measured_round["seconds"]["stock"] = 10.0 * (0.9, 0.99, 1.2)[number]
+    goal = goals_of(results_of(log))[3]
+    assert goal.text.startswith("1 question per video at 3900 tokens")
+    assert (goal.measured, goal.met) == ("0.99 [0.90, 1.20]", False)
+
+
+def test_the_query_shift_alone_explains_a_missed_goal_of_pas(tmp_path):
+    log = filled_log(tmp_path / "b.json")
+    results = results_of(log)
+    assert results.methods[0].operator is None, "as in logs from before it was measured"
+    before = render(log, results, goals_of(results))
+    assert "Baseline: 10.00 to 10.00 s per round" in before
+    assert "query shift" not in before
+    operator = {"chain": "pas", "seconds": 0.065, "layers": 27, "repetitions": 9}
+    log.data["cells"]["prefill@3900"]["facts"]["operator"] = operator
+    log.rounds("prefill@3900")[0]["seconds"] |= {"baseline": 9.0, "pas": 11.2}
+    results = results_of(log)
+    goals = goals_of(results)
+    text = render(log, results, goals)
+    assert "Baseline: 9.00 to 10.00 s per round" in text
+    assert "The query shift of pas alone: 65.0 ms of 10.00 s = 0.65 %" in text
+    assert [goal.measured for goal in goals if not goal.met] == [
+        "1.244 (median 1.010; the query shift alone costs 0.65 %, see under the table)"
+    ]
 
 
 def test_a_cell_measured_once_is_left_out(tmp_path):

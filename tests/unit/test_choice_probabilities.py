@@ -16,7 +16,7 @@ from tempeval.errors import TempevalError
 from tempeval.matrix import RunOptions, plan_matrix
 from tempeval.model_wrappers.results import ChoiceLoss, failed_choice
 from tempeval.paired import pair_with_baselines
-from tempeval.tasks.choice_task import answer_index, probabilities
+from tempeval.tasks.choice_task import answer_index, choose, probabilities
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,6 +56,20 @@ def test_what_is_not_known_is_not_invented() -> None:
     assert probabilities([*results((-1.0, 1)), (0.5, False)], 0) == nothing
     found = probabilities(results((-1.0, 1), (-1.0, 2)), None)
     assert found == {"choice_probabilities": [0.5, 0.5], "answer_index": None, "p_c": None}
+
+
+@pytest.mark.parametrize("lost", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_choice_without_a_number_leaves_nothing_to_choose(lost: float, place: int) -> None:
+    """One failed choice is a failed sample: the rest of its choices is no fair comparison."""
+    found: list[Any] = list(results((-1.0, 1), (-2.0, 1)))
+    assert choose(found, ["yes", "no"]) == ("yes", "yes", False)
+    found[place] = results((-lost, 1))[0]
+    assert choose(found, ["yes", "no"]) == (None, None, False)
+    nothing = {"choice_probabilities": None, "answer_index": 0, "p_c": None}
+    assert probabilities(found, 0) == nothing
+    found[place] = (lost, True)  # as a failure comes back
+    assert choose(found, ["yes", "no"]) == (None, None, False)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -150,6 +151,16 @@ def test_tasks_path_prints_the_path_and_nothing_else(call: Any) -> None:
         ("run --methods pas --tasks tempeval_mini --sampling unifrm -o OUT", "'uniform'"),
         ("run --methods pas --tasks tempeval_mini --pretrained /none -o OUT", "/none"),
         ("run --methods , --tasks tempeval_mini -o OUT", "no methods given"),
+        ("run --methods pas --tasks tempeval_mini --budgets , -o OUT", "--budgets"),
+        ("run --methods pas --tasks tempeval_mini --max-failures nan% -o OUT", "'nan%'"),
+        ("run --methods pas --tasks tempeval_mini --seed -1 -o OUT", "seed is -1"),
+        ("run --methods pas --tasks tempeval_mini --seed 4294967296 -o OUT", "4294967295"),
+        ("run --methods pas --tasks tempeval_mini --fps inf -o OUT", "fps is inf"),
+        ("run --methods pas --tasks tempeval_mini --decode-timeout 0 -o OUT", "decode_timeout"),
+        ("run --methods pas --tasks tempeval_mini --decode-timeout nan -o OUT", "is nan"),
+        ("bench --device nonsense -o OUT", "'nonsense' is not a device"),
+        ("bench --device meta -o OUT", "cpu or cuda"),
+        ("bench --questions , -o OUT", "--questions"),
         ("mini path qwen2_5_vll", "no mini checkpoint 'qwen2_5_vll'"),
         ("mini train --family qwen2_5_v -o OUT", "did you mean 'qwen2_5_vl'"),
         ("leaderboard /none -o OUT", "/none"),
@@ -201,6 +212,73 @@ def test_run_passes_every_option(call: Any, asked: list[RunOptions], tmp_path: P
             overwrite=True,
         )
     ]
+
+
+def test_a_bench_on_a_gpu_that_is_not_there_is_refused(
+    call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    code, out, err = call("bench", "--device", "cuda", "-o", str(tmp_path / "out"))
+    assert (code, out) == (2, "")
+    assert err.startswith("error: device='cuda': no CUDA device here")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    code, _, err = call("bench", "--device", "cuda:1", "-o", str(tmp_path / "out"))
+    assert code == 2
+    assert "1 CUDA device" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_quick_bench_uses_the_sizes_that_are_given(
+    call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tempeval.bench import command
+    from tempeval.bench.options import settings_of
+
+    given: list[Any] = []
+
+    def record(options: Any, _report: object) -> None:
+        given.append(settings_of(options, 1))
+        raise TempevalError("enough")
+
+    monkeypatch.setattr(command, "run_bench", record)
+    call("bench", "--quick", "--questions", "5", "-o", str(tmp_path))
+    call("bench", "--quick", "-o", str(tmp_path))
+    call("bench", "-o", str(tmp_path))
+    assert [s.questions for s in given] == [(5,), (1, 3), (1, 5, 15)]
+    assert [s.labels for s in given] == [(5, 9), (5, 9), (27, 174)]
+
+
+def test_ctrl_c_twice_cleans_up_and_ends_with_one_line_and_code_130(
+    call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The second one interrupts neither the clean-up nor the interpreter's end."""
+    cleaned = []
+
+    def interrupted(*_: object, **__: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            cleaned.append(True)
+
+    monkeypatch.setattr(run, "run_matrix", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        code, out, err = call("run", "--methods", "pas", "--tasks", "t", "-o", str(tmp_path))
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (code, out, cleaned) == (130, "", [True])
+    assert err == "\ninterrupted; run the same command to go on where it stopped\n"
+
+
+def test_the_handler_of_ctrl_c_is_put_back(call: Any, asked: list[RunOptions]) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    assert call("run", "--methods", "pas", "--tasks", "t", "-o", "out")[0] == 0
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_incomplete_runs_end_with_code_1(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tempeval.engine.answer import Answer, Score
-from tempeval.engine.journal import Journal, JournalError
+from tempeval.engine.journal import Journal, JournalError, forget_left_over
 from tempeval.engine.ledger import Ledger
 from tempeval.engine.question import Outcome
 
@@ -89,6 +89,54 @@ def test_ranks_write_their_own_files_and_read_all(tmp_path):
         assert "b" not in zero
         zero.reload()
         assert "b" in zero
+
+
+def test_ranks_learn_of_the_failures_of_this_run_only(tmp_path):
+    failed = Outcome(None, Ledger(error="cannot decode"))
+    with Journal(tmp_path, rank=1) as earlier:
+        earlier.append({"old": failed, "both": failed, "good": outcome()})
+        path = earlier.path
+    with path.open("ab") as file:
+        file.write(b"torn " * 200)  # cut off when its rank opens it, so what follows moves
+    with Journal(tmp_path, rank=0) as zero, Journal(tmp_path, rank=1) as one:
+        one.append({"both": failed, "new": failed})
+        one.append({"late": failed})
+        one.append({"late": outcome()})
+        zero.append({"mine": failed})
+        zero.reload()
+        assert "old" not in zero
+        assert zero.get("both") == zero.get("new") == zero.get("mine") == failed
+        assert zero.get("good") == zero.get("late") == outcome()
+
+
+def test_what_is_forgotten_stays_forgotten_and_nothing_else_does(tmp_path):
+    with Journal(tmp_path, rank=0) as zero, Journal(tmp_path, rank=1) as one:
+        zero.append({"a": outcome("old"), "b": outcome()})
+        one.append({"c": outcome("old"), "d": outcome()})
+    with Journal(tmp_path, rank=0) as zero, Journal(tmp_path, rank=1) as one:
+        for journal in (zero, one):
+            journal.forget({"a", "c", "never seen"})
+            assert [key in journal for key in "abcd"] == [False, True, False, True]
+        zero.append({"a": outcome("new")})
+        size = one.path.stat().st_size
+        one.forget({"c"})
+        assert one.path.stat().st_size == size, "nothing left to say"
+        zero.reload()
+        assert zero.get("a") == outcome("new")
+        assert "c" not in zero
+    with Journal(tmp_path, rank=0) as later:
+        assert [key in later for key in "abcd"] == [True, True, False, True]
+        assert later.get("a") == outcome("new")
+
+
+def test_files_of_ranks_that_are_no_more_forget_too(tmp_path):
+    with Journal(tmp_path, rank=3) as journal:
+        journal.append({"a": outcome(), "b": outcome()})
+        with pytest.raises(JournalError, match="another process"):
+            forget_left_over(tmp_path, 2, {"a"})
+    forget_left_over(tmp_path, 2, {"a"})
+    with Journal(tmp_path) as journal:
+        assert [key in journal for key in "ab"] == [False, True]
 
 
 def test_two_writers_of_one_file_are_refused(tmp_path):

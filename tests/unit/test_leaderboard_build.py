@@ -55,6 +55,24 @@ def test_same_inputs_same_bytes(scene, tmp_path):
     ]
 
 
+def test_scores_by_the_sum_of_log_likelihoods_are_printed_too(tmp_path):
+    """Where the samples have them: beside the main score, failed ones counted as wrong."""
+    chosen = {"videos": 2, "per_video": 2}
+    for name, sums in (("baseline", [1, 1, 1, 0]), ("pas", [1, 0, 0, 1])):
+        tasks = lines(TASK, OTHER, **chosen, failed=int(name == "pas"))
+        for line, value in zip(tasks[OTHER], sums, strict=True):
+            line["accuracy_sum"] = float(value)
+        made["write_run"](tmp_path / "runs" / name, name, tasks=tasks, status="complete")
+    summary = build([tmp_path / "runs"], tmp_path / "out", draws=500, max_failure_ratio=0.5)
+    note = "> order by the sum of log-likelihoods, not the mean per token: baseline 75.0, pas 25.0."
+    assert note in summary.text.splitlines()
+    assert note in summary.markdown.read_text(encoding="utf-8").splitlines()
+    (table,) = record(summary)["tables"]
+    found = [[cell["score_by_sum"] for cell in row["cells"]] for row in table["rows"]]
+    assert sorted(found) == [[None, 0.25], [None, 0.75]]
+    assert summary.text.count("sum of log-likelihoods") == 1
+
+
 def test_an_unrelated_run_changes_no_number(tmp_path):
     for name, options in (("baseline", {}), ("pas", {"flip": 0.5})):
         made["write_run"](tmp_path / "runs" / name, name, tasks=lines(TASK, **options))
