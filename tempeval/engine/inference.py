@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -216,11 +216,12 @@ class Inference:
             if not left:
                 continue
             questions = sum(len(batch.items) for batch in batches)
-            for batch, outcomes in session.answer(left, questions):
-                entries = zip(batch.items, outcomes, strict=True)
-                store.append({keys.of(chain, item): outcome for item, outcome in entries})
-                for item, outcome in zip(batch.items, outcomes, strict=True):
-                    yield Answered(item.question, chain, outcome, replayed=False)
+            with closing(session.answer(left, questions)) as answered:
+                for batch, outcomes in answered:
+                    entries = zip(batch.items, outcomes, strict=True)
+                    store.append({keys.of(chain, item): outcome for item, outcome in entries})
+                    for item, outcome in zip(batch.items, outcomes, strict=True):
+                        yield Answered(item.question, chain, outcome, replayed=False)
         self.kernels |= session.kernels
 
     @staticmethod

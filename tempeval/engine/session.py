@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ from tempeval.engine.work import Batch
 from tempeval.errors import CannotStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
     from contextlib import AbstractContextManager
 
     from tempeval.engine.answer import Answer, Score
@@ -76,7 +76,7 @@ class Session:
 
     def answer(
         self, batches: Sequence[Batch], questions: int
-    ) -> Iterator[tuple[Batch, list[Outcome]]]:
+    ) -> Generator[tuple[Batch, list[Outcome]], None, None]:
         """Prefill the prefix that these batches share, and answer them one by one.
 
         Args:
@@ -93,15 +93,17 @@ class Session:
             for batch, own in zip(batches, problems, strict=True)
         ]
         answered = self._answer_fitting([b for b in fitting if b.items], plan, questions)
-        for batch, part, own in zip(batches, fitting, problems, strict=True):
-            outcomes = iter(next(answered) if part.items else ())
-            yield (
-                batch,
-                [
-                    next(outcomes) if no is None else self._too_long(layout, item, no)
-                    for item, no in zip(batch.items, own, strict=True)
-                ],
-            )
+        # Closed here, not when it is collected: the model is attached until then.
+        with closing(answered):
+            for batch, part, own in zip(batches, fitting, problems, strict=True):
+                outcomes = iter(next(answered) if part.items else ())
+                yield (
+                    batch,
+                    [
+                        next(outcomes) if no is None else self._too_long(layout, item, no)
+                        for item, no in zip(batch.items, own, strict=True)
+                    ],
+                )
 
     def _too_long(self, layout: Layout, item: Item, problem: str) -> Outcome:
         ledger = replace(
@@ -114,26 +116,28 @@ class Session:
 
     def _answer_fitting(
         self, batches: Sequence[Batch], plan: EnginePlan, questions: int
-    ) -> Iterator[list[Outcome]]:
+    ) -> Generator[list[Outcome], None, None]:
         """Answer batches of one prefix, all of whose prompts fit the model."""
         if not batches:
             return
         layout = plan.layout
         with Attachment(self.family, plan) as attachment:
-            if plan.exact_prefill and layout.length:
-                for batch in batches:
-                    outcomes: list[Outcome] = []
-                    for part in _questions(batch):
-                        outcomes += next(self._on_prefix(attachment, [part], len(part)))
-                    yield outcomes
-            else:
-                parts = [batch.items for batch in batches]
-                yield from self._on_prefix(attachment, parts, questions)
-        self.kernels |= attachment.kernels
+            try:
+                if plan.exact_prefill and layout.length:
+                    for batch in batches:
+                        outcomes: list[Outcome] = []
+                        for part in _questions(batch):
+                            outcomes += next(self._on_prefix(attachment, [part], len(part)))
+                        yield outcomes
+                else:
+                    parts = [batch.items for batch in batches]
+                    yield from self._on_prefix(attachment, parts, questions)
+            finally:
+                self.kernels |= attachment.kernels
 
     def _on_prefix(
         self, attachment: Attachment, parts: Sequence[Sequence[Item]], questions: int
-    ) -> Iterator[list[Outcome]]:
+    ) -> Generator[list[Outcome], None, None]:
         """Prefill once, and answer the parts one by one on it; `questions` share the prefill."""
         family, layout = self.family, attachment.plan.layout
         reset_peak_memory(family.device)

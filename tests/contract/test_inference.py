@@ -123,6 +123,24 @@ def dict_of(outcomes):
     return {question.number: outcome for question, outcome in outcomes}
 
 
+def test_the_kernels_that_ran_are_recorded(build, videos):
+    runner = build()
+    list(runner.run(interleaved(videos)))
+    assert runner.inference.kernels
+
+
+def test_a_run_that_is_left_leaves_the_model_as_it_was(build, videos):
+    """An interrupted run's model answers again: nothing stays attached until it is collected."""
+    runner = build()
+    before = runner.family.text_model.config._attn_implementation
+    questions = interleaved(videos)
+    answers = runner.inference.run(runner.inference.plan(questions), [runner.chain])
+    next(answers)
+    answers.close()
+    assert runner.family.text_model.config._attn_implementation == before
+    assert len(list(runner.run(questions))) == len(questions)
+
+
 def test_questions_are_answered_video_by_video(build, videos):
     order = [question.number % 3 for question, _ in build().run(interleaved(videos))]
     assert order == sorted(order)
