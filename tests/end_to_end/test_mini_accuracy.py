@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 import torch
 
+from tempeval.engine.inference import Inference
+from tempeval.engine.question import Question
 from tempeval.errors import InvalidSetting, UnknownName
+from tempeval.families.base import LoadOptions
+from tempeval.families.registry import family_class, family_of
+from tempeval.methods.registry import parse_chain
 from tempeval.mini import paths
 from tempeval.mini.checkpoint import kind_of, load_checkpoint
 from tempeval.mini.evaluate import (
@@ -16,9 +21,11 @@ from tempeval.mini.evaluate import (
     format_table,
     read_test_clips,
 )
-from tempeval.mini.questions import ASPECTS, KINDS
+from tempeval.mini.pack import Packer, answer_logits
+from tempeval.mini.questions import ASPECTS, KINDS, answer
 from tempeval.mini.render import render_suite
 from tempeval.mini.train import Progress, train
+from tempeval.video.clip import Sampling, VideoRef
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +76,40 @@ def test_the_card_tells_what_was_measured(results: dict[str, Accuracy], folder: 
     measured = table.splitlines()[-1]
     numbers = [[float(cell) for cell in row.split("|")[2:-1]] for row in (written, measured)]
     assert numbers[0] == pytest.approx(numbers[1], abs=1.0)
+
+
+@torch.no_grad()
+def test_the_engine_answers_as_training_measured(suite: Path, folder: Path) -> None:
+    """Through family, method and engine: the same words as the packed sequences of training."""
+    kind, clips = kind_of(folder), read_test_clips(suite)[::10]
+    model, processor = load_checkpoint(folder)
+    packer, wanted = Packer(kind, processor), []
+    for mini, clip in clips:
+        pack = packer.pack(
+            clip.frames[None],
+            [clip.seconds_per_frame or 0.0],
+            [asked.prompt for asked in KINDS],
+            [[answer(asked, mini.scene.facts) for asked in KINDS]],
+        )
+        for token in answer_logits(kind, model, pack).argmax(-1)[0].tolist():
+            wanted.append(processor.tokenizer.decode([token]))
+    family = family_class(family_of(str(folder))).load(str(folder), LoadOptions(dtype="float32"))
+    chain = parse_chain(kind.trained_with or "baseline")
+    inference = Inference(family, Sampling("uniform", 8))
+    questions = []
+    for mini, _ in clips:
+        ref = VideoRef(str(suite / mini.path), fps=mini.folder_fps)
+        for asked in KINDS:
+            content = [{"type": "video"}, {"type": "text", "text": asked.prompt}]
+            message = {"role": "user", "content": content}
+            settings = {"max_new_tokens": 1}
+            questions.append(Question(len(questions), (message,), (ref,), gen_kwargs=settings))
+    found = {
+        answered.question.number: answered.outcome.answer.text
+        for answered in inference.run(inference.plan(questions), [chain])
+    }
+    assert [found[number] for number in range(len(questions))] == wanted
+    assert len(set(wanted)) > 5
 
 
 @pytest.fixture
