@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
-from tempeval.stages import RunFacts
+from tempeval.stages import Geometry, RunFacts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from tempeval.stages import Geometry, Layout, VisualTokens
+    from tempeval.stages import Layout, VisualTokens
     from tempeval.video.clip import Clip, FramePlan, GridRule, Sampling
 
 
@@ -94,14 +94,23 @@ class Family(ABC):
         """The module that takes `inputs_embeds` and runs the decoder layers."""
 
     @property
-    @abstractmethod
     def layers(self) -> Sequence[nn.Module]:
         """The decoder layers; each has a `self_attn` with `layer_idx`."""
+        return cast("Sequence[nn.Module]", self.text_model.layers)
 
     @property
-    @abstractmethod
     def geometry(self) -> Geometry:
         """Sizes of the text stack."""
+        config = self.model.config.get_text_config()
+        head_dim = getattr(config, "head_dim", None)
+        return Geometry(
+            num_layers=config.num_hidden_layers,
+            num_heads=config.num_attention_heads,
+            num_kv_heads=config.num_key_value_heads,
+            head_dim=head_dim or config.hidden_size // config.num_attention_heads,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+        )
 
     @property
     @abstractmethod

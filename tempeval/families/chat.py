@@ -23,11 +23,13 @@ class Chat:
         processor: with `tokenizer` and `apply_chat_template`.
         placeholders: placeholder token id of each kind of visual.
         pretrained: the checkpoint as the user gave it, for errors.
+        in_order: whether visuals must stand in the order in which the messages give them.
     """
 
     processor: Any
     placeholders: Mapping[str, int]
     pretrained: str
+    in_order: bool = False
 
     def tokenize(
         self, messages: Sequence[Mapping[str, Any]], system_prompt: str | None
@@ -48,12 +50,13 @@ class Chat:
             system = [{"type": "text", "text": system_prompt}]
             chat.insert(0, {"role": "system", "content": system})
         ids = self._ids(chat)
-        visuals = [p["type"] for m in chat for p in m["content"] if p["type"] != "text"]
-        wanted = sorted(self.placeholders[kind] for kind in visuals)
-        if sorted(token for token in ids if token in self.placeholders.values()) != wanted:
+        kinds = [p["type"] for m in chat for p in m["content"] if p["type"] != "text"]
+        wanted = [self.placeholders[kind] for kind in kinds]
+        found = [token for token in ids if token in self.placeholders.values()]
+        if found != wanted and (self.in_order or sorted(found) != sorted(wanted)):
             raise UnsupportedModel(
                 f"the chat template of {self.pretrained!r} does not give one placeholder for each "
-                f"of the {len(wanted)} visuals of a prompt"
+                f"of the {len(wanted)} visuals of a prompt" + ", in their order" * self.in_order
             )
         return ids
 

@@ -13,11 +13,9 @@ from tempeval.families.frame_choice import fit_frames
 from tempeval.families.llava_onevision_budget import FixedFrames
 from tempeval.families.llava_onevision_checkpoint import load_llava_onevision, newline_position
 from tempeval.families.llava_onevision_vision import ImageTokens, VisionTower
-from tempeval.families.loading import check_rope_type
 from tempeval.families.mrope import POSITION_RULES
 from tempeval.families.qwen_vision import read_rgb
 from tempeval.families.sequence_layout import SequenceLayoutBuilder, TokenRun, grid_run
-from tempeval.stages import Geometry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,14 +65,11 @@ class LlavaOnevision(Family):
         config = self.model.config
         self._placeholders = {"video": config.video_token_id, "image": config.image_token_id}
         self._chat = Chat(self.processor, self._placeholders, pretrained)
-        rotary = self.model.model.language_model.rotary_emb
-        check_rope_type(rotary)
-        self._builder = SequenceLayoutBuilder(
-            inv_freq=rotary.inv_freq.detach().float(),
-            attention_scaling=float(rotary.attention_scaling),
-            placeholders=self._placeholders,
-            runs=self._runs,
-            device=self.device,
+        self._builder = SequenceLayoutBuilder.of(
+            self.model.model.language_model.rotary_emb,
+            self._placeholders,
+            self._runs,
+            self.device,
         )
 
     @classmethod
@@ -93,25 +88,6 @@ class LlavaOnevision(Family):
     def text_model(self) -> nn.Module:
         """The module that takes `inputs_embeds` and runs the decoder layers."""
         return cast("nn.Module", self.model.model.language_model)
-
-    @property
-    def layers(self) -> Sequence[nn.Module]:
-        """The decoder layers."""
-        return cast("Sequence[nn.Module]", self.model.model.language_model.layers)
-
-    @property
-    def geometry(self) -> Geometry:
-        """Sizes of the text stack."""
-        config = self.model.config.text_config
-        head_dim = getattr(config, "head_dim", None)
-        return Geometry(
-            num_layers=config.num_hidden_layers,
-            num_heads=config.num_attention_heads,
-            num_kv_heads=config.num_key_value_heads,
-            head_dim=head_dim or config.hidden_size // config.num_attention_heads,
-            hidden_size=config.hidden_size,
-            intermediate_size=config.intermediate_size,
-        )
 
     @property
     def axes(self) -> bool:

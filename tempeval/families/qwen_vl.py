@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 
-from tempeval.errors import InvalidSetting, UnsupportedModel
+from tempeval.errors import InvalidSetting
 from tempeval.families.base import Family, Resize
+from tempeval.families.chat import Chat
 from tempeval.families.mrope import POSITION_RULES, PositionRule
 from tempeval.families.pixel_budget import (
     BudgetResize,
@@ -19,7 +20,6 @@ from tempeval.families.pixel_budget import (
 from tempeval.families.qwen_checkpoint import load_checkpoint
 from tempeval.families.qwen_layout import LayoutBuilder, RotaryTable
 from tempeval.families.qwen_vision import VisionTower, read_rgb
-from tempeval.stages import Geometry
 from tempeval.video.clip import FramePlan, Sampling
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class QwenVL(Family):
         self._tower = VisionTower(checkpoint)
         config = self.model.config
         self._placeholders = {"video": config.video_token_id, "image": config.image_token_id}
+        self._chat = Chat(self.processor, self._placeholders, pretrained, in_order=True)
         self._builder = LayoutBuilder(
             table=RotaryTable.from_module(self.model.model.language_model.rotary_emb),
             rule=cast("PositionRule", options.position_rule),
@@ -91,24 +92,6 @@ class QwenVL(Family):
     def text_model(self) -> nn.Module:
         """The module that takes `inputs_embeds` and runs the decoder layers."""
         return cast("nn.Module", self.model.model.language_model)
-
-    @property
-    def layers(self) -> Sequence[nn.Module]:
-        """The decoder layers."""
-        return cast("Sequence[nn.Module]", self.model.model.language_model.layers)
-
-    @property
-    def geometry(self) -> Geometry:
-        """Sizes of the text stack."""
-        config = self.model.config.text_config
-        return Geometry(
-            num_layers=config.num_hidden_layers,
-            num_heads=config.num_attention_heads,
-            num_kv_heads=config.num_key_value_heads,
-            head_dim=config.hidden_size // config.num_attention_heads,
-            hidden_size=config.hidden_size,
-            intermediate_size=config.intermediate_size,
-        )
 
     @property
     def axes(self) -> bool:
@@ -239,53 +222,7 @@ class QwenVL(Family):
             InvalidSetting: if a text contains a placeholder token, or a part is of another type.
             UnsupportedModel: if the template does not give one placeholder per visual.
         """
-        chat = [
-            {"role": message["role"], "content": self._content(message["content"])}
-            for message in messages
-        ]
-        if self.options.system_prompt is not None and not any(m["role"] == "system" for m in chat):
-            system = [{"type": "text", "text": self.options.system_prompt}]
-            chat.insert(0, {"role": "system", "content": system})
-        text = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        ids: list[int] = self.tokenizer(text)["input_ids"]
-        wanted = [
-            self._placeholders[part["type"]]
-            for message in chat
-            for part in message["content"]
-            if part["type"] != "text"
-        ]
-        if [token for token in ids if token in self._placeholders.values()] != wanted:
-            raise UnsupportedModel(
-                f"the chat template of {self.pretrained!r} does not give one placeholder for each "
-                f"of the {len(wanted)} visuals of a prompt, in their order"
-            )
-        return ids
-
-    def _content(self, content: str | Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-        """Keep types and texts only: the template needs no paths or pixels."""
-        if isinstance(content, str):
-            content = [{"type": "text", "text": content}]
-        parts: list[dict[str, str]] = []
-        for part in content:
-            kind = part["type"]
-            if kind == "text":
-                self._check_text(part["text"])
-                parts.append({"type": "text", "text": part["text"]})
-            elif kind in self._placeholders:
-                parts.append({"type": kind})
-            else:
-                raise InvalidSetting(
-                    f"a message part of type {kind!r} is not one of text, video, image"
-                )
-        return parts
-
-    def _check_text(self, text: str) -> None:
-        for token in self.tokenizer.convert_ids_to_tokens(list(self._placeholders.values())):
-            if token in text:
-                raise InvalidSetting(
-                    f"a prompt text contains {token!r}, which stands for a visual in this model; "
-                    "remove it from the text"
-                )
+        return self._chat.tokenize(messages, self.options.system_prompt)
 
     def layout(
         self, input_ids: Sequence[int], visuals: Sequence[VisualTokens]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tempeval.errors import UnsupportedModel
+from tempeval.families.loading import check_rope_type
 from tempeval.stages import AXIS_ALL, Layout, RotaryPlan
 
 if TYPE_CHECKING:
@@ -82,6 +83,23 @@ class SequenceLayoutBuilder:
     placeholders: Mapping[str, int]
     runs: Callable[[VisualTokens], Sequence[TokenRun]]
     device: torch.device
+
+    @classmethod
+    def of(
+        cls,
+        rotary: Any,
+        placeholders: Mapping[str, int],
+        runs: Callable[[VisualTokens], Sequence[TokenRun]],
+        device: torch.device,
+    ) -> SequenceLayoutBuilder:
+        """Build for a text stack's rotary module.
+
+        Raises:
+            UnsupportedModel: if its frequencies change with the length of the prompt.
+        """
+        check_rope_type(rotary)
+        inv_freq = rotary.inv_freq.detach().float()
+        return cls(inv_freq, float(rotary.attention_scaling), placeholders, runs, device)
 
     def build(
         self, input_ids: Sequence[int], visuals: Sequence[VisualTokens]

@@ -9,12 +9,10 @@ import torch
 from tempeval.families.base import Family
 from tempeval.families.frame_choice import fit_frames
 from tempeval.families.llava_onevision_budget import FixedFrames
-from tempeval.families.loading import check_rope_type
 from tempeval.families.qwen_vision import read_rgb
 from tempeval.families.sequence_layout import SequenceLayoutBuilder, TokenRun, grid_run
 from tempeval.families.video_llava_loading import load_parts
 from tempeval.families.video_llava_prompt import OriginalPrompt
-from tempeval.stages import Geometry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,14 +57,8 @@ class VideoLlava(Family):
         self._text_model = parts.text_model
         self._vision = parts.vision
         self._prompt = parts.prompt
-        rotary = parts.text_model.rotary_emb
-        check_rope_type(rotary)
-        self._builder = SequenceLayoutBuilder(
-            inv_freq=rotary.inv_freq.detach().float(),
-            attention_scaling=float(rotary.attention_scaling),
-            placeholders=parts.prompt.placeholders,
-            runs=_runs,
-            device=self.device,
+        self._builder = SequenceLayoutBuilder.of(
+            parts.text_model.rotary_emb, parts.prompt.placeholders, _runs, self.device
         )
 
     @classmethod
@@ -80,25 +72,6 @@ class VideoLlava(Family):
     def text_model(self) -> nn.Module:
         """The module that takes `inputs_embeds` and runs the decoder layers."""
         return cast("nn.Module", self._text_model)
-
-    @property
-    def layers(self) -> Sequence[nn.Module]:
-        """The decoder layers."""
-        return cast("Sequence[nn.Module]", self._text_model.layers)
-
-    @property
-    def geometry(self) -> Geometry:
-        """Sizes of the text stack."""
-        config = self.model.config.get_text_config()
-        head_dim = getattr(config, "head_dim", None)
-        return Geometry(
-            num_layers=config.num_hidden_layers,
-            num_heads=config.num_attention_heads,
-            num_kv_heads=config.num_key_value_heads,
-            head_dim=head_dim or config.hidden_size // config.num_attention_heads,
-            hidden_size=config.hidden_size,
-            intermediate_size=config.intermediate_size,
-        )
 
     @property
     def axes(self) -> bool:
