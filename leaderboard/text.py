@@ -123,7 +123,8 @@ def columns(tasks: Sequence[Task]) -> list[str]:
 def is_mini(table: Table) -> bool:
     """Tell whether a table is about a checkpoint of the mini suite."""
     parts = PurePosixPath(table.model.replace("\\", "/")).parts
-    return parts == ("mini",) or ("mini", "checkpoints") in itertools.pairwise(parts)
+    named = len(parts) == 1 and parts[0].partition(":")[0] == "mini"
+    return named or ("mini", "checkpoints") in itertools.pairwise(parts)
 
 
 def _digits(value: float) -> str:

@@ -31,7 +31,7 @@ from tempeval.errors import InvalidSetting, TempevalError, UnsupportedModel
 from tempeval.families.base import LoadOptions
 from tempeval.families.registry import family_class, family_of
 from tempeval.methods.registry import BASELINE
-from tempeval.mini.paths import checkpoint
+from tempeval.mini.paths import located
 from tempeval.model_wrappers import sharding
 from tempeval.model_wrappers.arguments import (
     chain_with_settings,
@@ -75,7 +75,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
     """A base model under a chain of methods, as lmms-eval sees it.
 
     Args:
-        pretrained: checkpoint folder, hub id, or `mini`.
+        pretrained: checkpoint folder, hub id, or a shipped tiny one: `mini`, or `mini:NAME`.
         method: chain such as `pas+temporal_exit`; fixed in the one-method models.
         num_frames: frames per video; the cap with `fps`. None is 8 (the cap: 32), or with a
             visual-token budget the number nearest to 8 that the budget can serve.
@@ -162,7 +162,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         self._world_size = int(os.environ.get("WORLD_SIZE", "1"))
         sharding.install(self._world_size)
         self._name = pretrained
-        folder = str(checkpoint()) if pretrained == "mini" else pretrained
+        folder = located(pretrained)
         loader = family_class(family or family_of(folder, revision))
         self.family = loader.load(
             folder,

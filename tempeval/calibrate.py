@@ -15,7 +15,7 @@ from tempeval.families.base import LoadOptions
 from tempeval.families.registry import family_class, family_of
 from tempeval.methods.kv_calibration import read_calibration, write_calibration
 from tempeval.methods.registry import parse_chain
-from tempeval.mini.paths import checkpoint
+from tempeval.mini.paths import is_mini, located
 from tempeval.versions import versions
 from tempeval.video.clip import Sampling
 
@@ -101,7 +101,7 @@ def calibrate(
             f"{str(options.out)!r} exists, and the fingerprint of runs depends on its content; "
             "choose another -o, or pass --overwrite"
         )
-    source = options.clips or (MINI if options.pretrained == "mini" else None)
+    source = options.clips or (MINI if is_mini(options.pretrained) else None)
     if source is None:
         raise InvalidSetting(
             f"no clips given to calibrate {options.pretrained!r} on; pass --clips with a folder of "
@@ -125,7 +125,7 @@ def calibrate(
 
 
 def _load(options: CalibrateOptions) -> Inference:
-    folder = str(checkpoint()) if options.pretrained == "mini" else options.pretrained
+    folder = located(options.pretrained)
     loader = family_class(family_of(folder, options.revision))
     load = LoadOptions(
         device=options.device,

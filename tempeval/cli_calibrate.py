@@ -16,7 +16,9 @@ def calibrate(
         ),
     ] = None,
     limit: Annotated[int, typer.Option(help="Most clips; evenly spaced ones of more.")] = 16,
-    pretrained: Annotated[str, typer.Option(help="Hub id, checkpoint folder, or mini.")] = "mini",
+    pretrained: Annotated[
+        str, typer.Option(help="Hub id, checkpoint folder, mini, or mini:NAME.")
+    ] = "mini",
     method: Annotated[
         str, typer.Option(help="Methods that the store will be chained with, as a+b.")
     ] = "baseline",

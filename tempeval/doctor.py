@@ -178,9 +178,9 @@ def _host_tasks() -> Found:
 def _checkpoint(pretrained: str) -> Found:
     from tempeval.families.base import LoadOptions
     from tempeval.families.registry import family_class, family_of
-    from tempeval.mini.paths import checkpoint
+    from tempeval.mini.paths import located
 
-    source = str(checkpoint()) if pretrained == "mini" else pretrained
+    source = located(pretrained)
     family = family_of(source)
     family_class(family).load(source, LoadOptions())
     return "ok", f"{pretrained} loads ({family}): {source}"

@@ -37,7 +37,7 @@ class RunOptions:
         out: folder that gets one folder per run.
         methods: chains such as `pas+temporal_exit`.
         tasks: tasks and groups.
-        pretrained: hub id, folder, or `mini`.
+        pretrained: hub id, folder, `mini` or `mini:NAME`.
         num_frames: frames per video (with `fps`: the cap); None for the model's default, or for
             what fits a budget.
         fps: frames per second (1/s); None for a fixed number of frames.
@@ -154,10 +154,10 @@ def _check_options(options: RunOptions) -> None:
             raise InvalidSetting(f"no {kind} given; list them with: tempeval list {kind}")
     check_decoder(options.decoder)
     allowed_failures(options.max_failures, expected=1)
-    if options.pretrained != "mini":
-        from tempeval.families.registry import family_of
+    from tempeval.families.registry import family_of
+    from tempeval.mini.paths import located
 
-        family_of(options.pretrained)
+    family_of(located(options.pretrained))
 
 
 def _chain(text: str, settings: Mapping[str, Mapping[str, str]]) -> Chain:

@@ -82,6 +82,6 @@ def _versions(packages: Mapping[str, str]) -> dict[str, str | None]:
 @cache
 def _revision(pretrained: str) -> str:
     from tempeval.families.revision import local_folder, revision_of
-    from tempeval.mini.paths import checkpoint
+    from tempeval.mini.paths import located
 
-    return revision_of(checkpoint() if pretrained == "mini" else local_folder(pretrained))
+    return revision_of(local_folder(located(pretrained)))

@@ -17,7 +17,7 @@ from tempeval.engine.choices import score_choices
 from tempeval.engine.clock import now
 from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
-from tempeval.engine.rows import shift_queries
+from tempeval.engine.query_shift import shift_queries
 from tempeval.methods.registry import parse_chain
 from tempeval.video.clip import Sampling, VideoRef
 from tempeval.video.decode import read_clip

@@ -13,7 +13,7 @@ from tempeval.errors import InvalidSetting, TempevalError
 if TYPE_CHECKING:
     from tempeval.bench.options import Settings
 
-SCHEMA = 1
+SCHEMA = 2
 #: Folders of this package whose code runs while it is timed.
 TIMED = ("engine", "families", "methods", "video")
 
@@ -24,12 +24,14 @@ class BenchLog:
     Args:
         path: the file; found again, it is continued.
         settings: of the benchmark.
-        machine: facts of the machine; another machine does not continue a file.
+        machine: facts of the machine; another machine does not continue a file. Other versions of
+            `packages` do: every cell says with which ones it was measured, and mixes none.
         overwrite: start anew where settings or machine differ.
 
     Attributes:
         data: everything, as it is in the file.
         code: digest of the sources that are timed.
+        packages: versions installed now.
 
     Raises:
         InvalidSetting: if the file holds measurements of other settings or another machine.
@@ -39,23 +41,21 @@ class BenchLog:
         self, path: Path, settings: Settings, machine: dict[str, Any], *, overwrite: bool = False
     ) -> None:
         self.path = path
-        basis = {
-            "schema": SCHEMA,
-            "settings": settings.to_dict(),
-            "machine": machine,
-        }
+        same = {key: value for key, value in machine.items() if key != "packages"}
+        basis = {"schema": SCHEMA, "settings": settings.to_dict(), "machine": same}
         self.code = code_digest()
+        self.packages: dict[str, str] = machine["packages"]
         self.data: dict[str, Any] = {**basis, "sessions": [], "cells": {}}
         found = _read(path)
         if found is None:
             return
-        changed = [key for key, value in basis.items() if found.get(key) != value]
+        changed = _differences(found, basis)
         if not changed:
             self.data = found
         elif not overwrite:
             raise InvalidSetting(
-                f"{path} holds a benchmark of other {' and '.join(changed)}; choose another folder "
-                "or pass --overwrite"
+                f"{path} holds another benchmark ({'; '.join(changed)}); choose another folder or "
+                "pass --overwrite"
             )
 
     def rounds(self, cell: str) -> list[dict[str, Any]]:
@@ -76,15 +76,16 @@ class BenchLog:
 
     def add_round(self, cell: str, facts: dict[str, Any], measured: dict[str, Any]) -> None:
         """Append one round of a cell and write the file."""
-        held = self.data["cells"].setdefault(cell, {"code": self.code, "rounds": []})
+        new = {"code": self.code, "packages": self.packages, "rounds": []}
+        held = self.data["cells"].setdefault(cell, new)
         held["facts"] = facts
         held["rounds"].append(measured)
         self.write()
 
     def drop_other_code(self, cell: str) -> int:
-        """Drop the rounds of a cell if other code was timed; return how many that were."""
-        held: dict[str, Any] = self.data["cells"].get(cell, {"code": self.code})
-        if held["code"] == self.code:
+        """Drop the rounds of a cell if other code or packages were timed; return how many."""
+        held: dict[str, Any] | None = self.data["cells"].get(cell)
+        if held is None or (held["code"], held["packages"]) == (self.code, self.packages):
             return 0
         del self.data["cells"][cell]
         return len(held["rounds"])
@@ -92,6 +93,14 @@ class BenchLog:
     def codes(self) -> set[str]:
         """Return the digests of the code behind the cells."""
         return {held["code"] for held in self.data["cells"].values()}
+
+    def versions(self) -> dict[str, list[str]]:
+        """Return the cells by the versions of packages they were measured with."""
+        found: dict[str, list[str]] = {}
+        for name, held in self.data["cells"].items():
+            text = ", ".join(f"{package} {number}" for package, number in held["packages"].items())
+            found.setdefault(text, []).append(name)
+        return found
 
     def write(self) -> None:
         """Write the file whole or not at all."""
@@ -112,6 +121,23 @@ def code_digest() -> str:
         for source in sorted((root / folder).glob("*.py")):
             digest.update(source.name.encode() + source.read_bytes())
     return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def _differences(found: dict[str, Any], basis: dict[str, Any]) -> list[str]:
+    """Name every fact in which a file differs from what is measured now."""
+    changed = []
+    for key, now in basis.items():
+        then = found.get(key)
+        if not (isinstance(now, dict) and isinstance(then, dict)):
+            if then != now:
+                changed.append(f"{key}: {then!r} there, {now!r} here")
+            continue
+        changed += [
+            f"{key} {name}: {then.get(name)!r} there, {now.get(name)!r} here"
+            for name in sorted({*then, *now})
+            if then.get(name) != now.get(name)
+        ]
+    return changed
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -83,13 +83,16 @@ def write_page(path: Path, text: str) -> None:
 
 def _machine(log: BenchLog) -> str:
     data, machine = log.data, log.data["machine"]
-    versions = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
+    versions = log.versions()
     settings = data["settings"]
     lines = [
         f"- Machine: {machine['cpu']}, {machine['cores']} cores, {machine['threads']} torch "
         f"threads, device {machine['device']}, {machine['system']}, Python {machine['python']}.",
-        f"- Versions: {versions}.",
         f"- Model: {data['model']}; {settings['dtype']}.",
+    ]
+    lines += [
+        f"- Versions{'' if len(versions) == 1 else ' of ' + ', '.join(cells)}: {text}."
+        for text, cells in versions.items()
     ]
     lines += [
         f"- Measured from {session['start']} to {session.get('end', '(cut off)')}; load average "

@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from tempeval.engine.cache import TailCache, tail_bytes_per_token
+from tempeval.engine.cache_keyword import with_cache
 from tempeval.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def generate(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
         position_ids=batch.index,
-        past_key_values=cache,
+        **with_cache(attachment.family.model, cache),
         stopping_criteria=criteria,
         logits_processor=LogitsProcessorList([finite]),
         eos_token_id=end_ids,
@@ -199,7 +200,7 @@ def score(
         input_ids=batch.input_ids[:, start:],
         attention_mask=batch.attention_mask,
         position_ids=batch.index[:, start:],
-        past_key_values=cache,
+        **with_cache(attachment.family.model, cache),
         use_cache=True,
         logits_to_keep=width + 1,
     ).logits

@@ -15,7 +15,9 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from tempeval.engine.cache import PrefixCache, TailCache
-from tempeval.engine.rows import attend_prefix, shift_queries
+from tempeval.engine.cache_keyword import given_cache
+from tempeval.engine.query_shift import shift_queries
+from tempeval.engine.rows import attend_prefix
 from tempeval.engine.tail import attend_after_prefix
 from tempeval.errors import UnsupportedModel
 
@@ -121,7 +123,7 @@ class Attachment:
     def _before_model(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        cache = kwargs.get("past_key_values")
+        cache = given_cache(kwargs)
         if not isinstance(cache, (PrefixCache, TailCache)):
             raise UnsupportedModel(
                 f"an attached model takes a PrefixCache or TailCache, not {type(cache).__name__}; "

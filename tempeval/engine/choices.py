@@ -18,6 +18,7 @@ from tempeval.engine.cache import (
     make_piece,
     tail_bytes_per_token,
 )
+from tempeval.engine.cache_keyword import with_cache
 from tempeval.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _ask(
     logits = attachment.family.model(
         input_ids=question.to(device).unsqueeze(0),
         position_ids=index.unsqueeze(0),
-        past_key_values=cache,
+        **with_cache(attachment.family.model, cache),
         use_cache=True,
         logits_to_keep=1,
     ).logits
@@ -131,7 +132,8 @@ def _label_rows(
     logits = attachment.family.model(
         input_ids=ids.to(device),
         position_ids=index.expand(len(labels), -1),
-        past_key_values=TailCache(shared, prompt_length=1),  # every row is after the prompt
+        # Every row is after the prompt.
+        **with_cache(attachment.family.model, TailCache(shared, prompt_length=1)),
         use_cache=True,
     ).logits
     return [

@@ -9,6 +9,7 @@ import torch
 
 from tempeval.engine.attach import PrefixFilled
 from tempeval.engine.cache import ExactPrefix, PrefixCache, SharedPrefix, make_piece
+from tempeval.engine.cache_keyword import with_cache
 from tempeval.errors import CannotStore
 
 if TYPE_CHECKING:
@@ -40,8 +41,12 @@ def prefill(attachment: Attachment, embeddings: torch.Tensor) -> SharedPrefix:
     cache = PrefixCache(len(plan.layers))
     index = torch.arange(plan.layout.length, device=embeddings.device).unsqueeze(0)
     with suppress(PrefixFilled):
-        attachment.family.text_model(
-            inputs_embeds=embeddings, position_ids=index, past_key_values=cache, use_cache=True
+        text_model = attachment.family.text_model
+        text_model(
+            inputs_embeds=embeddings,
+            position_ids=index,
+            use_cache=True,
+            **with_cache(text_model, cache),
         )
     layers, exact = [], []
     for number, layer in enumerate(plan.layers):

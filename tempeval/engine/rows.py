@@ -1,4 +1,4 @@
-"""Attention of one layer under a plan: query shift, block-wise visibility, prefix plus tail."""
+"""Attention of one layer under a plan: block-wise visibility, prefix plus tail."""
 
 from __future__ import annotations
 
@@ -20,67 +20,7 @@ from tempeval.engine.stacks import columns, stacks_of
 if TYPE_CHECKING:
     from tempeval.engine.cache import Piece
     from tempeval.engine.plan import LayerPlan
-    from tempeval.stages import RotaryPlan, Segments
-
-
-def shift_queries(
-    query: torch.Tensor, rotary: RotaryPlan, scale: torch.Tensor | float
-) -> torch.Tensor:
-    """Rotate queries after rotary, as if their position were shifted.
-
-    The shift is in positions and is turned into radians by the final `inv_freq`, so it does not
-    matter in which order a chain changes frequencies and shifts.
-
-    Args:
-        query: `[B, h, S, d]`, after rotary.
-        rotary: the plan; `query_shift` is `[h, d/2]`.
-        scale: positions per unit of shift, `[S]` or one number for all rows.
-    """
-    if rotary.query_shift is None:
-        return query
-    shift = rotary.query_shift.to(query.device)
-    channels = shift.abs().sum(0).nonzero().squeeze(1)
-    if not len(channels):
-        return query
-    if isinstance(scale, float):
-        return query if scale == 0.0 else _rotate(query, rotary, channels, scale)
-    scale = scale.to(query.device)
-    for value in torch.unique(scale).tolist():
-        if value == 0.0:
-            continue
-        rows = (scale == value).nonzero().squeeze(1)
-        first, last = int(rows[0]), int(rows[-1])
-        if last - first + 1 == len(rows):  # one run of rows: a view instead of a gather
-            where: slice | torch.Tensor = slice(first, last + 1)
-        else:
-            where = rows
-        query[:, :, where] = _rotate(query[:, :, where], rotary, channels, value)
-    return query
-
-
-def _rotate(
-    query: torch.Tensor, rotary: RotaryPlan, channels: torch.Tensor, scale: float
-) -> torch.Tensor:
-    half = query.shape[-1] // 2
-    shift = rotary.query_shift
-    if shift is None:
-        return query
-    inv_freq = rotary.inv_freq.to(query.device).double()
-    angle = shift.to(query.device)[:, channels].double() * scale * inv_freq[channels]
-    wide = torch.float64 if query.dtype == torch.float64 else torch.float32
-    cos = angle.cos().to(wide)[None, :, None]  # [1, h, 1, channels]
-    sin = angle.sin().to(wide)[None, :, None]
-    first, last = int(channels[0]), int(channels[-1])
-    if last - first + 1 == len(channels):
-        low: slice | torch.Tensor = slice(first, last + 1)
-        high: slice | torch.Tensor = slice(first + half, last + 1 + half)
-    else:
-        low, high = channels, channels + half
-    a, b = query[..., low].to(wide), query[..., high].to(wide)
-    out = query.clone()
-    out[..., low] = (a * cos - b * sin).to(query.dtype)
-    out[..., high] = (b * cos + a * sin).to(query.dtype)
-    return out
+    from tempeval.stages import Segments
 
 
 def attend_prefix(

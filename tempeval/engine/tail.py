@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tempeval.engine.rows import attend_tail, shift_queries
+from tempeval.engine.query_shift import shift_queries
+from tempeval.engine.rows import attend_tail
 
 if TYPE_CHECKING:
     from tempeval.engine.cache import TailCache

@@ -44,3 +44,23 @@ def checkpoint(family: str = "qwen2_5_vl") -> Path:
         known = sorted(path.parent.name for path in CHECKPOINTS.glob("*/config.json"))
         raise UnknownName("mini checkpoint", family, known)
     return folder
+
+
+def is_mini(pretrained: str) -> bool:
+    """Say whether a model's name is that of a shipped checkpoint: `mini`, or `mini:NAME`."""
+    return pretrained == "mini" or pretrained.startswith("mini:")
+
+
+def located(pretrained: str) -> str:
+    """Return the folder of a shipped checkpoint, and any other checkpoint's name as it is.
+
+    Args:
+        pretrained: `mini`, `mini:NAME` (as `mini:video_llava`), a folder, or a hub id.
+
+    Raises:
+        UnknownName: if no checkpoint of that name ships.
+    """
+    if not is_mini(pretrained):
+        return pretrained
+    name = pretrained.partition(":")[2]
+    return str(checkpoint(name) if name else checkpoint())

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from lmms_eval.api.instance import Instance
+from through_engine import question_logits
 
 import tempeval.tasks
 import tempeval.tasks.mini as mini_task
 from tempeval.engine.attach import Attachment
-from tempeval.engine.cache import TailCache
 from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
 from tempeval.methods.base import Chain
@@ -115,13 +115,7 @@ def test_engine_logits_equal_a_plain_model_call(
     layout, tail = family.layout(family.tokenize(message(*parts)), visuals)
     with Attachment(family, make_plan(Chain(), layout, family.geometry)) as attachment:
         prefix = prefill(attachment, family.embed(layout, visuals))
-        index = torch.arange(prefix.length, prefix.length + len(tail)).unsqueeze(0)
-        got = family.model(
-            input_ids=tail.unsqueeze(0),
-            position_ids=index,
-            past_key_values=TailCache(prefix, len(tail)),
-            use_cache=True,
-        ).logits[0]
+        got = question_logits(attachment, prefix, tail)
     ids = torch.cat([layout.input_ids, tail]).unsqueeze(0)
     config = family.model.config
     kinds = torch.zeros_like(ids)

@@ -208,13 +208,15 @@ def test_labels_that_score_otherwise_are_not_compared(sides, video, monkeypatch)
         cell.prepare()
 
 
-def test_every_round_starts_with_another_side(monkeypatch):
+def test_sides_run_in_every_order(monkeypatch):
     monkeypatch.setattr(turns.gc, "collect", lambda: 0)
     order = []
     sides = {name: lambda name=name: (1.0, order.append(name)) for name in "abc"}
-    for number in range(3):
+    for number in range(6):
         turns.by_turns(number, sides)
-    assert "".join(order) == "abcbcacab"
+    assert "".join(order) == "abc" + "cba" + "bca" + "acb" + "cab" + "bac"
+    pairs = [turns.order_of(number, ["stock", "ours"])[0] for number in range(4)]
+    assert pairs == ["stock", "ours", "ours", "stock"]
 
 
 def test_another_model_is_refused(tiny_qwen2_vl_folder):

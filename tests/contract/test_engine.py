@@ -17,10 +17,10 @@ from probes import (
     PoolTokens,
     ReverseOrder,
 )
+from through_engine import laid_out, stepwise_logits
 
 from tempeval.engine.answer import generate, score
 from tempeval.engine.attach import ATTENTION_NAME, Attachment
-from tempeval.engine.cache import TailCache
 from tempeval.engine.choices import score_choices
 from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
@@ -71,32 +71,7 @@ def build(family, make_clip, message, chain, questions=QUESTIONS, visuals=1):
     plan = chain.frames(FramePlan())
     clips = [c.reordered(plan.permutation(c.num_frames)) for c in clips]
     tokens = [chain.encode(family.encode(clip)) for clip in clips]
-    tails = []
-    for question in questions:
-        ids = family.tokenize(message(*["<video>"] * visuals, question))
-        layout, tail = family.layout(ids, tokens)
-        tails.append(tail)
-    return layout, family.embed(layout, tokens), tails
-
-
-def stepwise_logits(attachment, prefix, tail, tokens):
-    """Logits of prompt end and of each decoding step, through the engine's cache."""
-    family = attachment.family
-    cache = TailCache(prefix, len(tail))
-    rows, ids, start = [], tail, prefix.length
-    for token in [*tokens, None]:
-        index = torch.arange(start, start + len(ids)).unsqueeze(0)
-        out = family.model(
-            input_ids=ids.unsqueeze(0),
-            position_ids=index,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        rows.append(out.logits[0, -1])
-        start += len(ids)
-        ids = torch.tensor([token]) if token is not None else ids
-    return torch.stack(rows[: len(tokens)])
+    return laid_out(family, message, tokens, questions)
 
 
 @torch.no_grad()

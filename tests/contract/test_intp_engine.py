@@ -10,6 +10,7 @@ import pytest
 import torch
 from dense_reference import dense_generate, dense_logits
 from PIL import Image
+from through_engine import laid_out, stepwise_logits
 from tiny_llava_onevision import load_llava_onevision
 from tiny_video_llava import PER_FRAME, load_video_llava, save_tiny_original
 
@@ -18,7 +19,6 @@ from tempeval.calibrate import CalibrateOptions, calibrate
 from tempeval.calibration_clips import MINI
 from tempeval.engine.answer import generate
 from tempeval.engine.attach import Attachment
-from tempeval.engine.cache import TailCache
 from tempeval.engine.inference import Inference
 from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
@@ -53,29 +53,7 @@ def family(request):
 def build(family, make_clip, message, chain, questions=QUESTIONS):
     """Layout, prefix embeddings and question tails of prompts about one clip."""
     visuals = [chain.encode(family.encode(make_clip(8, 84, 112)))]
-    tails = []
-    for question in questions:
-        layout, tail = family.layout(family.tokenize(message("<video>", question)), visuals)
-        tails.append(tail)
-    return layout, family.embed(layout, visuals), tails
-
-
-def stepwise_logits(attachment, prefix, tail, tokens):
-    """Logits of prompt end and of each decoding step, through the engine's cache."""
-    cache = TailCache(prefix, len(tail))
-    rows, ids, start = [], tail, prefix.length
-    for token in tokens:
-        out = attachment.family.model(
-            input_ids=ids.unsqueeze(0),
-            position_ids=torch.arange(start, start + len(ids)).unsqueeze(0),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        rows.append(out.logits[0, -1])
-        start += len(ids)
-        ids = torch.tensor([token])
-    return torch.stack(rows)
+    return laid_out(family, message, visuals, questions)
 
 
 @torch.no_grad()

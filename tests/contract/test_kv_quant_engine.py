@@ -12,6 +12,7 @@ import torch
 from dense_reference import dense_generate, dense_logits
 from PIL import Image
 from probes import LastFrameOnly, LastNotQuestion
+from through_engine import batched_stepwise_logits
 
 import tempeval.engine.session as session_module
 from tempeval.calibrate import CalibrateOptions, calibrate
@@ -19,7 +20,7 @@ from tempeval.calibration_clips import find_clips
 from tempeval.cli import main
 from tempeval.engine.answer import generate, score
 from tempeval.engine.attach import Attachment
-from tempeval.engine.cache import PlainKV, TailCache
+from tempeval.engine.cache import PlainKV
 from tempeval.engine.calibrate import bounds_of, measure_bounds
 from tempeval.engine.choices import score_choices
 from tempeval.engine.inference import Inference
@@ -85,25 +86,6 @@ def attached(case, chain):
     return Attachment(case.family, make_plan(chain, case.layout, case.family.geometry))
 
 
-def stepwise(attachment, prefix, tails, tokens):
-    """Logits `[B, steps, V]` of prompt end and decoding steps, for tails of one length."""
-    family, cache = attachment.family, TailCache(prefix, len(tails[0]))
-    ids, start, rows = torch.stack(tails), prefix.length, []
-    for step in range(len(tokens[0])):
-        index = torch.arange(start, start + ids.shape[1]).expand(len(ids), -1)
-        out = family.model(
-            input_ids=ids,
-            position_ids=index,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        rows.append(out.logits[:, -1])
-        start += ids.shape[1]
-        ids = torch.tensor([[row[step]] for row in tokens])
-    return torch.stack(rows, dim=1)
-
-
 def until_end(family, ids):
     end = family.model.generation_config.eos_token_id
     return ids[: ids.index(end) + 1] if end in ids else ids
@@ -132,7 +114,9 @@ def test_equals_dense_reference_shared_and_alone(case, scheme, nbits, prefill_ru
     ]
     with attached(case, chain) as attachment:
         for tail, (ids, logits) in zip(few, wanted, strict=True):
-            got = stepwise(attachment, prefill(attachment, case.embeddings), [tail], [ids])[0]
+            got = batched_stepwise_logits(
+                attachment, prefill(attachment, case.embeddings), [tail], [ids]
+            )[0]
             assert (got - logits).abs().max() < 1e-4
             assert logits.std() > 0.1
         # All questions in one batch, padded, on one prefix.
@@ -150,9 +134,11 @@ def test_a_batch_of_four_has_the_logits_of_one(case, prefill_rule):
     tails = [tail[-size:] for tail in case.tails[:3]] + [case.tails[0].roll(1)[-size:]]
     tokens = [[5 + row, 9, 11 + row, 7] for row in range(4)]
     with attached(case, chain) as attachment:
-        together = stepwise(attachment, prefill(attachment, case.embeddings), tails, tokens)
+        together = batched_stepwise_logits(
+            attachment, prefill(attachment, case.embeddings), tails, tokens
+        )
         for row in range(4):
-            alone = stepwise(
+            alone = batched_stepwise_logits(
                 attachment, prefill(attachment, case.embeddings), [tails[row]], [tokens[row]]
             )
             assert (together[row] - alone[0]).abs().max() < 1e-9
@@ -192,9 +178,9 @@ def test_what_is_felt_when(case):
         "exact": Chain([method(case, prefill="exact")]),
     }.items():
         with attached(case, chain) as attachment:
-            got[name] = stepwise(attachment, prefill(attachment, case.embeddings), [tail], tokens)[
-                0
-            ]
+            got[name] = batched_stepwise_logits(
+                attachment, prefill(attachment, case.embeddings), [tail], tokens
+            )[0]
     change = {name: (got[name] - got["none"]).abs().amax(-1) for name in ("quantized", "exact")}
     assert (change["quantized"] > 1e-3).all()
     assert change["exact"][0] < 1e-9
@@ -239,7 +225,7 @@ def test_encoded_once_and_decoded_once_per_layer_and_forward(case, monkeypatch):
         prefix = prefill(attachment, case.embeddings)
         assert counts == {"encode": depth, "decode": depth}
         counts["decode"] = 0
-        stepwise(attachment, prefix, case.tails[:1], [[5, 6, 7]])
+        batched_stepwise_logits(attachment, prefix, case.tails[:1], [[5, 6, 7]])
     assert counts == {"encode": depth, "decode": 3 * depth}
 
 

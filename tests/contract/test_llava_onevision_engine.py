@@ -16,11 +16,11 @@ from probes import (
     LastFrameOnly,
     LastNotQuestion,
 )
+from through_engine import laid_out, stepwise_logits
 from tiny_llava_onevision import load_llava_onevision
 
 from tempeval.engine.answer import generate, score
 from tempeval.engine.attach import Attachment
-from tempeval.engine.cache import TailCache
 from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
 from tempeval.methods.base import Chain, Method
@@ -63,29 +63,7 @@ def family(request, tiny_llava_onevision_folder):
 def build(family, make_clip, message):
     """Layout, prefix embeddings and question tails of four prompts about one clip."""
     visuals = [family.encode(make_clip(6, 84, 112))]
-    tails = []
-    for question in QUESTIONS:
-        layout, tail = family.layout(family.tokenize(message("<video>", question)), visuals)
-        tails.append(tail)
-    return layout, family.embed(layout, visuals), tails
-
-
-def stepwise_logits(attachment, prefix, tail, tokens):
-    """Logits of prompt end and of each decoding step, through the engine's cache."""
-    cache = TailCache(prefix, len(tail))
-    rows, ids, start = [], tail, prefix.length
-    for token in tokens:
-        out = attachment.family.model(
-            input_ids=ids.unsqueeze(0),
-            position_ids=torch.arange(start, start + len(ids)).unsqueeze(0),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        rows.append(out.logits[0, -1])
-        start += len(ids)
-        ids = torch.tensor([token])
-    return torch.stack(rows)
+    return laid_out(family, message, visuals, QUESTIONS)
 
 
 @torch.no_grad()

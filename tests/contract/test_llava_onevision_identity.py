@@ -8,11 +8,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from through_engine import question_logits
 from tiny_llava_onevision import TILE, load_llava_onevision
 
 from tempeval.engine.answer import generate
 from tempeval.engine.attach import Attachment
-from tempeval.engine.cache import TailCache
 from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
 from tempeval.errors import UnsupportedModel
@@ -51,13 +51,7 @@ def engine_logits(family, messages, visuals):
     layout, tail = family.layout(family.tokenize(messages), visuals)
     with Attachment(family, make_plan(Chain(), layout, family.geometry)) as attachment:
         prefix = prefill(attachment, family.embed(layout, visuals))
-        index = torch.arange(prefix.length, prefix.length + len(tail)).unsqueeze(0)
-        logits = family.model(
-            input_ids=tail.unsqueeze(0),
-            position_ids=index,
-            past_key_values=TailCache(prefix, len(tail)),
-            use_cache=True,
-        ).logits[0]
+        logits = question_logits(attachment, prefix, tail)
     return logits, torch.cat([layout.input_ids, tail])
 
 

@@ -7,10 +7,10 @@ import itertools
 import pytest
 import torch
 from dense_reference import dense_generate, dense_logits
+from through_engine import laid_out, stepwise_logits
 
 from tempeval.engine.answer import generate
 from tempeval.engine.attach import Attachment
-from tempeval.engine.cache import TailCache
 from tempeval.engine.inference import Inference
 from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
@@ -66,29 +66,7 @@ def build(family, make_clip, message, chain):
     clip = make_clip(plan.sampling.num_frames, 84, 112)
     clip = clip.reordered(plan.permutation(clip.num_frames))
     visuals = [bound.encode(family.encode(clip, num_groups=plan.num_groups))]
-    tails = []
-    for question in QUESTIONS:
-        layout, tail = family.layout(family.tokenize(message("<video>", question)), visuals)
-        tails.append(tail)
-    return bound, layout, family.embed(layout, visuals), tails
-
-
-def stepwise_logits(attachment, prefix, tail, tokens):
-    """Logits of prompt end and of each decoding step, through the engine's cache."""
-    cache = TailCache(prefix, len(tail))
-    rows, ids, start = [], tail, prefix.length
-    for token in tokens:
-        out = attachment.family.model(
-            input_ids=ids.unsqueeze(0),
-            position_ids=torch.arange(start, start + len(ids)).unsqueeze(0),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        rows.append(out.logits[0, -1])
-        start += len(ids)
-        ids = torch.tensor([token])
-    return torch.stack(rows)
+    return bound, *laid_out(family, message, visuals, QUESTIONS)
 
 
 @torch.no_grad()

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from through_engine import question_logits
 
 from tempeval.engine.answer import score
 from tempeval.engine.attach import Attachment
-from tempeval.engine.cache import TailCache
 from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
-from tempeval.engine.rows import shift_queries
+from tempeval.engine.query_shift import shift_queries
 from tempeval.methods.base import Chain
 from tempeval.methods.pas import PAS
 
@@ -28,11 +28,7 @@ def logits(family, make_clip, message, chain, parts=("<video>", "What happens fi
     layout, tail = family.layout(family.tokenize(message(*parts)), visuals)
     with Attachment(family, make_plan(chain, layout, family.geometry)) as attachment:
         prefix = prefill(attachment, family.embed(layout, visuals))
-        cache = TailCache(prefix, len(tail))
-        index = torch.arange(prefix.length, prefix.length + len(tail)).unsqueeze(0)
-        return family.model(
-            input_ids=tail.unsqueeze(0), position_ids=index, past_key_values=cache, use_cache=True
-        ).logits
+        return question_logits(attachment, prefix, tail)
 
 
 @pytest.mark.parametrize("settings", [{}, {"rows": "all"}, {"unit": "position"}])

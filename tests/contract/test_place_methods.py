@@ -10,11 +10,11 @@ import pytest
 import torch
 from dense_reference import dense_generate
 from probes import ReverseOrder as ReverseFrames
+from through_engine import laid_out, stepwise_logits
 from tiny_llava_onevision import load_llava_onevision
 
 from tempeval.engine.answer import generate
 from tempeval.engine.attach import Attachment
-from tempeval.engine.cache import TailCache
 from tempeval.engine.ledger import distinct_temporal_ids
 from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
@@ -204,30 +204,7 @@ def family(request):
 def build(family, clip, message, chain, questions=QUESTIONS):
     """Layout, prefix embeddings and question tails of prompts about one clip."""
     visuals = [] if clip is None else [chain.encode(family.encode(clip))]
-    parts = ["<video>"] * len(visuals)
-    prompts = [
-        family.layout(family.tokenize(message(*parts, question)), visuals) for question in questions
-    ]
-    layout = prompts[0][0]
-    return layout, family.embed(layout, visuals), [tail for _, tail in prompts]
-
-
-def stepwise_logits(attachment, prefix, tail, tokens):
-    """Logits of prompt end and of each decoding step, through the engine's cache."""
-    cache = TailCache(prefix, len(tail))
-    rows, ids, start = [], tail, prefix.length
-    for token in tokens:
-        out = attachment.family.model(
-            input_ids=ids.unsqueeze(0),
-            position_ids=torch.arange(start, start + len(ids)).unsqueeze(0),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        rows.append(out.logits[0, -1])
-        start += len(ids)
-        ids = torch.tensor([token])
-    return torch.stack(rows)
+    return laid_out(family, message, visuals, questions)
 
 
 def until_end(family, ids):

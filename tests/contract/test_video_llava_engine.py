@@ -14,12 +14,12 @@ from probes import (
     LastFrameOnly,
     ReverseOrder,
 )
+from through_engine import laid_out, stepwise_logits
 from tiny_video_llava import PER_FRAME
 from video_files import write_video
 
 from tempeval.engine.answer import generate, score
 from tempeval.engine.attach import Attachment
-from tempeval.engine.cache import TailCache
 from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
 from tempeval.errors import TempevalError
@@ -60,29 +60,7 @@ def build(family, make_clip, message, chain):
     clip = make_clip(8, 84, 112)
     clip = clip.reordered(chain.frames(FramePlan()).permutation(clip.num_frames))
     tokens = [chain.encode(family.encode(clip))]
-    tails = []
-    for question in QUESTIONS:
-        layout, tail = family.layout(family.tokenize(message("<video>", question)), tokens)
-        tails.append(tail)
-    return layout, family.embed(layout, tokens), tails
-
-
-def stepwise_logits(attachment, prefix, tail, tokens):
-    """Logits of the prompt's end and of each decoding step, through the engine's cache."""
-    cache = TailCache(prefix, len(tail))
-    rows, ids, start = [], tail, prefix.length
-    for token in tokens:
-        out = attachment.family.model(
-            input_ids=ids[None],
-            position_ids=torch.arange(start, start + len(ids))[None],
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        rows.append(out.logits[0, -1])
-        start += len(ids)
-        ids = torch.tensor([token])
-    return torch.stack(rows)
+    return laid_out(family, message, tokens, QUESTIONS)
 
 
 @torch.no_grad()

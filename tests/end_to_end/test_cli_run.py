@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tempeval.cli_quickstart import QUICKSTART_METHODS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -84,19 +86,19 @@ def test_lmms_eval_runs_our_model_on_our_tasks(
 
 def test_quickstart_on_a_few_questions(tmp_path: Path) -> None:
     done = command([BIN / "tempeval", "quickstart", "--limit", "2", "-o", "quick"], tmp_path)
-    for method in ("baseline", "pas", "temporal_exit", "pas+temporal_exit"):
-        assert f"| {method} " in done.stdout
+    for chain in QUICKSTART_METHODS:
+        assert chain.split("[")[0] in done.stdout
     assert "quick/leaderboard/leaderboard.md" in done.stdout
     assert (tmp_path / "quick" / "leaderboard" / "leaderboard.json").is_file()
 
 
 @pytest.mark.slow
-def test_the_whole_quickstart_takes_less_than_three_minutes(tmp_path: Path) -> None:
+def test_the_whole_quickstart_takes_less_than_four_minutes(tmp_path: Path) -> None:
     begun = time.perf_counter()
     command([BIN / "tempeval", "quickstart", "-o", "quick"], tmp_path)
-    assert time.perf_counter() - begun < 180
+    assert time.perf_counter() - begun < 240
     records = [json.loads(path.read_text()) for path in tmp_path.rglob("run.json")]
-    assert [record["status"] for record in records] == ["complete"] * 4
+    assert [record["status"] for record in records] == ["complete"] * len(QUICKSTART_METHODS)
     for record in records:
         assert sum(task["answered"] for task in record["tasks"].values()) >= 600
 

@@ -289,7 +289,7 @@ def test_log_is_continued_only_under_the_same_settings(tmp_path):
     assert len(same.rounds("labels@1300")) == 2
     with pytest.raises(InvalidSetting, match="settings"):
         BenchLog(path, settings_of(BenchOptions(max_new_tokens=9), 1), MACHINE)
-    with pytest.raises(InvalidSetting, match="machine"):
+    with pytest.raises(InvalidSetting, match="machine cores: 2 there, 64 here"):
         BenchLog(path, settings_of(BenchOptions(), 1), {**MACHINE, "cores": 64})
     fresh = BenchLog(path, settings_of(BenchOptions(max_new_tokens=9), 1), MACHINE, overwrite=True)
     assert fresh.rounds("labels@1300") == []
@@ -305,6 +305,22 @@ def test_rounds_of_other_code_are_dropped_and_never_mixed(tmp_path, monkeypatch)
     log.add_round("labels@1300", {}, {})
     assert len(log.codes()) == 2
     assert any("2 versions" in warning for warning in warnings_of(log))
+
+
+def test_rounds_of_other_packages_stay_until_they_are_measured_again(tmp_path):
+    path = tmp_path / "b.json"
+    filled_log(path, rounds=2)
+    newer = {**MACHINE, "packages": {"torch": "99.0"}}
+    log = BenchLog(path, settings_of(BenchOptions(), 1), newer)
+    names = log.cells("")
+    assert len(log.rounds("labels@1300")) == 2
+    assert log.drop_other_code("labels@1300") == 2
+    log.add_round("labels@1300", {}, {})
+    old, new = log.versions().items()
+    assert new == ("torch 99.0", ["labels@1300"])
+    assert sorted([*old[1], *new[1]]) == sorted(names)
+    page = render(log, results_of(log), [])
+    assert "- Versions of labels@1300: torch 99.0." in page
 
 
 def test_a_broken_log_is_a_named_error(tmp_path):

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tempeval import cli, doctor, matrix, run
+from tempeval import doctor, matrix, run
 from tempeval.cli import main
 from tempeval.doctor import Check
 from tempeval.errors import TempevalError
-from tempeval.methods.registry import method_names
+from tempeval.methods.registry import method_names, parse_chain
 from tempeval.plugin import MODELS
 from tempeval.tasklist import expand_tasks, group_of, task_entries, tasks_digest, tasks_path
 
@@ -162,6 +162,10 @@ def test_tasks_path_prints_the_path_and_nothing_else(call: Any) -> None:
         ("bench --device meta -o OUT", "cpu or cuda"),
         ("bench --questions , -o OUT", "--questions"),
         ("mini path qwen2_5_vll", "no mini checkpoint 'qwen2_5_vll'"),
+        (
+            "run --methods pas --tasks tempeval_mini --pretrained mini:video_lava -o OUT",
+            "did you mean 'video_llava'",
+        ),
         ("mini train --family qwen2_5_v -o OUT", "did you mean 'qwen2_5_vl'"),
         ("leaderboard /none -o OUT", "/none"),
     ],
@@ -290,12 +294,14 @@ def test_incomplete_runs_end_with_code_1(call: Any, monkeypatch: pytest.MonkeyPa
     assert (code, out, err) == (1, "", "error: out/pas is partial: 7 of 8 answered\n")
 
 
-def test_quickstart_compares_the_four_methods(
+def test_quickstart_compares_every_method(
     call: Any, asked: list[RunOptions], tmp_path: Path
 ) -> None:
     call("quickstart", "-o", str(tmp_path), "--limit", "3")
     (options,) = asked
-    assert options.methods == cli.QUICKSTART_METHODS
+    named = {m.name for text in options.methods for m in parse_chain(text).methods}
+    assert named | {"baseline"} == set(method_names())
+    assert options.methods[0] == "baseline"
     assert options.tasks == ["tempeval_mini"]
     assert (options.pretrained, options.limit) == ("mini", 3)
 

@@ -206,10 +206,12 @@ def test_differing_devices_are_noted(tmp_path):
     ("model", "mini"),
     [
         ("mini", True),
+        ("mini:video_llava", True),
         ("/site-packages/tempeval/mini/checkpoints/qwen", True),
         (r"C:\tempeval\mini\checkpoints\qwen", True),
         ("Qwen/Qwen2.5-VL-7B-Instruct", False),
         ("my/mini", False),
+        ("minimal", False),
     ],
 )
 def test_mini_models_are_labelled(tmp_path, model, mini):

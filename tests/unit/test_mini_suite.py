@@ -2,7 +2,11 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 import tempeval.tasks
+from tempeval.errors import UnknownName
+from tempeval.mini.paths import checkpoint, is_mini, located
 from tempeval.mini.questions import ASPECTS, KINDS
 from tempeval.mini.suite import NUM_CLIPS, digest, suite_clips, suite_records
 
@@ -68,3 +72,12 @@ def test_files_folders_and_sizes_are_mixed() -> None:
 def test_scenes_are_all_different() -> None:
     seeds = [clip.scene.noise for clip in suite_clips()]
     assert len(set(seeds)) == len(seeds)
+
+
+def test_shipped_checkpoints_have_names() -> None:
+    assert located("mini") == str(checkpoint("qwen2_5_vl"))
+    assert located("mini:video_llava") == str(checkpoint("video_llava"))
+    assert located("my/mini") == "my/mini"
+    assert (is_mini("mini"), is_mini("mini:video_llava"), is_mini("minimal")) == (True, True, False)
+    with pytest.raises(UnknownName, match="did you mean 'video_llava'"):
+        located("mini:video_lava")

@@ -1,0 +1,51 @@
+"""`tempeval quickstart`: every method on the mini suite, and the leaderboard of it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tempeval.cli_matrix import Out, Overwrite, evaluate
+
+#: Every method once, with settings that fit clips of 4 temporal grids and about 60 prefix tokens,
+#: and two chains. `slowfast` has other visual tokens than the rest: the leaderboard says so.
+QUICKSTART_METHODS = (
+    "baseline",
+    "pas",
+    "vrope",
+    "rope_scale[scale=2]",
+    "rearrange[frames_per_group=4]",
+    "intp[kv_bits=16;scale=2;frames_per_group=4]",
+    "kv_quant[group_size=8;residual_length=0]",
+    "temporal_exit",
+    "staged_sparse[strategies=1/3]",
+    "slowfast",
+    "reverse_order",
+    "reverse_pe",
+    "pas+temporal_exit",
+    "pas+staged_sparse[strategies=1/3]+kv_quant[group_size=8;residual_length=0]",
+)
+
+
+def quickstart(
+    out: Out = Path("results/quickstart"),
+    limit: Annotated[int | None, typer.Option(help="First N documents per task.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Compare all methods on the mini suite with a tiny trained model: offline, on a CPU."""
+    from tempeval.leaderboard import build
+    from tempeval.matrix import RunOptions
+
+    folders = evaluate(
+        RunOptions(
+            out=out / "runs",
+            methods=QUICKSTART_METHODS,
+            tasks=["tempeval_mini"],
+            limit=limit,
+            overwrite=overwrite,
+            overwrite_different=True,
+        )
+    )
+    summary = build(folders, out / "leaderboard")
+    typer.echo(f"\n{summary.text}")
+    typer.echo(f"written: {summary.markdown} and {summary.json}; runs in {out / 'runs'}")
