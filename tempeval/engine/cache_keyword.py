@@ -20,7 +20,7 @@ def with_cache(module: nn.Module, cache: Any) -> dict[str, Any]:
     Raises:
         UnsupportedModel: if its forward takes no cache.
     """
-    parameters = inspect.signature(module.forward).parameters
+    parameters = inspect.signature(type(module).forward).parameters
     for name in CACHE_KEYWORDS:
         if name in parameters:
             return {name: cache}

@@ -15,6 +15,8 @@ import tempeval.tasks.mini as mini_task
 from tempeval.engine.attach import Attachment
 from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
+from tempeval.families.base import LoadOptions
+from tempeval.families.registry import family_class
 from tempeval.methods.base import Chain
 from tempeval.mini.paths import checkpoint
 from tempeval.model_wrappers.baseline import TempevalBaseline
@@ -32,8 +34,11 @@ def mini_docs():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_same_answers_as_the_stock_wrapper_on_mini_tasks(stock_qwen2_5_vl, dtype):
-    """Stock loads bfloat16 only; for float32 it is handed our very model."""
+def test_same_answers_as_the_stock_wrapper_on_mini_tasks(stock_qwen2_5_vl, message, dtype):
+    """Stock loads bfloat16 only; for float32 it is handed our very model.
+
+    Where bfloat16 leaves two answers closer than its rounding, machines differ in which one wins.
+    """
     docs = mini_docs()
     ours = TempevalBaseline("mini", device="cpu", dtype=dtype, position_rule="native", batch_size=8)
     ours.task_dict = {"mini": {"test": docs}}
@@ -63,7 +68,30 @@ def test_same_answers_as_the_stock_wrapper_on_mini_tasks(stock_qwen2_5_vl, dtype
     ]
     theirs = stock.answer(pairs, max_new_tokens=4)
     assert len(set(theirs)) > 5  # a model that always says the same would agree about anything
-    assert mine == theirs
+    differing = [i for i, pair in enumerate(zip(mine, theirs, strict=True)) if len(set(pair)) > 1]
+    if dtype == "float32":
+        assert differing == []
+        return
+    assert len(differing) <= 0.02 * len(docs)
+    exact = family_class("qwen_vl").load(
+        str(checkpoint()), LoadOptions(dtype="float32", position_rule="native")
+    )
+    exact.model.to(torch.bfloat16).float()  # the same weights, computed without bfloat16
+    for i in differing:
+        rows = [prompt_end(family, message, *pairs[i]) for family in (ours.family, exact)]
+        noise = (rows[0] - rows[1]).abs().max()
+        one, other = (ours.family.tokenizer.convert_tokens_to_ids(x[i]) for x in (mine, theirs))
+        assert (rows[1][one] - rows[1][other]).abs() <= 2 * noise
+
+
+@torch.no_grad()
+def prompt_end(family, message, clip, text):
+    """Logits `[V]` of the answer's first token, in float32."""
+    visuals = [family.encode(clip)]
+    layout, tail = family.layout(family.tokenize(message("<video>", text)), visuals)
+    with Attachment(family, make_plan(Chain(), layout, family.geometry)) as attachment:
+        prefix = prefill(attachment, family.embed(layout, visuals))
+        return question_logits(attachment, prefix, tail)[-1].float()
 
 
 CASES = {
