@@ -14,7 +14,7 @@ from tempeval.engine.failures import ENCODING, describe, is_out_of_memory
 from tempeval.engine.feature_cache import FeatureCache
 from tempeval.engine.ledger import Ledger
 from tempeval.engine.question import Outcome
-from tempeval.engine.session import Session
+from tempeval.engine.session import Session, Share
 from tempeval.engine.store import Keys, Memory
 from tempeval.engine.work import Batch, plan_work
 from tempeval.errors import BadVideo
@@ -180,7 +180,10 @@ class Inference:
         with opened:
             for video in todo:
                 for chain in chains:
-                    yield from self._run_chain(video, chain, *bound[chain], keys, kept)
+                    share = _share(
+                        video.video, bound[chain][1], [plan for _, plan in bound.values()]
+                    )
+                    yield from self._run_chain(video, chain, *bound[chain], share, keys, kept)
                 self.encoder.forget_clips()
 
     def _run_chain(
@@ -189,6 +192,7 @@ class Inference:
         chain: Chain,
         bound: Chain,
         plan: FramePlan,
+        share: Share,
         keys: Keys,
         store: AnswerStore,
     ) -> Iterator[Answered]:
@@ -204,7 +208,7 @@ class Inference:
             return
         try:
             visuals = self.encoder.encode(todo.video.visuals, plan)
-            session = Session(self.family, bound, visuals, todo.share, self.seed)
+            session = Session(self.family, bound, visuals, share, self.seed)
         except (BadVideo, MemoryError, RuntimeError) as error:
             if not isinstance(error, BadVideo) and not is_out_of_memory(error):
                 raise
@@ -243,6 +247,17 @@ class Inference:
                     yield Answered(item.question, chain, outcome, replayed=False)
 
 
+def _share(video: VideoWork, plan: FramePlan, plans: Sequence[FramePlan]) -> Share:
+    """Count the samples that decoding and encoding under a frame plan serve, of all the plans."""
+    frames = [(other.sampling, other.grid_rules) for other in plans]
+    questions = video.num_questions
+    return Share(
+        decoding=questions * frames.count((plan.sampling, plan.grid_rules)),
+        encoding=questions * plans.count(plan),
+        questions=questions,
+    )
+
+
 class _Todo:
     """What is left to compute about one video."""
 
@@ -250,7 +265,6 @@ class _Todo:
         self, video: VideoWork, chains: Sequence[Chain], keys: Keys, store: AnswerStore
     ) -> None:
         self.video = video
-        self.share = video.num_questions * len(chains)
         self.pending: dict[Chain, set[Batch]] = {}
         for chain in chains:
             for batches in video.prefixes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,6 +44,21 @@ if TYPE_CHECKING:
     from tempeval.stages import Layout
 
 
+@dataclass(frozen=True)
+class Share:
+    """Samples of a run that something about one video serves.
+
+    Attributes:
+        decoding: under all chains that want the same frames.
+        encoding: under those that also want them in the same order and groups.
+        questions: under one chain.
+    """
+
+    decoding: int
+    encoding: int
+    questions: int
+
+
 class Session:
     """Answers the batches of one video under one chain.
 
@@ -51,7 +66,7 @@ class Session:
         family: the loaded base model.
         chain: the methods.
         encoded: the prompt's visuals.
-        share: samples of this run that decoding and encoding serve, over which they are amortised.
+        share: samples over which each cost of the video is amortised.
         seed: of the run, for answers that are drawn.
 
     Attributes:
@@ -59,18 +74,24 @@ class Session:
     """
 
     def __init__(
-        self, family: Family, chain: Chain, encoded: Sequence[Encoded], share: int, seed: int
+        self, family: Family, chain: Chain, encoded: Sequence[Encoded], share: Share, seed: int
     ) -> None:
-        self.family, self.chain, self.share, self.seed = family, chain, share, seed
+        self.family, self.chain, self.seed = family, chain, seed
         self.kernels: set[str] = set()
         start = now(family.device)
         self.visuals = [chain.encode(entry.tokens) for entry in encoded]
         fold_ms = (now(family.device) - start) * 1e3
         self.vision_flops = sum(entry.vision_flops for entry in encoded)
+        decode_ms = sum(entry.decode_ms for entry in encoded)
+        encode_ms = sum(entry.encode_ms for entry in encoded)
+        #: Milliseconds of decoding, encoding and stage `encode` that one sample is charged for.
+        self.amortised_ms = (
+            decode_ms / share.decoding + encode_ms / share.encoding + fold_ms / share.questions
+        )
         self.base = Ledger(
             frames=sum(entry.tokens.frames for entry in encoded),
-            decode_ms=sum(entry.decode_ms for entry in encoded),
-            encode_ms=sum(entry.encode_ms for entry in encoded) + fold_ms,
+            decode_ms=decode_ms,
+            encode_ms=encode_ms + fold_ms,
             flags=tuple(sorted({flag for entry in encoded for flag in entry.flags})),
         )
 
@@ -152,8 +173,7 @@ class Session:
             yield from ([failed] * len(part) for part in parts)
             return
         base = self._prefix_ledger(attachment, layout, prefix, prefill_ms)
-        shared = (base.decode_ms or 0.0) + (base.encode_ms or 0.0)
-        shared = shared / self.share + prefill_ms / questions
+        shared = self.amortised_ms + prefill_ms / questions
         for part in parts:
             yield self._answer_batch(attachment, prefix, part, base, shared)
 
