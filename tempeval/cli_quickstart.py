@@ -1,5 +1,6 @@
 """`tempeval quickstart`: every method on the mini suite, and the leaderboard of it."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,9 @@ def quickstart(
     overwrite: Overwrite = False,
 ) -> None:
     """Compare all methods on the mini suite with a tiny trained model: offline, on a CPU."""
+    # A tiny model's operations are too small for threads: on a busy machine they wait for one
+    # another. Read by torch when it is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from tempeval.leaderboard import build
     from tempeval.matrix import RunOptions
 

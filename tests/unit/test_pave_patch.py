@@ -1,0 +1,253 @@
+"""PAVE's patch against the official module's output, and against a frame-by-frame reference."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch.nn.functional import gelu, interpolate, layer_norm
+
+from tempeval.errors import InvalidSetting
+from tempeval.methods.pave import PavePatch
+from tempeval.methods.pave_patch import equal_partition
+from tempeval.methods.pave_state import RELEASED_PREFIX, PatchSizes
+
+GOLDEN = Path(__file__).parents[1] / "reference" / "pave" / "pave.safetensors"
+PREFIXES = (
+    "",
+    "temporal_aggregator.",
+    "model.temporal_aggregator.",
+    "base_model.model.temporal_aggregator.",
+    RELEASED_PREFIX,
+)
+
+
+def golden(case: str):
+    with safe_open(GOLDEN, "pt") as file:
+        facts = json.loads(file.metadata()[case])
+        tensors = {
+            key[len(case) + 1 :]: file.get_tensor(key)
+            for key in file.keys()  # noqa: SIM118  (not a dict)
+            if key.startswith(f"{case}.")
+        }
+    state = {k[len("state.") :]: v for k, v in tensors.items() if k.startswith("state.")}
+    return facts, state, tensors
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("case", ["case0", "case1", "case2"])
+def test_equal_to_the_official_module(case: str, prefix: str) -> None:
+    facts, state, tensors = golden(case)
+    patch = PavePatch.from_state_dict(
+        {prefix + key: value for key, value in state.items()}, num_heads=facts["heads"]
+    )
+    with torch.no_grad():
+        got = patch(tensors["side_channel"], tensors["query_tokens"])
+    assert got.shape == tensors["patch_output"].shape
+    assert tensors["patch_output"].std() > 0.1
+    assert (got - tensors["patch_output"]).abs().max() < 1e-5
+
+
+def reference(state, side, queries, heads, neighbors, *, kv_share):
+    """One frame and one head at a time, in float64, from the equations of papers.md A2."""
+    state = {key: value.double() for key, value in state.items()}
+    side, queries = side.double(), queries.double()
+
+    def linear(name, x):
+        bias = state.get(f"{name}.bias")
+        return x @ state[f"{name}.weight"].T + (0 if bias is None else bias)
+
+    keys = linear("input_mapping", side)
+    frames = len(queries)
+    if neighbors is None:
+        if len(keys) < frames:
+            first = keys.permute(3, 0, 1, 2)[None]
+            size = (frames, *keys.shape[1:3])
+            keys = interpolate(first, size=size, mode="trilinear", align_corners=True)[0]
+            keys = keys.permute(1, 2, 3, 0)
+        neighbors = equal_partition(len(keys), frames)
+    width = keys.shape[-1]
+    out = []
+    for frame, own in zip(queries, neighbors, strict=True):
+        if not len(own):
+            out.append(torch.zeros(len(frame), state["output_norm.bias"].shape[0]).double())
+            continue
+        near = keys[own.start : own.stop].reshape(-1, width)
+        hidden = linear("query_input_mapping", frame)
+        number = 0
+        while f"cross_attn_layers.{number}.ffn.0.weight" in state:
+            layer = f"cross_attn_layers.{number}"
+            q, k = linear(f"{layer}.attn.q_linear", hidden), linear(f"{layer}.attn.k_linear", near)
+            v = k if kv_share else linear(f"{layer}.attn.v_linear", near)
+            parts = []
+            for head in range(heads):
+                at = slice(head * width // heads, (head + 1) * width // heads)
+                scores = q[:, at] @ k[:, at].T / math.sqrt(width // heads)
+                parts.append(scores.softmax(-1) @ v[:, at])
+            hidden = torch.cat(parts, -1) + hidden
+            scale, shift = state[f"{layer}.ffn.0.weight"], state[f"{layer}.ffn.0.bias"]
+            norm = layer_norm(hidden, (width,), scale, shift)
+            hidden = linear(f"{layer}.ffn.3", gelu(linear(f"{layer}.ffn.1", norm))) + hidden
+            number += 1
+        y = linear("output_mapping.2", gelu(linear("output_mapping.0", hidden)))
+        size = (y.shape[-1],)
+        out.append(layer_norm(y, size, state["output_norm.weight"], state["output_norm.bias"]))
+    return torch.stack(out)
+
+
+def random_patch(layers: int, heads: int, hidden: int, *, kv_share: bool):
+    generator = torch.Generator().manual_seed(0)
+    sizes = PatchSizes(side=6, query=5, output=7, hidden=hidden, layers=layers)
+    patch = PavePatch(sizes, num_heads=heads, kv_share=kv_share)
+    for parameter in patch.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.4
+    return patch
+
+
+CASES = [
+    # T_k, (h, w), T_q, S_q, neighbours
+    (8, (1, 1), 4, 9, None),
+    (11, (2, 2), 4, 3, None),
+    (3, (1, 2), 5, 4, None),
+    (1, (3, 1), 6, 2, None),
+    (64, (24, 24), 32, 4, None),
+    (29, (1, 1), 32, 4, None),
+    (5, (1, 1), 1, 4, None),
+    (6, (2, 1), 3, 4, (range(3), range(1, 5), range(2, 6))),
+    (6, (1, 1), 3, 4, (range(2), range(0), range(5, 6))),
+    (2, (1, 1), 4, 4, (range(1), range(1), range(1, 2), range(2, 2))),
+]
+
+
+@pytest.mark.parametrize("kv_share", [True, False])
+@pytest.mark.parametrize(("layers", "heads", "hidden"), [(1, 1, 4), (2, 4, 16), (3, 2, 12)])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_equal_to_a_frame_by_frame_reference(case, layers, heads, hidden, kv_share) -> None:
+    steps, cells, frames, tokens, neighbors = case
+    patch = random_patch(layers, heads, hidden, kv_share=kv_share)
+    side = torch.randn(steps, *cells, 6)
+    queries = torch.randn(frames, tokens, 5)
+    with torch.no_grad():
+        got = patch(side, queries, neighbors)
+    wanted = reference(patch.state_dict(), side, queries, heads, neighbors, kv_share=kv_share)
+    assert (got - wanted).abs().max() < 1e-4
+    for frame, own in enumerate(neighbors or ()):
+        assert len(own) or torch.equal(got[frame], torch.zeros(tokens, 7))
+
+
+def test_values_come_from_the_keys_unless_asked_otherwise() -> None:
+    shared = random_patch(2, 4, 16, kv_share=True)
+    apart = PavePatch.from_state_dict(shared.state_dict(), kv_share=False)
+    side, queries = torch.randn(8, 1, 1, 6), torch.randn(4, 3, 5)
+    before = shared(side, queries)
+    assert not torch.allclose(before, apart(side, queries))
+    for layer in shared.cross_attn_layers:
+        layer.attn.v_linear.weight.data.zero_()
+    assert torch.equal(shared(side, queries), before)
+
+
+def test_a_new_patch_adds_exactly_nothing_and_learns() -> None:
+    patch = PavePatch(PatchSizes(side=6, query=5, output=7, hidden=16))
+    side, queries = torch.randn(8, 2, 2, 6), torch.randn(4, 3, 5)
+    out = patch(side, queries)
+    assert torch.equal(out, torch.zeros(4, 3, 7))
+    (out * torch.randn(4, 3, 7)).sum().backward()
+    assert patch.output_norm.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("layers", "output", "parameters"),
+    [(2, 3584, 8_996_352), (3, 3584, 10_833_920), (2, 896, 6_235_776)],
+)
+def test_sizes_of_the_released_patches(layers: int, output: int, parameters: int) -> None:
+    with torch.device("meta"):
+        patch = PavePatch(PatchSizes(side=1024, query=1152, output=output, layers=layers))
+    assert sum(p.numel() for p in patch.parameters()) == parameters
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(dtype: torch.dtype) -> None:
+    patch = random_patch(2, 4, 16, kv_share=True)
+    side, queries = torch.randn(11, 2, 2, 6), torch.randn(4, 3, 5)
+    with torch.no_grad():
+        exact = patch(side, queries)
+        half = patch.to(dtype)(side.to(dtype), queries.to(dtype))
+    assert half.dtype == dtype
+    assert (half.float() - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+def test_official_partition_by_hand() -> None:
+    assert equal_partition(8, 4) == [range(2), range(2, 4), range(4, 6), range(6, 8)]
+    assert [len(own) for own in equal_partition(11, 4)] == [3, 3, 3, 2]
+    assert equal_partition(32, 32) == [range(n, n + 1) for n in range(32)]
+
+
+def test_operations_counted_by_hand() -> None:
+    """One layer, one head: every matrix product of a small case, two per multiplication."""
+    patch = PavePatch(PatchSizes(side=6, query=5, output=7, hidden=4, layers=1), num_heads=1)
+    steps, cells, frames, tokens = 4, 2, 2, 3
+    queries, keys = frames * tokens, steps * cells
+    products = [keys * 6 * 4, queries * 5 * 4]  # both input maps
+    products += [queries * 4 * 4, keys * 4 * 4]  # q and k
+    products += 2 * [frames * tokens * (keys // frames) * 4]  # scores and sums
+    products += 2 * [queries * 4 * 8]  # feed-forward
+    products += [queries * 4 * 8, queries * 8 * 7]  # output map
+    assert patch.flops((steps, 1, cells, 6), frames, tokens) == 2 * sum(products)
+
+
+def state_of(patch: PavePatch) -> dict[str, torch.Tensor]:
+    return dict(patch.official_state(RELEASED_PREFIX))
+
+
+def test_foreign_keys_beside_the_patch_are_left_out() -> None:
+    patch = random_patch(2, 4, 16, kv_share=True)
+    state = state_of(patch) | {"base_model.model.model.mm_projector.0.weight": torch.zeros(1)}
+    assert PavePatch.from_state_dict(state).sizes == patch.sizes
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("output_norm.bias", None, r"lack .*output_norm\.bias"),
+        ("input_mapping.weight", None, "no patch among"),
+        ("cross_attn_layers.0.attn.q_linear.weight", None, "lack .*q_linear"),
+        ("rope.weight", torch.zeros(1), "does not know: .*rope"),
+        ("output_norm.bias", torch.zeros(3), r"output_norm\.bias has shape \(3,\)"),
+        ("output_mapping.2.weight", torch.zeros(3), r"shape \(3,\); accepted: 2 dimensions"),
+        ("another.input_mapping.weight", torch.zeros(4, 6), "several patches"),
+    ],
+)
+def test_other_weights_are_refused_by_name(key, value, message: str) -> None:
+    state = state_of(random_patch(2, 4, 16, kv_share=True))
+    state.pop(RELEASED_PREFIX + key, None)
+    if value is not None:
+        state[RELEASED_PREFIX + key] = value
+    with pytest.raises(InvalidSetting, match=message):
+        PavePatch.from_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("side", "queries", "neighbors", "message"),
+    [
+        (torch.zeros(4, 1, 1, 9), torch.zeros(4, 3, 5), None, r"\(4, 1, 1, 9\).*last of 6"),
+        (torch.zeros(4, 6), torch.zeros(4, 3, 5), None, "takes 4 dimensions"),
+        (torch.zeros(0, 1, 1, 6), torch.zeros(4, 3, 5), None, "is empty"),
+        (torch.full((4, 1, 1, 6), math.nan), torch.zeros(4, 3, 5), None, "not finite"),
+        (torch.zeros(4, 1, 1, 6), torch.zeros(4, 3, 4), None, "query_tokens"),
+        (torch.zeros(4, 1, 1, 6), torch.zeros(4, 3, 5), [range(1)], "of 1 frames are given for 4"),
+        (torch.zeros(4, 1, 1, 6), torch.zeros(1, 3, 5), [range(3, 5)], "frame 0.*steps 0 to 3"),
+    ],
+)
+def test_bad_input_is_named(side, queries, neighbors, message: str) -> None:
+    patch = random_patch(1, 1, 4, kv_share=True)
+    with pytest.raises(InvalidSetting, match=message):
+        patch(side, queries, neighbors)
+
+
+def test_heads_must_divide_the_width() -> None:
+    with pytest.raises(InvalidSetting, match="num_heads=3 does not divide"):
+        PavePatch(PatchSizes(side=6, query=5, output=7, hidden=16), num_heads=3)
