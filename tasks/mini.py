@@ -1,4 +1,4 @@
-"""Helpers that the YAMLs of the mini suite name."""
+"""Helpers that the YAMLs of the mini suite name, and those of the side-channel suites."""
 
 from __future__ import annotations
 
@@ -18,33 +18,34 @@ if TYPE_CHECKING:
 Doc = dict[str, Any]
 
 
-def _of_aspect(docs: Dataset, aspect: str) -> Dataset:
+def of_aspect(docs: Dataset, aspect: str) -> Dataset:
+    """Keep the questions about an aspect."""
     return docs.select([i for i, found in enumerate(docs["aspect"]) if found == aspect])
 
 
 def action(docs: Dataset) -> Dataset:
     """Keep the questions about actions."""
-    return _of_aspect(docs, "action")
+    return of_aspect(docs, "action")
 
 
 def direction(docs: Dataset) -> Dataset:
     """Keep the questions about directions."""
-    return _of_aspect(docs, "direction")
+    return of_aspect(docs, "direction")
 
 
 def speed(docs: Dataset) -> Dataset:
     """Keep the questions about speed."""
-    return _of_aspect(docs, "speed")
+    return of_aspect(docs, "speed")
 
 
 def order(docs: Dataset) -> Dataset:
     """Keep the questions about the order of events."""
-    return _of_aspect(docs, "order")
+    return of_aspect(docs, "order")
 
 
 def attribute_change(docs: Dataset) -> Dataset:
     """Keep the questions about changes of colour."""
-    return _of_aspect(docs, "attribute_change")
+    return of_aspect(docs, "attribute_change")
 
 
 def doc_to_visual(doc: Doc) -> list[VideoPath]:
@@ -62,10 +63,15 @@ def doc_to_messages(doc: Doc) -> list[dict[str, Any]]:
 
     The video part carries `fps` (frames per second) when the clip is a frame folder.
     """
-    video: dict[str, Any] = {"type": "video", "url": doc_to_visual(doc)[0]}
-    if doc["fps"] is not None:
-        video["fps"] = doc["fps"]
-    return [{"role": "user", "content": [video, {"type": "text", "text": doc_to_text(doc)}]}]
+    return ask(doc_to_visual(doc)[0], doc_to_text(doc))
+
+
+def ask(clip: VideoPath, text: str) -> list[dict[str, Any]]:
+    """Return one user turn: a clip, then a text."""
+    video: dict[str, Any] = {"type": "video", "url": clip}
+    if clip.fps is not None:
+        video["fps"] = clip.fps
+    return [{"role": "user", "content": [video, {"type": "text", "text": text}]}]
 
 
 def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:

@@ -211,7 +211,7 @@ class _Attention(nn.Module):
 
     def _split(self, x: torch.Tensor) -> torch.Tensor:
         """`[B, N, E]` to `[B, heads, N, E / heads]`."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 def stretched(keys: torch.Tensor, frames: int) -> torch.Tensor:
