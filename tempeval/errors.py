@@ -47,6 +47,22 @@ class UnsupportedModel(TempevalError):
     """A checkpoint, family or layout that a component cannot work with."""
 
 
+class BadArchive(TempevalError):
+    """An archive that cannot be unpacked, or that may not be.
+
+    Args:
+        source: path of the archive.
+        reason: what is wrong with it, and what to do.
+    """
+
+    def __init__(self, source: str, reason: str) -> None:
+        self.source, self.reason = source, reason
+        super().__init__(f"cannot unpack {source!r}: {reason}")
+
+    def __reduce__(self) -> tuple[type[BadArchive], tuple[str, str]]:
+        return type(self), (self.source, self.reason)
+
+
 class InfeasibleBudget(TempevalError):
     """No frames x resolution plan gives the asked-for number of visual tokens."""
 
@@ -80,7 +96,26 @@ class BadVideo(TempevalError):
 
     def __init__(self, source: str, reason: str) -> None:
         self.source, self.reason = source, reason
-        super().__init__(f"cannot decode {source!r}: {reason}")
+        super().__init__(f"{self.title} {source!r}: {reason}")
+
+    @property
+    def title(self) -> str:
+        """What could not be done."""
+        return "cannot decode"
 
     def __reduce__(self) -> tuple[type[BadVideo], tuple[str, str]]:
         return type(self), (self.source, self.reason)
+
+
+class BadSideChannel(BadVideo):
+    """A side channel that a video lacks or that cannot be used; the sample fails, the run goes on.
+
+    Args:
+        source: path of the video, or of the file of features.
+        reason: what is wrong, and what to do.
+    """
+
+    @property
+    def title(self) -> str:
+        """What could not be done."""
+        return "no side channel for"

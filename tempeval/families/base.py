@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
+from tempeval.errors import InvalidSetting
 from tempeval.stages import Geometry, RunFacts
 
 if TYPE_CHECKING:
@@ -128,6 +129,11 @@ class Family(ABC):
         """Frames merged into one temporal grid."""
 
     @property
+    @abstractmethod
+    def feature_width(self) -> int:
+        """Channels of the features before the projector (`VisualTokens.features`)."""
+
+    @property
     def context_length(self) -> int:
         """Positions that the text stack was trained with."""
         length: int = self.model.config.get_text_config().max_position_embeddings
@@ -171,6 +177,8 @@ class Family(ABC):
             trained_with=self.trained_with,
             revision=self.revision,
             grid_rules=grid_rules,
+            feature_width=self.feature_width,
+            family_settings=self.settings,
         )
 
     @property
@@ -205,6 +213,19 @@ class Family(ABC):
         """
         return {}
 
+    def check_newline_position(self) -> None:
+        """Refuse a place for newline tokens where the model has none.
+
+        Raises:
+            InvalidSetting: if one was asked for.
+        """
+        asked = self.options.mm_newline_position
+        if asked is not None and "mm_newline_position" not in self.settings:
+            raise InvalidSetting(
+                f"mm_newline_position={asked!r}: models of family {self.name} have no newline "
+                "tokens; leave it out"
+            )
+
     @abstractmethod
     def check_sampling(self, sampling: Sampling, grid_rules: tuple[GridRule, ...] = ()) -> None:
         """Refuse a sampling that no budget plan can serve.
@@ -226,12 +247,13 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def fit(self, plan: FramePlan, *, free_frames: bool) -> FramePlan:
+    def fit(self, plan: FramePlan, *, free_frames: bool, unit: int = 1) -> FramePlan:
         """Choose what a plan of frames leaves to the visual-token budget, if there is one.
 
         Args:
             plan: after stage `frames`.
             free_frames: whether the number of frames may change, as little as need be.
+            unit: the number of frames becomes a multiple of it, where it may change.
 
         Returns:
             The plan with its final number of frames, and with grid rules that leave no choice.

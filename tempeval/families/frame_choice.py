@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from tempeval.video.clip import FramePlan, GridRule
 
 
-def fit_frames(fixed: FixedFrames, plan: FramePlan, *, free_frames: bool) -> FramePlan:
+def fit_frames(
+    fixed: FixedFrames, plan: FramePlan, *, free_frames: bool, unit: int = 1
+) -> FramePlan:
     """Choose frames and settings of grid rules that make 98 to 100 % of a budget.
 
     First the choice that leaves the rules' wanted settings least, then the number of frames
@@ -27,6 +30,7 @@ def fit_frames(fixed: FixedFrames, plan: FramePlan, *, free_frames: bool) -> Fra
         fixed: tokens per frame, and the budget.
         plan: after stage `frames`.
         free_frames: whether the number of frames may change.
+        unit: the number of frames becomes a multiple of it, where it may change.
 
     Returns:
         The plan with its final number of frames, and with grid rules that leave no choice; as it
@@ -35,23 +39,26 @@ def fit_frames(fixed: FixedFrames, plan: FramePlan, *, free_frames: bool) -> Fra
     Raises:
         InfeasibleBudget: if there is no such choice, naming the nearest budget that has one.
     """
-    if fixed.budget is None:
+    budget = fixed.budget
+    if budget is None:
         return plan
+    if free_frames:
+        fixed = replace(fixed, block=math.lcm(fixed.block, unit))
     wanted = plan.sampling.num_frames
     if not plan.grid_rules:
         frames = fixed.frames_near(wanted) if free_frames else wanted
         return replace(plan, sampling=replace(plan.sampling, num_frames=frames))
     # A frame has at least one token.
-    most = fixed.budget + fixed.block
+    most = budget + fixed.block
     numbers = range(fixed.block, most + 1, fixed.block) if free_frames else [wanted]
-    low = -(-fixed.budget * MIN_FILL_PERCENT // 100)
+    low = -(-budget * MIN_FILL_PERCENT // 100)
     best: tuple[tuple[float, int, int], tuple[GridRule, ...]] | None = None
     below, above = 0, 0
     for frames in numbers:
         fewest = None
         for cost, rules, tokens in _choices(fixed, plan.grid_rules, frames):
             fewest = tokens if fewest is None else min(fewest, tokens)
-            if tokens > fixed.budget:
+            if tokens > budget:
                 above = min(above or tokens, tokens)
             elif tokens < low:
                 below = max(below, tokens)
@@ -59,17 +66,18 @@ def fit_frames(fixed: FixedFrames, plan: FramePlan, *, free_frames: bool) -> Fra
                 rank = (cost, abs(frames - wanted), -frames)
                 if best is None or rank < best[0]:
                     best = rank, rules
-        if fewest is not None and fewest > fixed.budget:
+        if fewest is not None and fewest > budget:
             break
     if not (below or above or best):
         return plan
     if best is None:
         lower = largest_budget(below)
-        nearest = lower if lower and fixed.budget - lower < above - fixed.budget else above
+        nearest = lower if lower and budget - lower < above - budget else above
         number = "no number of" if free_frames else str(wanted)
+        blocks = f" in blocks of {fixed.block}" if free_frames and fixed.block > 1 else ""
         raise InfeasibleBudget(
-            f"visual_token_budget={fixed.budget}: {number} frames, as the chain pools them, make "
-            f"{MIN_FILL_PERCENT} to 100 % of it. Nearest feasible: {nearest or lower}"
+            f"visual_token_budget={budget}: {number} frames{blocks}, as the chain pools "
+            f"them, make {MIN_FILL_PERCENT} to 100 % of it. Nearest feasible: {nearest or lower}"
             + ("" if free_frames else "; or leave num_frames to the budget")
         )
     (_, _, minus_frames), rules = best

@@ -190,16 +190,18 @@ def build_tower(
         config: vision configuration (`hidden_size`, `num_hidden_layers`, `patch_size`, ...), flat
             or under `vision_config`. `hidden_act` defaults to exact GELU, `num_frames` to 8,
             `mm_vision_select_layer` (or `select_layer`) to -2.
-        state: weights under `model.video_tower.video_tower.`, `vision_model.`, or no prefix. With
-            a prefix, other parts of the two checkpoints (language model, projector, image and
-            text tower) may lie beside it. The tower shares their memory.
+        state: weights under any common prefix, or none: what stands before
+            `embeddings.class_embedding`. Beside `model.video_tower.video_tower.` and
+            `vision_model.` the other parts of these two checkpoints (language model, projector
+            and image tower; text tower and heads) may lie; any other key is an error. The tower
+            shares the weights' memory.
 
     Returns:
         The tower in eval mode, without gradients, in the weights' dtype.
 
     Raises:
         UnsupportedModel: if a weight is missing, unexpected or of another shape (all are named),
-            or the configuration is not of a video tower.
+            there are several towers, or the configuration is not of a video tower.
     """
     sizes = TowerConfig.from_dict(config)
     prefix = prefix_of(state)

@@ -22,20 +22,28 @@ _LOG = logging.getLogger(__name__)
 #: Where the two repositories of Video-LLaVA keep the tower.
 PREFIXES = ("model.video_tower.video_tower.", "vision_model.")
 
-# What else those repositories hold: language model, projector, image tower; text tower, heads.
-_OTHER_PARTS = (
-    "model.embed_tokens.",
-    "model.layers.",
-    "model.norm.",
-    "model.mm_projector.",
-    "model.image_tower.",
-    "lm_head.",
-    "text_model.",
-    "visual_projection.",
-    "text_projection.",
-    "logit_scale",
-)
-_OWN_PARTS = ("model.video_tower.", "embeddings.", "encoder.", "pre_layrnorm.", "post_layernorm.")
+# What lies beside the tower in those repositories, by where it is: language model, projector and
+# image tower; text tower and heads. A name that ends in a dot stands for all below it.
+_BESIDE = {
+    "model.video_tower.": (
+        "lm_head.weight",
+        "model.embed_tokens.weight",
+        "model.layers.",
+        "model.norm.weight",
+        "model.mm_projector.",
+        "model.image_tower.",
+    ),
+    "vision_model.": (
+        "logit_scale",
+        "text_model.",
+        "text_projection.weight",
+        "visual_projection.weight",
+    ),
+}
+
+# Weights that a tower has once: what stands before one is its prefix. The second serves where the
+# first is missing, so that the error names what is missing under the prefix in use.
+_ANCHORS = ("embeddings.class_embedding", "embeddings.patch_embedding.weight")
 
 #: Channels per head of every CLIP vision tower; only used where a checkpoint has no configuration.
 _HEAD_CHANNELS = 64
@@ -158,22 +166,47 @@ _REQUIRED = (
 
 
 def prefix_of(state: Mapping[str, Any]) -> str:
-    """Return the prefix under which weights hold the tower; empty for none."""
-    return next((p for p in PREFIXES if any(key.startswith(p) for key in state)), "")
+    """Return the prefix under which weights hold the tower: what stands before its CLS token.
+
+    The image tower of a Video-LLaVA checkpoint, beside its video tower, does not count. Empty for
+    no prefix, and where no tower is found.
+
+    Raises:
+        UnsupportedModel: if there are several towers.
+    """
+    for anchor in _ANCHORS:
+        keys = [key for key in state if key == anchor or key.endswith("." + anchor)]
+        prefixes = [key.removesuffix(anchor) for key in keys]
+        own = [
+            prefix
+            for key, prefix in zip(keys, prefixes, strict=True)
+            if not any(_is_beside(key, other) for other in prefixes)
+        ]
+        if len(own) > 1:
+            names = ", ".join(prefix or "no prefix" for prefix in own)
+            raise UnsupportedModel(
+                f"the weights hold {len(own)} vision towers, under {names}; leave one of them"
+            )
+        if own:
+            return own[0]
+    return ""
 
 
 def unknown_keys(state: Mapping[str, Any], prefix: str) -> list[str]:
-    """Return the keys outside `prefix` that belong to no part of the two checkpoints.
+    """Return the keys outside `prefix` that belong to no other part of the two checkpoints."""
+    return [key for key in state if not key.startswith(prefix) and not _is_beside(key, prefix)]
 
-    Tensors that no module would own (neither `weight` nor `bias`) are not weights and are ignored.
-    """
-    outside = [key for key in state if not key.startswith(prefix)]
-    return [
-        key
-        for key in outside
-        if key.startswith(_OWN_PARTS)
-        or (key.endswith((".weight", ".bias")) and not key.startswith(_OTHER_PARTS))
-    ]
+
+def _is_beside(key: str, prefix: str) -> bool:
+    """Whether a key is of another part of the checkpoint whose tower is under `prefix`."""
+    for place, parts in _BESIDE.items():
+        root, found, _ = prefix.partition(place)
+        if not found:
+            continue
+        for part in parts:
+            if key == root + part or (part.endswith(".") and key.startswith(root + part)):
+                return True
+    return False
 
 
 def sizes_from_weights(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:

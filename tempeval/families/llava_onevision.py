@@ -105,6 +105,11 @@ class LlavaOnevision(Family):
         return 1
 
     @property
+    def feature_width(self) -> int:
+        """Width of the tower, times the layers whose features are joined."""
+        return self._tower.cost.in_width
+
+    @property
     def settings(self) -> dict[str, str]:
         """Where newline tokens lie in a video."""
         return {"mm_newline_position": self.mm_newline_position}
@@ -135,9 +140,10 @@ class LlavaOnevision(Family):
         """Choose the number of frames nearest to `preferred` that makes 98 to 100 % of it."""
         return self._fixed_frames(1).frames_near(preferred)
 
-    def fit(self, plan: FramePlan, *, free_frames: bool) -> FramePlan:
+    def fit(self, plan: FramePlan, *, free_frames: bool, unit: int = 1) -> FramePlan:
         """Choose frames, and the settings of grid rules, for the budget."""
-        return fit_frames(self._fixed_frames(1, plan.grid_rules), plan, free_frames=free_frames)
+        fixed = self._fixed_frames(1, plan.grid_rules)
+        return fit_frames(fixed, plan, free_frames=free_frames, unit=unit)
 
     def _fixed_frames(self, num_visuals: int, grid_rules: tuple[GridRule, ...] = ()) -> FixedFrames:
         side, rows = self._tower.side, self.mm_newline_position == "grid"

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import InvalidSetting, UnsupportedModel
+from tempeval.families.llava_onevision_original import load_original
 from tempeval.families.loading import Checkpoint, load_checkpoint
+from tempeval.families.registry import is_original_onevision
+from tempeval.families.revision import local_folder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tempeval.families.base import LoadOptions
 
 MODEL_CLASSES = {"llava_onevision": "LlavaOnevisionForConditionalGeneration"}
@@ -17,16 +23,21 @@ NEWLINE_POSITIONS = ("one_token", "grid")
 
 
 def load_llava_onevision(pretrained: str, options: LoadOptions) -> Checkpoint:
-    """Load a folder or hub id.
+    """Load a folder or hub id, of the Hugging Face format or as it was released.
 
     Raises:
         UnsupportedModel: if files are missing or broken, weights are missing for some layer, or
             tower and processors are not of the kind this family drives.
         InvalidSetting: if an option's value is not accepted.
     """
-    loaded = load_checkpoint(
-        pretrained, options, family="llava_onevision", model_classes=MODEL_CLASSES
-    )
+    folder = local_folder(pretrained, options.revision)
+    config = _read_config(folder)
+    if is_original_onevision(config):
+        loaded = load_original(folder, config, options)
+    else:
+        loaded = load_checkpoint(
+            pretrained, options, family="llava_onevision", model_classes=MODEL_CLASSES
+        )
     _check_tower(pretrained, loaded.model.config)
     _check_processors(pretrained, loaded)
     return loaded
@@ -50,6 +61,18 @@ def newline_position(config: Any, options: LoadOptions) -> str:
             "as a model argument, or in the checkpoint's config.json"
         )
     return str(found)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """Read `config.json` as it is; empty when there is none, which loading refuses by name."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UnsupportedModel(f"{path} is not valid JSON: {error}") from error
+    return config if isinstance(config, dict) else {}
 
 
 def _check_tower(pretrained: str, config: Any) -> None:

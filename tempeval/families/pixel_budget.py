@@ -180,22 +180,27 @@ class BudgetResize:
                 "or change the number of frames"
             )
 
-    def frames_near(self, preferred: int) -> int:
+    def frames_near(self, preferred: int, unit: int = 1) -> int:
         """Choose the number of frames nearest to `preferred` at which common shapes all fit.
+
+        Args:
+            preferred: number of frames, rounded up to whole grids.
+            unit: only multiples of it are chosen.
 
         Raises:
             InfeasibleBudget: if no number of frames up to one per token does.
         """
-        step = self.frames_per_grid
-        most = self.budget // self.num_visuals * step
-        wanted = max(step, self.grids(preferred) * step)
+        step = math.lcm(self.frames_per_grid, unit)
+        most = self.budget // self.num_visuals * self.frames_per_grid
+        wanted = max(1, self.grids(preferred)) * self.frames_per_grid
         for frames in sorted(range(step, most + 1, step), key=lambda f: (abs(f - wanted), -f)):
             grids = self.grids(frames)
             accepted = all(any(True for _ in rule.choices(grids)) for rule in self.grid_rules)
             if accepted and all(any(self._sizes(grids, aspect)) for aspect in COMMON_ASPECTS):
                 return frames
+        number = "number of" if unit == 1 else f"multiple of {unit}"
         raise InfeasibleBudget(
-            f"visual_token_budget={self.budget}: no number of frames makes 98 to 100 % of it for "
+            f"visual_token_budget={self.budget}: no {number} frames makes 98 to 100 % of it for "
             f"all of the aspect ratios {', '.join(f'{a:.2f}' for a in COMMON_ASPECTS)}; give a "
             "larger budget, or num_frames to plan for your own videos"
         )

@@ -108,6 +108,11 @@ class QwenVL(Family):
         """Frames that one patch embedding covers (`temporal_patch_size`)."""
         return self._tower.cost.temporal_patch
 
+    @property
+    def feature_width(self) -> int:
+        """Width of the tower, times the patches that the merger joins."""
+        return self._tower.cost.width * self._tower.cost.merge**2
+
     def planned_tokens(self, sampling: Sampling, grid_rules: tuple[GridRule, ...] = ()) -> int:
         """Return the budget, or what frames at the upper pixel limit have."""
         if self.options.visual_token_budget is not None:
@@ -152,13 +157,13 @@ class QwenVL(Family):
         plan = FramePlan(Sampling(num_frames=preferred))
         return self.fit(plan, free_frames=True).sampling.num_frames
 
-    def fit(self, plan: FramePlan, *, free_frames: bool) -> FramePlan:
+    def fit(self, plan: FramePlan, *, free_frames: bool, unit: int = 1) -> FramePlan:
         """Choose the number of frames; their size follows from it, video by video."""
         budget = self.options.visual_token_budget
         if budget is None or not free_frames:
             return plan
         rule = self._budget_resize(budget, 1, plan.grid_rules)
-        frames = rule.frames_near(plan.sampling.num_frames)
+        frames = rule.frames_near(plan.sampling.num_frames, unit)
         return replace(plan, sampling=replace(plan.sampling, num_frames=frames))
 
     def _budget_resize(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Class name in the `config.json` of `LanguageBind/Video-LLaVA-7B`.
 ORIGINAL_VIDEO_LLAVA = "LlavaLlamaForCausalLM"
+#: Class name in the `config.json` of `lmms-lab/llava-onevision-qwen2-*-ov`.
+ORIGINAL_ONEVISION = "LlavaQwenForCausalLM"
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ FAMILIES: dict[str, FamilyEntry] = {
             "llava_onevision",
             "tempeval.families.llava_onevision:LlavaOnevision",
             ("llava_onevision",),
-            "LLaVA-OneVision (Hugging Face format)",
+            "LLaVA-OneVision: the Hugging Face port, and the original lmms-lab/llava-onevision-*",
         ),
         FamilyEntry(
             "video_llava",
@@ -78,6 +80,8 @@ def family_of(pretrained: str, revision: str | None = None) -> str:
     model_type = str(config.get("model_type", ""))
     if is_original_video_llava(config):
         return "video_llava"
+    if is_original_onevision(config):
+        return "llava_onevision"
     for entry in FAMILIES.values():
         if model_type in entry.model_types:
             return entry.name
@@ -85,8 +89,9 @@ def family_of(pretrained: str, revision: str | None = None) -> str:
     hint = ""
     if model_type == "llava":
         hint = (
-            ". Of the original LLaVA layouts ('llava'), only Video-LLaVA's is loaded, which has "
-            "mm_video_tower in its config.json; for others use the Hugging Face format"
+            ". Of the original LLaVA layouts ('llava'), only Video-LLaVA's (with mm_video_tower in "
+            f"its config.json) and LLaVA-OneVision's (architectures [{ORIGINAL_ONEVISION!r}]) are "
+            "loaded; for others use the Hugging Face format"
         )
     raise UnsupportedModel(
         f"{pretrained!r} has model_type {model_type!r}, which no family loads. Supported: "
@@ -105,6 +110,17 @@ def is_original_video_llava(config: Mapping[str, Any]) -> bool:
         config.get("model_type") == "llava"
         and ORIGINAL_VIDEO_LLAVA in named
         and bool(config.get("mm_video_tower"))
+    )
+
+
+def is_original_onevision(config: Mapping[str, Any]) -> bool:
+    """Tell LLaVA-OneVision as it was released, by the class that `config.json` names.
+
+    Args:
+        config: content of `config.json`.
+    """
+    return config.get("model_type") in ("llava", "llava_qwen") and ORIGINAL_ONEVISION in (
+        config.get("architectures") or ()
     )
 
 

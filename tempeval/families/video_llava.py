@@ -88,6 +88,11 @@ class VideoLlava(Family):
         """Each frame is a grid."""
         return 1
 
+    @property
+    def feature_width(self) -> int:
+        """Width of the tower, times the layers whose features are joined."""
+        return self._vision.feature_width
+
     def planned_tokens(self, sampling: Sampling, grid_rules: tuple[GridRule, ...] = ()) -> int:
         """Return frames x tokens per frame, or what grid rules leave of them."""
         return self.resize(1, grid_rules).tokens(sampling.num_frames)
@@ -124,13 +129,14 @@ class VideoLlava(Family):
         """Refuse frames that don't divide into blocks, or don't fit the budget."""
         self.resize(1, grid_rules).check(sampling)
 
-    def frames_for_budget(self, preferred: int, grid_rules: tuple[GridRule, ...] = ()) -> int:
+    def frames_for_budget(self, preferred: int) -> int:
         """Choose the number of frames nearest to `preferred` that the budget can serve."""
-        return self.resize(1, grid_rules).frames_near(preferred)
+        return self.resize().frames_near(preferred)
 
-    def fit(self, plan: FramePlan, *, free_frames: bool) -> FramePlan:
+    def fit(self, plan: FramePlan, *, free_frames: bool, unit: int = 1) -> FramePlan:
         """Choose frames, and the settings of grid rules, for the budget."""
-        return fit_frames(self.resize(1, plan.grid_rules), plan, free_frames=free_frames)
+        fixed = self.resize(1, plan.grid_rules)
+        return fit_frames(fixed, plan, free_frames=free_frames, unit=unit)
 
     def encode(
         self, clip: Clip, *, num_groups: int = 1, with_features: bool = False

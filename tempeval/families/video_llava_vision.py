@@ -78,6 +78,11 @@ class Vision(ABC):
     image_size: int
 
     @property
+    def feature_width(self) -> int:
+        """Channels of the features of a patch."""
+        return self.cost.width
+
+    @property
     def per_frame(self) -> int:
         """Tokens of a video frame: CLS and patches."""
         return 1 + self.cost.side**2
@@ -127,6 +132,12 @@ class PortVision(Vision):
             patch=config.patch_size,
             side=config.image_size // config.patch_size,
         )
+
+    @property
+    def feature_width(self) -> int:
+        """Channels of the features of a patch: those of all joined layers."""
+        layers = self._model.config.vision_feature_layer
+        return self.cost.width * (1 if isinstance(layers, int) else len(layers))
 
     @torch.no_grad()
     def video(self, clip: Clip, num_groups: int, with_features: bool) -> VisualTokens:

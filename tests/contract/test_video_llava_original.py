@@ -445,7 +445,7 @@ def test_a_folder_without_tokenizer_or_weights(folder):
 def test_other_llavas_are_refused_by_name(tmp_path, changes):
     config = original_config(420) | changes
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UnsupportedModel, match="only Video-LLaVA's is loaded"):
+    with pytest.raises(UnsupportedModel, match="only Video-LLaVA's"):
         family_of(str(tmp_path))
     with pytest.raises(UnsupportedModel):
         load_video_llava(tmp_path)
