@@ -98,6 +98,19 @@ def grids_after(rules: tuple[GridRule, ...], grid: Grid) -> tuple[Grid, ...]:
 
 
 @dataclass(frozen=True)
+class SideSpec:
+    """A side channel that a method asks for (see `tempeval.side_channels`).
+
+    Attributes:
+        name: registry name, such as `audio`.
+        settings: its settings by name, sorted; all that its features depend on besides the video.
+    """
+
+    name: str
+    settings: tuple[tuple[str, str | int | float | bool | None], ...] = ()
+
+
+@dataclass(frozen=True)
 class FramePlan:
     """Which frames, in which order, in which groups: what stage `frames` transforms.
 
@@ -107,12 +120,16 @@ class FramePlan:
         num_groups: strided groups that are encoded separately (group g holds frames g, g+m, ...).
         grid_rules: what stage `encode` will make of the grids, first to last, so that a budget
             can be met.
+        features: whether the features before the projector are wanted.
+        side: side channels that are wanted.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
     orders: tuple[Order, ...] = ()
     num_groups: int = 1
     grid_rules: tuple[GridRule, ...] = ()
+    features: bool = False
+    side: tuple[SideSpec, ...] = ()
 
     def permutation(self, num_frames: int) -> NDArray[np.int64]:
         """Return the composed permutation `[T]` of all `orders`."""
@@ -157,6 +174,8 @@ class Clip:
         flags: what is wrong with the source, such as `truncated`; empty for a sound one.
         decode_ms: wall milliseconds spent decoding this clip.
         decoder: which decoder made it.
+        span: start and end in seconds of the (trimmed) source, from the start of the video, its
+            last frame included; None where it has no timestamps.
     """
 
     frames: NDArray[np.uint8]
@@ -169,6 +188,7 @@ class Clip:
     flags: tuple[str, ...] = ()
     decode_ms: float = 0.0
     decoder: str = ""
+    span: tuple[float, float] | None = None
 
     @property
     def num_frames(self) -> int:

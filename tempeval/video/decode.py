@@ -117,7 +117,16 @@ def _clip(ref: VideoRef, reading: Reading, decoder: str, decode_ms: float) -> Cl
         flags=tuple(sorted(reading.flags | _flags(ref, reading))),
         decode_ms=decode_ms,
         decoder=decoder,
+        span=_span(times, first, last),
     )
+
+
+def _span(times: NDArray[np.float64], first: int, last: int) -> tuple[float, float] | None:
+    """Return start and end in seconds of frames `first` to `last`, the end of the last included."""
+    if not np.isfinite(times).all():
+        return None
+    end = times[last + 1] if last + 1 < len(times) else duration(times)
+    return float(times[first]), float(end)
 
 
 def _flags(ref: VideoRef, reading: Reading) -> set[str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tempeval.errors import DecoderUnavailable, TempevalError
+from tempeval.video.sound import SoundTrack
 from tempeval.video.worker import READY, Header
 
 if TYPE_CHECKING:
@@ -76,17 +77,36 @@ class DecoderProcess:
             DecoderFailure: the process hung or died.
             DecoderUnavailable: the process never became ready.
         """
+        reply = self._reply(request, timeout_s)
+        if not isinstance(reply, Header | TempevalError):
+            raise TypeError(f"a decoding process answered with {type(reply).__name__}")
+        return reply
+
+    def ask_sound(self, request: bytes, timeout_s: float) -> SoundTrack | TempevalError:
+        """Read one sound track.
+
+        Args:
+            request: a pickled `sound.SoundJob`.
+            timeout_s: seconds until the process counts as hung; starting it is not included.
+
+        Raises:
+            DecoderFailure: the process hung or died.
+            DecoderUnavailable: the process never became ready.
+        """
+        reply = self._reply(request, timeout_s)
+        if not isinstance(reply, SoundTrack | TempevalError):
+            raise TypeError(f"a decoding process answered with {type(reply).__name__}")
+        return reply
+
+    def _reply(self, request: bytes, timeout_s: float) -> object:
         self._await_ready()
         try:
             self._connection.send_bytes(request)
             if not self._connection.poll(timeout_s):
                 raise DecoderFailure(f"decoder timed out after {timeout_s:g} s")
-            reply = self._connection.recv()
+            return self._connection.recv()
         except (EOFError, OSError) as error:
             raise DecoderFailure(f"decoder process died ({self._cause()})") from error
-        if not isinstance(reply, Header | TempevalError):
-            raise TypeError(f"a decoding process answered with {type(reply).__name__}")
-        return reply
 
     def receive_frames(self, header: Header) -> Clip:
         """Return the clip that `header` announced, with its frames.

@@ -1,8 +1,8 @@
 """The decoding process: answers one request at a time until its parent goes away.
 
 It is started by `process.DecoderProcess` with one inherited socket. For each request it sends a
-`Clip` without frames followed by the frames' bytes, or an exception. It imports neither torch nor
-transformers, so that it starts fast and stays small.
+`Clip` without frames followed by the frames' bytes, or a `SoundTrack`, or an exception. It imports
+neither torch nor transformers, so that it starts fast and stays small.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 
 from tempeval.errors import InvalidSetting, TempevalError
 from tempeval.video.decode import read_clip
+from tempeval.video.sound import SoundJob, read_sound
 
 if TYPE_CHECKING:
     from tempeval.video.clip import Clip, Sampling, VideoRef
@@ -81,6 +82,9 @@ def _receive(connection: Connection, requests: SimpleQueue[bytes]) -> None:
 def _answer(connection: Connection, request: bytes) -> None:
     try:
         job = _load(request)
+        if isinstance(job, SoundJob):
+            connection.send(read_sound(job))
+            return
         clip = read_clip(job.ref, job.sampling, resize=job.resize, decoder=job.decoder)
     except TempevalError as error:
         connection.send(error)
@@ -90,7 +94,7 @@ def _answer(connection: Connection, request: bytes) -> None:
     connection.send_bytes(clip.frames.data.cast("B"))
 
 
-def _load(request: bytes) -> Job:
+def _load(request: bytes) -> Job | SoundJob:
     try:
         job = pickle.loads(request)  # noqa: S301 - written by the parent of this process
     except (AttributeError, ImportError) as error:
@@ -98,6 +102,6 @@ def _load(request: bytes) -> Job:
             f"a decoding process cannot load the request ({error}); define resize in a module "
             "that can be imported, not in a script or notebook"
         ) from error
-    if not isinstance(job, Job):
-        raise TypeError(f"expected a Job, received {type(job).__name__}")
+    if not isinstance(job, Job | SoundJob):
+        raise TypeError(f"expected a Job or SoundJob, received {type(job).__name__}")
     return job

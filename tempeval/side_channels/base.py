@@ -1,0 +1,107 @@
+"""What a side channel must offer, and what is known of a video."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from tempeval.errors import BadSideChannel
+
+if TYPE_CHECKING:
+    from tempeval.engine.encoder import DecodeOptions
+    from tempeval.families.base import Family
+    from tempeval.stages import SideFeatures
+    from tempeval.video.clip import Clip
+
+#: What is known of a video beside its frames: `video` (path), `video_id` (its stem, or the name of
+#: a folder of frames), `fps` (1/s, of a folder of frames), and `start`, `end` in seconds where
+#: only a part is meant. All but `video` may be left out.
+Doc = Mapping[str, Any]
+
+
+class SideChannel(Protocol):
+    """A source of features beside the sampled frames."""
+
+    def features(self, doc: Doc, clip: Clip) -> SideFeatures:
+        """Return what the side channel says about a video, in time.
+
+        Args:
+            doc: the video's path and id.
+            clip: its decoded frames with their times.
+
+        Raises:
+            BadSideChannel: if this video has none, or one that cannot be used.
+        """
+        ...
+
+    def stamp(self, doc: Doc) -> str:
+        """Name the content that the features of a video come from, besides the video itself.
+
+        Part of the key of every answer, so that a replaced file is not answered from a journal.
+        Never raises: what is missing is named as missing.
+        """
+        ...
+
+
+class Channel(ABC):
+    """A side channel that `tempeval.side_channels.registry` can build.
+
+    Args:
+        settings: an instance of `settings_type`.
+        family: the loaded base model, or None.
+        decoding: how videos are decoded.
+
+    Attributes:
+        settings_type: frozen dataclass of its settings: numbers, strings, booleans or None. It
+            checks its values, and raises `InvalidSetting`.
+    """
+
+    settings_type: ClassVar[type[Any]]
+
+    @abstractmethod
+    def __init__(self, settings: Any, family: Family | None, decoding: DecodeOptions) -> None: ...
+
+    @abstractmethod
+    def features(self, doc: Doc, clip: Clip) -> SideFeatures:
+        """Return what the side channel says about a video; see `SideChannel`."""
+
+    @abstractmethod
+    def stamp(self, doc: Doc) -> str:
+        """Name the content that the features come from; see `SideChannel`."""
+
+
+def video_path(doc: Doc) -> str:
+    """Return the path of the video.
+
+    Raises:
+        BadSideChannel: if it is not known.
+    """
+    path = doc.get("video")
+    if not path:
+        raise BadSideChannel(
+            str(doc.get("video_id", "")), "its path is not known; the sample has no 'video'"
+        )
+    return str(path)
+
+
+def video_id(doc: Doc) -> str:
+    """Return the id of the video: as given, else the stem of the file or the name of the folder.
+
+    Raises:
+        BadSideChannel: if it is not known, or is no plain name: a path could leave the folder.
+    """
+    name = str(doc.get("video_id") or "")
+    if not name:
+        path = Path(video_path(doc))
+        name = path.name if path.is_dir() else path.stem
+    if Path(name).name != name or name in ("..", ".") or "\\" in name or "\0" in name:
+        raise BadSideChannel(name, "the video's id is not a plain name without slashes")
+    return name
+
+
+def video_part(doc: Doc) -> tuple[float | None, float | None]:
+    """Return start and end in seconds of the part that is meant; None where it is the video's."""
+    start, end = doc.get("start"), doc.get("end")
+    return (None if start is None else float(start)), (None if end is None else float(end))

@@ -1,0 +1,158 @@
+"""Side channels of PAVE's released checkpoints, from the files that its authors published.
+
+Source: PAVE, arXiv 2503.19794; code github.com/dragonlzm/PAVE (facts in papers.md A2).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from tempeval.side_channels.align import clip_span, equal_parts
+from tempeval.side_channels.base import Channel, video_part
+from tempeval.side_channels.feature_folder import (
+    FeatureFolder,
+    check_length,
+    check_shape,
+    read_tensors,
+    the_features,
+)
+from tempeval.side_channels.shuffle import check_shuffle
+from tempeval.stages import SideFeatures
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tempeval.engine.encoder import DecodeOptions
+    from tempeval.families.base import Family
+    from tempeval.side_channels.base import Doc
+    from tempeval.video.clip import Clip
+
+WIDTH = 1024
+
+
+@dataclass(frozen=True)
+class FolderSettings:
+    """Settings of side channels that are read from a folder.
+
+    Attributes:
+        folder: holds `<id>.safetensors` or `.pt`, or `<id>/video_features.safetensors` or `.pt`.
+        shuffle: seed that gives each video the file of another one in the folder; None for none.
+    """
+
+    folder: str
+    shuffle: int | None = None
+
+    def __post_init__(self) -> None:
+        check_shuffle(self.shuffle)
+
+
+class OfficialChannel(Channel):
+    """Features from a folder, by the id of the video or scene.
+
+    Args:
+        settings: a `FolderSettings`.
+        family: not used.
+        decoding: not used.
+
+    Raises:
+        InvalidSetting: if the folder is none.
+    """
+
+    settings_type: ClassVar[type[Any]] = FolderSettings
+    accepted: ClassVar[str]
+
+    def __init__(
+        self, settings: FolderSettings, family: Family | None, decoding: DecodeOptions
+    ) -> None:
+        self.settings = settings
+        self._files = FeatureFolder(settings.folder, settings.shuffle)
+
+    def features(self, doc: Doc, clip: Clip) -> SideFeatures:
+        """Return the features of a video.
+
+        Raises:
+            BadSideChannel: if there is no file, or it cannot be used for this video.
+        """
+        path = self._files.find(doc)
+        tensors, _ = read_tensors(path)
+        raw = the_features(path, tensors, self.accepted)
+        whole = clip_span(clip) if video_part(doc) == (None, None) else None
+        # Of a shuffled file the length is that of the other video.
+        seconds = whole[1] if whole and self.settings.shuffle is None else None
+        features = self._arranged(path, raw, seconds)
+        # Of a whole video: none, so that released weights get the partition they were trained with.
+        spans = None if whole is not None else self._part_spans(len(features))
+        return SideFeatures(features, spans, str(path))
+
+    def stamp(self, doc: Doc) -> str:
+        """Name the file of a video by size and time."""
+        return self._files.stamp(doc)
+
+    @abstractmethod
+    def _arranged(self, path: Path, raw: torch.Tensor, seconds: float | None) -> torch.Tensor:
+        """Check what a file holds, and return `[T, h, w, C]`.
+
+        Args:
+            path: for errors.
+            raw: float32, finite, not empty.
+            seconds: duration of the video where the file has to match it.
+        """
+
+    def _part_spans(self, steps: int) -> torch.Tensor | None:
+        """Return `[steps, 2]` in seconds, where only a part of a video is meant; None if unknown.
+
+        The duration of the whole is not known then, but the rate of the steps may be.
+        """
+        return None
+
+
+class ImageBind(OfficialChannel):
+    """ImageBind's audio embeddings `[K, 1024]`: windows of 2 s, one every second."""
+
+    accepted: ClassVar[str] = "[K, 1024], K steps of one second"
+
+    def _arranged(self, path: Path, raw: torch.Tensor, seconds: float | None) -> torch.Tensor:
+        check_shape(path, raw, (None, WIDTH))
+        if seconds is not None:
+            expected = max(1, int(seconds) - 1)
+            check_length(path, "steps of one second", len(raw), expected, max(2, 0.1 * expected))
+        return raw[:, None, None]
+
+    def _part_spans(self, steps: int) -> torch.Tensor | None:
+        starts = torch.arange(steps, dtype=torch.float64)
+        return torch.stack([starts, starts + 2], dim=1)
+
+
+class LanguageBind(OfficialChannel):
+    """LanguageBind's video tower at 2 frames per second: CLS and 2 x 2 cells, `[T, 5, 1024]`.
+
+    CLS is dropped. T is a multiple of 8, the blocks of the tower.
+    """
+
+    accepted: ClassVar[str] = "[T, 5, 1024], T frames at 2 per second"
+
+    def _arranged(self, path: Path, raw: torch.Tensor, seconds: float | None) -> torch.Tensor:
+        check_shape(path, raw, (None, 5, WIDTH))
+        if seconds is not None:
+            expected = max(1, int(2 * seconds / 8)) * 8
+            check_length(path, "frames at 2 per second", len(raw), expected, max(8, 0.1 * expected))
+        return raw[:, 1:].reshape(len(raw), 2, 2, WIDTH)
+
+    def _part_spans(self, steps: int) -> torch.Tensor | None:
+        return equal_parts(0.0, steps / 2, steps)
+
+
+class Llava3D(OfficialChannel):
+    """LLaVA-3D's features of a scene: `[1, 18432, 1024]` are 32 views of 24 x 24 cells."""
+
+    views: ClassVar[int] = 32
+    side: ClassVar[int] = 24
+    accepted: ClassVar[str] = "[1, 18432, 1024], 32 views of 24 x 24"
+
+    def _arranged(self, path: Path, raw: torch.Tensor, seconds: float | None) -> torch.Tensor:
+        check_shape(path, raw, (1, self.views * self.side**2, WIDTH))
+        return raw.view(self.views, self.side, self.side, WIDTH)

@@ -1,0 +1,170 @@
+"""Names to side channels: strings only, so that listing them imports no tensor library.
+
+A side channel is written `name` or `name[setting=value;other=value]`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import typing
+from dataclasses import MISSING, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from tempeval.errors import InvalidSetting, UnknownName
+from tempeval.methods.registry import read_value
+from tempeval.video.clip import SideSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tempeval.engine.encoder import DecodeOptions
+    from tempeval.families.base import Family
+    from tempeval.side_channels.base import Channel, SideChannel
+
+
+@dataclass(frozen=True)
+class SideEntry:
+    """One line of the table of side channels.
+
+    Attributes:
+        name: what the user writes.
+        path: `module:Class`.
+        summary: one line for listings.
+    """
+
+    name: str
+    path: str
+    summary: str
+
+
+SIDE_CHANNELS: dict[str, SideEntry] = {
+    entry.name: entry
+    for entry in (
+        SideEntry(
+            "audio",
+            "tempeval.side_channels.audio:Audio",
+            "log-mel spectrum of the video's own sound track",
+        ),
+        SideEntry(
+            "features",
+            "tempeval.side_channels.stored:Stored",
+            "what `tempeval features` has written to a folder, of any kind",
+        ),
+        SideEntry(
+            "highfps",
+            "tempeval.side_channels.highfps:HighFps",
+            "more frames through the base model's own vision tower, few cells each",
+        ),
+        SideEntry(
+            "imagebind",
+            "tempeval.side_channels.official:ImageBind",
+            "PAVE's audio: ImageBind features [K, 1024] from a folder",
+        ),
+        SideEntry(
+            "languagebind",
+            "tempeval.side_channels.official:LanguageBind",
+            "PAVE's high frame rate: LanguageBind features [T, 5, 1024] from a folder",
+        ),
+        SideEntry(
+            "llava_3d",
+            "tempeval.side_channels.official:Llava3D",
+            "PAVE's 3D: LLaVA-3D features [1, 18432, 1024] from a folder, by scene",
+        ),
+    )
+}
+
+_SPEC = re.compile(r"(?P<name>[A-Za-z0-9_]+)(?:\[(?P<settings>[^\[\]]*)\])?")
+
+
+def parse_side_spec(text: str) -> SideSpec:
+    """Read `audio` or `audio[step=0.05;mels=80]`.
+
+    Raises:
+        UnknownName: for a side channel or a setting that does not exist.
+        InvalidSetting: for a value that cannot be read, a missing one, or a malformed text.
+    """
+    match = _SPEC.fullmatch(text.strip())
+    if not match:
+        raise InvalidSetting(
+            f"side channel {text!r} is not of the form 'name' or 'name[setting=value;other=value]'"
+        )
+    given: dict[str, str] = {}
+    for pair in filter(None, (match["settings"] or "").split(";")):
+        key, sep, value = (part.strip() for part in pair.partition("="))
+        if not sep or key in given:
+            problem = "is set twice" if sep else "is not 'name=value'"
+            raise InvalidSetting(f"side channel {text!r}: setting {pair.strip()!r} {problem}")
+        given[key] = value
+    return side_spec(match["name"], given)
+
+
+def side_spec(name: str, settings: Mapping[str, Any]) -> SideSpec:
+    """Return the spec of a side channel: settings read, defaults filled in, sorted by name.
+
+    Args:
+        name: registry name.
+        settings: strings or values by name.
+
+    Raises:
+        UnknownName: for a side channel or a setting that does not exist.
+        InvalidSetting: for a value that is not accepted, or a missing one.
+    """
+    values = _settings(side_channel_class(name), name, settings)
+    return SideSpec(name, tuple((f.name, getattr(values, f.name)) for f in _sorted_fields(values)))
+
+
+def build_side_channel(
+    spec: SideSpec, family: Family | None, decoding: DecodeOptions | None = None
+) -> SideChannel:
+    """Build a side channel.
+
+    Args:
+        spec: its name and settings; those left out have their defaults.
+        family: the loaded base model; needed by those that use its vision tower.
+        decoding: how videos are decoded; the defaults if None.
+
+    Raises:
+        UnknownName: for a side channel or a setting that does not exist.
+        InvalidSetting: for a value that is not accepted, a missing one, or a missing family.
+    """
+    cls = side_channel_class(spec.name)
+    settings = _settings(cls, spec.name, dict(spec.settings))
+    if decoding is None:
+        from tempeval.engine.encoder import DecodeOptions
+
+        decoding = DecodeOptions()
+    return cls(settings, family, decoding)
+
+
+def side_channel_class(name: str) -> type[Channel]:
+    """Import the class of a side channel.
+
+    Raises:
+        UnknownName: if there is no such side channel.
+    """
+    if name not in SIDE_CHANNELS:
+        raise UnknownName("side channel", name, SIDE_CHANNELS)
+    module, attribute = SIDE_CHANNELS[name].path.split(":")
+    return typing.cast("type[Channel]", getattr(importlib.import_module(module), attribute))
+
+
+def _settings(cls: type[Channel], name: str, given: Mapping[str, Any]) -> Any:
+    kind = cls.settings_type
+    hints = typing.get_type_hints(kind)
+    known = {f.name: f for f in fields(kind)}
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        if key not in known:
+            raise UnknownName(f"setting of side channel {name}", key, known)
+        values[key] = read_value(f"{name}.{key}", value, hints[key])
+    for field in known.values():
+        if field.default is MISSING and field.name not in values:
+            raise InvalidSetting(
+                f"side channel {name} needs {field.name!r}; write {name}[{field.name}=...]"
+            )
+    return kind(**values)
+
+
+def _sorted_fields(settings: Any) -> list[Any]:
+    return sorted(fields(settings), key=lambda field: field.name)
