@@ -1,4 +1,4 @@
-"""Fill the generated blocks of README.md: the methods table, and the table of `make quickstart`."""
+"""Fill the generated blocks of README.md: the methods, and the tables of `make quickstart`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,17 @@ def replace_block(text: str, name: str, content: str) -> str:
     return block.sub(lambda found: f"{found[1]}{content.strip()}\n{found[2]}", text)
 
 
-def first_summary(leaderboard: str) -> str:
-    """Return the first summary of a leaderboard: its heading one level lower, notes and table."""
-    start = leaderboard.index("\n## ") + 1
-    summary = re.split(r"\n###? ", leaderboard[start + 3 :])[0]
-    return "**" + summary.strip().replace("\n", "**\n", 1)
+def summaries(leaderboard: str) -> list[str]:
+    """Return the summaries of a leaderboard, the longest first: heading, notes and table of each.
+
+    Headings become bold lines, so that they do not interrupt the README's own.
+    """
+    found = []
+    for chapter in re.split(r"\n## ", leaderboard)[1:]:
+        summary = re.split(r"\n### ", chapter)[0].strip()
+        if "\n| method" in summary:
+            found.append("**" + summary.replace("\n", "**\n", 1))
+    return sorted(found, key=lambda text: -text.count("\n|"))
 
 
 def main() -> None:
@@ -36,8 +42,9 @@ def main() -> None:
     old = README.read_text(encoding="utf-8")
     new = replace_block(old, "methods", method_table())
     if options.table:
-        summary = first_summary(options.table.read_text(encoding="utf-8"))
-        new = replace_block(new, "quickstart-table", summary)
+        first, *others = summaries(options.table.read_text(encoding="utf-8"))
+        new = replace_block(new, "quickstart-table", first)
+        new = replace_block(new, "side-channel-tables", "\n\n".join(others))
     if options.check:
         sys.exit("README.md is out of date; run: make readme" if new != old else 0)
     README.write_text(new, encoding="utf-8")

@@ -272,6 +272,8 @@ def parse_run(path: Path, name: str, raw: dict[str, Any]) -> Run:
 def _policy(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return the frame policy with whatever else changes what the model sees, where it does."""
     policy = dict(raw["frame_policy"])
+    # A budget may choose other frames for a method; what they were chosen near is shared.
+    policy["num_frames"] = policy.pop("base_num_frames", policy.get("num_frames"))
     decoder = raw.get("decoder")
     if decoder not in (None, "auto", "pyav"):
         policy["decoder"] = decoder

@@ -183,6 +183,7 @@ def _notes(table: Table) -> Iterator[str]:
     if len({task.higher_is_better for task in table.tasks}) > 1:
         yield "Lower is better in tasks marked ↓, so there is no macro score."
     yield from _by_sum(table)
+    yield from _own_frames(table)
     if table.setting.variant:
         yield "Tasks of another table with another version, prompt, data or sample set."
     for name, values in table.differs.items():
@@ -204,6 +205,23 @@ def _by_sum(table: Table) -> Iterator[str]:
                 f"{name} by the sum of log-likelihoods, not the mean per token: "
                 f"{', '.join(scores)}."
             )
+
+
+def _own_frames(table: Table) -> Iterator[str]:
+    """Name the methods that see another number of frames than the baseline, as measured."""
+    seen = {
+        row.label: row.costs.measures["frames"]
+        for row in table.rows
+        if row.costs is not None and row.costs.measures["frames"] is not None
+    }
+    base = next((seen.get(row.label) for row in table.rows if row.is_baseline), None)
+    own = [
+        f"{text.escape(label)} {text.count(frames)}"
+        for label, frames in seen.items()
+        if base is not None and frames != base
+    ]
+    if own:
+        yield f"The frames above are the baseline's; other methods see: {', '.join(own)}."
 
 
 def _flat(row: Row) -> bool:

@@ -33,13 +33,42 @@ def make_tables(comparisons: Iterable[Comparison], *, draws: int, seed: int) -> 
         seed: of every bootstrap, so that a table does not depend on which others there are.
 
     Returns:
-        One table for each setting.
+        One table for each setting, and for tasks that have no method in common one each.
     """
     grouped: dict[Setting, list[Comparison]] = defaultdict(list)
     for comparison in comparisons:
         grouped[comparison.setting].append(comparison)
-    tables = [_table(setting, group, draws, seed) for setting, group in grouped.items()]
+    tables = [
+        _table(setting, part, draws, seed)
+        for setting, group in grouped.items()
+        for part in _with_shared_methods(group)
+    ]
     return tuple(sorted(tables, key=_table_order))
+
+
+def _with_shared_methods(group: list[Comparison]) -> list[list[Comparison]]:
+    """Split tasks so that those of two parts share no method but the baseline.
+
+    Side by side they would make a table of empty cells, with no mean anywhere. Tasks that have a
+    baseline alone go with the first part.
+    """
+    parts: list[tuple[set[str], list[Comparison]]] = []
+    alone: list[Comparison] = []
+    for comparison in sorted(group, key=lambda c: c.baseline.task.name):
+        names = {entry.run.fingerprint for entry in comparison.methods}
+        if not names:
+            alone.append(comparison)
+            continue
+        tasks = [comparison]
+        for part in [part for part in parts if part[0] & names]:
+            parts.remove(part)
+            names |= part[0]
+            tasks = [*part[1], *tasks]
+        parts.append((names, tasks))
+    if not parts:
+        return [alone]
+    first, *others = [tasks for _, tasks in parts]
+    return [[*first, *alone], *others]
 
 
 def merge_refusals(refusals: Iterable[Refusal]) -> tuple[Refusal, ...]:

@@ -120,6 +120,29 @@ def test_macro_is_the_mean_of_tasks_and_empty_when_one_is_missing(tmp_path):
     assert (part["macro"], part["macro_difference"], part["costs"]) == (None, None, None)
 
 
+def test_tasks_without_a_common_method_are_tables_of_their_own(tmp_path):
+    """Joined through a method that both have, they are one table, its gaps empty."""
+    runs = tmp_path / "runs"
+    for folder, name, tasks in (
+        ("a/baseline", "baseline", [TASK]),
+        ("a/pas", "pas", [TASK]),
+        ("b/baseline", "baseline", [OTHER]),
+        ("b/vrope", "vrope", [OTHER]),
+    ):
+        made["write_run"](runs / folder, name, tasks=lines(*tasks))
+    tables = record(build([runs], tmp_path / "apart", draws=500))["tables"]
+    found = {tuple(task["name"] for task in t["tasks"]): t["rows"] for t in tables}
+    assert {k: {row["method"] for row in rows} for k, rows in found.items()} == {
+        (TASK,): {"baseline", "pas"},
+        (OTHER,): {"baseline", "vrope"},
+    }
+    assert all(row["macro"] is not None for rows in found.values() for row in rows)
+    made["write_run"](runs / "b/pas", "pas", tasks=lines(OTHER))
+    (joined,) = record(build([runs], tmp_path / "joined", draws=500))["tables"]
+    assert [row["method"] for row in joined["rows"]] == ["baseline", "pas", "vrope"]
+    assert joined["rows"][2]["macro"] is None
+
+
 def test_tasks_of_a_row_may_come_from_several_runs(tmp_path):
     for task in (TASK, OTHER):
         made["write_run"](tmp_path / "runs" / f"base_{task}", tasks=lines(task))
@@ -200,6 +223,18 @@ def test_differing_devices_are_noted(tmp_path):
     made["write_run"](tmp_path / "runs" / "a", tasks=lines(TASK), gpu="A100")
     made["write_run"](tmp_path / "runs" / "b", "pas", tasks=lines(TASK), gpu="H100")
     assert "The runs differ in gpu: A100, H100." in build([tmp_path], tmp_path / "out").text
+
+
+def test_frames_of_their_own_are_noted(tmp_path):
+    own = lines(TASK)
+    for line in own[TASK]:
+        line["token_counts"][0]["frames"] = 25
+    made["write_run"](tmp_path / "runs" / "a", tasks=lines(TASK))
+    made["write_run"](tmp_path / "runs" / "b", "slowfast", tasks=own)
+    made["write_run"](tmp_path / "runs" / "c", "pas", tasks=lines(TASK))
+    printed = build([tmp_path], tmp_path / "out").text
+    note = "The frames above are the baseline's; other methods see: slowfast 25."
+    assert note in printed
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,18 @@ def test_facts_that_do_not_decide_do_not_separate(tmp_path):
     assert partners(matched(tmp_path)) == {("base", "pas")}
 
 
+def test_frames_that_a_budget_chose_for_a_method_do_not_separate(tmp_path):
+    policy = {"rule": "uniform", "num_frames": 25, "base_num_frames": 8, "fps": None}
+    made["write_run"](tmp_path / "base", tasks=lines())
+    made["write_run"](tmp_path / "slowfast", "slowfast", tasks=lines(), frame_policy=policy)
+    other = {**policy, "base_num_frames": 4}
+    made["write_run"](tmp_path / "other", "pas", tasks=lines(), frame_policy=other)
+    found = matched(tmp_path)
+    assert partners(found) == {("base", "slowfast")}
+    refusal = only_refusal(found)
+    assert (refusal.field, refusal.value) == ("frame_policy", "4 frames, uniform")
+
+
 @pytest.mark.parametrize("key", ["content_hash", "sample_id"])
 def test_another_sample_set_is_refused_with_an_example(tmp_path, key):
     changed = lines()
