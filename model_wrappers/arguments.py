@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tempeval.errors import InvalidSetting, UnknownName
-from tempeval.methods.registry import BASELINE, method_class, parse_chain
+from tempeval.methods.registry import BASELINE, chain_names, method_class, parse_chain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,7 +34,7 @@ def chain_with_settings(
         UnknownName: for an argument that nothing knows.
         InvalidSetting: for a field that several methods have.
     """
-    names = [m.name for m in parse_chain(method).methods]
+    names = chain_names(method)
     owners: dict[str, list[str]] = {}
     for name in names:
         for f in fields(method_class(name)):

@@ -9,6 +9,12 @@ class Tempeval(TempevalModel):
     """Chat path."""
 
 
+class TempevalMatrix(Tempeval):
+    """For `tempeval run`, which sets one chain after the other: each is checked when it is set."""
+
+    checks_at_once = False
+
+
 class TempevalSimple(Tempeval):
     """Simple path (`--force_simple`), and the one that scores choices."""
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def run_facts(name: str, chain: Chain, inference: Inference, world_size: int) -> dict[str, Any]:
     """Return what a record says about model, method and frames."""
-    family, sampling = inference.family, inference.sampling
+    family = inference.family
     cuda = family.device.type == "cuda"
     notes = chain.labels(inference.facts(chain))
     return {
@@ -29,11 +29,7 @@ def run_facts(name: str, chain: Chain, inference: Inference, world_size: int) ->
         "model": name,
         "model_revision": family.revision,
         "family": family.name,
-        "frame_policy": {
-            "rule": sampling.rule,
-            "num_frames": sampling.num_frames,
-            "fps": sampling.fps,
-        },
+        "frame_policy": _frame_policy(chain, inference),
         "visual_token_budget": family.options.visual_token_budget,
         **family.pixel_limits(),
         "position_rule": family.options.position_rule,
@@ -47,3 +43,16 @@ def run_facts(name: str, chain: Chain, inference: Inference, world_size: int) ->
         "world_size": world_size,
         "packages": versions(),
     }
+
+
+def _frame_policy(chain: Chain, inference: Inference) -> dict[str, Any]:
+    """Return how frames are chosen under a chain.
+
+    `base_num_frames` is there where a budget chose another number for the chain than for the model
+    alone. Runs are comparable by it; `num_frames` is what the chain sees.
+    """
+    base, seen = inference.sampling, inference.frame_plan(chain).sampling
+    policy = {"rule": base.rule, "num_frames": seen.num_frames, "fps": base.fps}
+    if seen.num_frames != base.num_frames:
+        policy["base_num_frames"] = base.num_frames
+    return policy

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +28,7 @@ from tempeval.engine.inference import Inference
 from tempeval.engine.journal import Journal, forget_left_over
 from tempeval.engine.store import AnswerStore, Memory
 from tempeval.engine.work import assign_ranks
-from tempeval.errors import InvalidSetting, TempevalError, UnsupportedModel
+from tempeval.errors import InfeasibleBudget, InvalidSetting, TempevalError, UnsupportedModel
 from tempeval.families.base import LoadOptions
 from tempeval.families.registry import family_class, family_of
 from tempeval.methods.registry import BASELINE
@@ -114,6 +115,8 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
     is_simple = False
     #: Chain of the one-method models; None where the user chooses.
     fixed_method: ClassVar[str | None] = None
+    #: Whether the first chain is checked before it is asked for anything.
+    checks_at_once: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -178,11 +181,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
                 mm_newline_position=mm_newline_position,
             ),
         )
-        if mm_newline_position is not None and "mm_newline_position" not in self.family.settings:
-            raise InvalidSetting(
-                f"mm_newline_position={mm_newline_position!r}: models of family "
-                f"{self.family.name} have no newline tokens; leave it out"
-            )
+        self.family.check_newline_position()
         self.chain = chain
         self.inference = Inference(
             self.family,
@@ -197,6 +196,8 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         self.failures: dict[str, str] = {}
         self._frames_given = num_frames is not None
         self._plan_frames()
+        if self.checks_at_once:
+            self.inference.check(chain)
         if journal is not None:
             self.open_journal(Path(journal))
 
@@ -226,16 +227,21 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         self.failures = {}
 
     def set_budget(self, visual_token_budget: int | None) -> None:
-        """Change the visual-token budget; None for none."""
+        """Change the visual-token budget; None for none.
+
+        Whether a chain can meet it is known when the chain is set, or asked for answers.
+        """
         self.family.options = replace(self.family.options, visual_token_budget=visual_token_budget)
         self._plan_frames()
 
     def _plan_frames(self) -> None:
-        """Choose the frames where the user left them to the budget; refuse what can't be met."""
-        if not self._frames_given and self.inference.sampling.rule != "fps":
+        """Choose the frames that chains start from, where the user left them to the budget."""
+        if self._frames_given or self.inference.sampling.rule == "fps":
+            return
+        frames = DEFAULT_FRAMES
+        with suppress(InfeasibleBudget):  # of the model alone: a chain that pools may meet it
             frames = self.family.frames_for_budget(DEFAULT_FRAMES)
-            self.inference.sampling = replace(self.inference.sampling, num_frames=frames)
-        self.inference.check(self.chain)
+        self.inference.sampling = replace(self.inference.sampling, num_frames=frames)
 
     @classmethod
     def create_from_arg_string(

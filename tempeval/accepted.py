@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from tempeval.errors import InvalidSetting, TempevalError
 from tempeval.matrix import plan_matrix
-from tempeval.methods.registry import BASELINE
 
 if TYPE_CHECKING:
     from tempeval.matrix import RunOptions
@@ -36,7 +35,6 @@ def load_accepting(options: RunOptions) -> ChainModel:
         except TempevalError as error:
             refused.setdefault(str(error), error)
         else:
-            model.set_method(BASELINE)
             return model
     if len(refused) == 1:
         raise next(iter(refused.values()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,10 @@ from tempeval.engine.inference import Inference
 from tempeval.errors import InvalidSetting
 from tempeval.families.base import LoadOptions
 from tempeval.families.registry import family_class, family_of
+from tempeval.methods.base import Chain
+from tempeval.methods.intp import BITS, INTP
 from tempeval.methods.kv_calibration import read_calibration, write_calibration
+from tempeval.methods.kv_quantization import KVQuant
 from tempeval.methods.registry import parse_chain
 from tempeval.mini.paths import is_mini, located
 from tempeval.versions import versions
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tempeval.calibration_clips import CalibrationClip
-    from tempeval.methods.base import Chain
+    from tempeval.methods.base import Method
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class CalibrateOptions:
         revision: commit of a hub checkpoint.
         seed: of rendered clips.
         overwrite: replace a file that is there.
+        mm_newline_position: `one_token` or `grid`, for LLaVA-OneVision; None for the checkpoint's.
     """
 
     out: Path
@@ -64,6 +68,7 @@ class CalibrateOptions:
     revision: str | None = None
     seed: int = 0
     overwrite: bool = False
+    mm_newline_position: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,35 @@ def calibrate(
     return Calibrated(options.out, digest, len(clips), sum(tokens))
 
 
+def with_calibration(chain: Chain, path: str) -> Chain:
+    """Return the chain that a calibration is made for, holding its prefix by the file.
+
+    Args:
+        chain: as it was calibrated.
+        path: the calibration file.
+
+    Returns:
+        The chain with the file in the method that stores, or in a static `kv_quant` at its end.
+
+    Raises:
+        InvalidSetting: for a path that cannot be written in a chain.
+    """
+    methods: list[Method] = []
+    stores = False
+    for method in chain.methods:
+        if isinstance(method, INTP):
+            bits = BITS[0] if method.kv_bits == BITS[-1] else method.kv_bits
+            method = replace(method, kv_bits=bits, calibration=path)
+            method.parts()  # refuses the path
+        elif isinstance(method, KVQuant):
+            method = KVQuant(method.nbits, "static", prefill=method.prefill, calibration=path)
+        stores = stores or "store" in method.claims
+        methods.append(method)
+    if not stores:
+        methods.append(KVQuant(scheme="static", calibration=path))
+    return Chain(methods)
+
+
 def _load(options: CalibrateOptions) -> Inference:
     folder = located(options.pretrained)
     loader = family_class(family_of(folder, options.revision))
@@ -135,8 +169,11 @@ def _load(options: CalibrateOptions) -> Inference:
         min_pixels=options.min_pixels,
         max_pixels=options.max_pixels,
         visual_token_budget=options.visual_token_budget,
+        mm_newline_position=options.mm_newline_position,
     )
-    return Inference(loader.load(folder, load), Sampling(num_frames=options.num_frames))
+    family = loader.load(folder, load)
+    family.check_newline_position()
+    return Inference(family, Sampling(num_frames=options.num_frames))
 
 
 def _facts(
@@ -158,6 +195,7 @@ def _facts(
         "visual_token_budget": options.visual_token_budget,
         **family.pixel_limits(),
         "position_rule": options.position_rule,
+        **family.settings,
         "dtype": str(family.model.dtype).removeprefix("torch."),
         "source": source if source == MINI else Path(source).name,
         "seed": options.seed,

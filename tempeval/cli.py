@@ -10,8 +10,10 @@ import typer
 from tempeval import __version__
 from tempeval.cli_bench import bench
 from tempeval.cli_calibrate import calibrate
+from tempeval.cli_features import features
 from tempeval.cli_matrix import Out
 from tempeval.cli_mini import mini_app
+from tempeval.cli_pave import pave_app
 from tempeval.cli_quickstart import quickstart
 from tempeval.cli_run import run
 from tempeval.errors import RunFailed, TempevalError, UnknownName
@@ -29,8 +31,12 @@ app.command(
 )(run)
 app.command(epilog="Example: tempeval quickstart -o results/quickstart")(quickstart)
 app.command(epilog="Example: tempeval calibrate -o ranges.safetensors --clips train/")(calibrate)
+app.command(
+    epilog="Example: tempeval features --side-channel audio --data videos -o features/audio"
+)(features)
 app.command(epilog="Example: tempeval bench --quick -o results/bench")(bench)
 app.add_typer(mini_app, name="mini")
+app.add_typer(pave_app, name="pave")
 
 USAGE_ERROR, RUN_FAILED = 2, 1
 
@@ -76,9 +82,9 @@ def leaderboard(
 
 @app.command("list", epilog="Example: tempeval list methods")
 def list_names(
-    what: Annotated[str, typer.Argument(help="methods, tasks, families or models.")],
+    what: Annotated[str, typer.Argument(help="methods, tasks, families, models or side-channels.")],
 ) -> None:
-    """List what can be named: methods, tasks, families, or lmms-eval model ids."""
+    """List what can be named: methods, tasks, families, lmms-eval model ids, side channels."""
     from tempeval.listing import LISTINGS
 
     if what not in LISTINGS:

@@ -27,6 +27,10 @@ def calibrate(
     min_pixels: Annotated[int | None, typer.Option(help="Fewest pixels per frame.")] = None,
     max_pixels: Annotated[int | None, typer.Option(help="Most pixels per frame.")] = None,
     position_rule: Annotated[str, typer.Option(help="original or native.")] = "original",
+    mm_newline_position: Annotated[
+        str | None,
+        typer.Option(help="Newline tokens of LLaVA-OneVision: one_token or grid; else as trained."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     revision: Annotated[str | None, typer.Option(help="Commit of a hub checkpoint.")] = None,
@@ -35,15 +39,17 @@ def calibrate(
 ) -> None:
     """Measure the ranges of keys and values on training clips, for static quantisation.
 
-    Use the model, methods, frames and sizes of the run. The file's digest becomes part of the
-    method's fingerprint.
+    Use the model, methods, frames and sizes of the run. A run with another model revision, or
+    other methods or scale of `rope_scale`, refuses the file; frames and sizes are not compared.
+    The file's digest becomes part of the method's fingerprint.
     """
     import torch
 
-    from tempeval.calibrate import CalibrateOptions
+    from tempeval.calibrate import CalibrateOptions, with_calibration
     from tempeval.calibrate import calibrate as run
     from tempeval.methods.registry import parse_chain
 
+    hint = with_calibration(parse_chain(method), str(out)).spec
     made = run(
         CalibrateOptions(
             out=out,
@@ -56,6 +62,7 @@ def calibrate(
             min_pixels=min_pixels,
             max_pixels=max_pixels,
             position_rule=position_rule,
+            mm_newline_position=mm_newline_position,
             device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
             dtype=dtype,
             revision=revision,
@@ -65,6 +72,4 @@ def calibrate(
         typer.echo,
     )
     typer.echo(f"written: {made.path} ({made.num_clips} clips, {made.num_tokens} tokens)")
-    around = parse_chain(method).without_store()
-    chain = f"{around.spec}+" if around.methods else ""
-    typer.echo(f"next: --methods '{chain}kv_quant[scheme=static;calibration={made.path}]'")
+    typer.echo(f"next: --methods '{hint}'")

@@ -35,6 +35,10 @@ def run(
     position_rule: Annotated[
         str, typer.Option(help="Where text goes after a video: original or native.")
     ] = "original",
+    mm_newline_position: Annotated[
+        str | None,
+        typer.Option(help="Newline tokens of LLaVA-OneVision: one_token or grid; else as trained."),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="METHOD.FIELD=VALUE", help="A method's setting; repeatable."),
@@ -73,6 +77,7 @@ def run(
             device=device,
             dtype=dtype,
             position_rule=position_rule,
+            mm_newline_position=mm_newline_position,
             settings=_settings(settings or ()),
             min_pixels=min_pixels,
             max_pixels=max_pixels,

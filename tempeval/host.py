@@ -140,6 +140,11 @@ class HostTasks:
             group=group_of(name),
         )
 
+    def tasks(self) -> dict[str, Any]:
+        """Load data sets and task objects, on the first call; return the objects by name."""
+        self.load()
+        return dict(self._loaded)
+
     def requests(self, model: Any, seed: int) -> dict[str, list[Any]]:
         """Build the requests of all tasks, by request type; of every rank, not of this one.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING
 
 from tempeval.families.registry import FAMILIES
 from tempeval.methods.registry import BASELINE, METHODS, method_class
 from tempeval.plugin import MODELS
+from tempeval.side_channels.registry import SIDE_CHANNELS
 from tempeval.tasklist import task_entries
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _defaults(method: str) -> list[str]:
     """Return `setting=default` for every setting, as a chain is written."""
     texts = []
     for field in fields(method_class(method)):
-        value = field.default
+        value = "..." if field.default is MISSING else field.default
         parts = value if isinstance(value, tuple) else (value,)
         shown = "/".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in parts)
         texts.append(f"{field.name}={shown}")
@@ -94,9 +95,15 @@ def list_models() -> list[str]:
     return columns([(name, f"lmms-eval --model {name}", path) for name, path in MODELS.items()])
 
 
+def list_side_channels() -> list[str]:
+    """List side channels with their summaries."""
+    return columns([(entry.name, entry.summary) for entry in SIDE_CHANNELS.values()])
+
+
 LISTINGS: dict[str, Callable[[], list[str]]] = {
     "methods": list_methods,
     "tasks": list_tasks,
     "families": list_families,
     "models": list_models,
+    "side-channels": list_side_channels,
 }

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SAMPLING = ("uniform", "segment", "fps")
 POSITION_RULES = ("original", "native")
+NEWLINE_POSITIONS = ("one_token", "grid")
 #: Largest seed that NumPy takes.
 MAX_SEED = 2**32 - 1
 FOLDER_CHARACTERS = string.ascii_letters + string.digits + "_.+=-"
@@ -57,6 +58,7 @@ class RunOptions:
         decoder: `auto` (PyAV), `pyav` or `decord`.
         decode_timeout: seconds per clip.
         max_failures: failed samples a complete run may have: `0`, `N`, or a share such as `5%`.
+        mm_newline_position: `one_token` or `grid`, for LLaVA-OneVision; None for the checkpoint's.
     """
 
     out: Path
@@ -81,6 +83,7 @@ class RunOptions:
     decoder: str = "auto"
     decode_timeout: float = 30.0
     max_failures: str = "0"
+    mm_newline_position: str | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,8 @@ def _check_options(options: RunOptions) -> None:
         raise UnknownName("sampling", options.sampling, SAMPLING)
     if options.position_rule not in POSITION_RULES:
         raise UnknownName("position rule", options.position_rule, POSITION_RULES)
+    if options.mm_newline_position not in (None, *NEWLINE_POSITIONS):
+        raise UnknownName("newline position", options.mm_newline_position, NEWLINE_POSITIONS)
     for kind, names in (("methods", options.methods), ("tasks", options.tasks)):
         if not names:
             raise InvalidSetting(f"no {kind} given; list them with: tempeval list {kind}")
@@ -199,6 +204,7 @@ def _request(options: RunOptions, chain: Chain, budget: int | None) -> dict[str,
         "max_pixels": options.max_pixels,
         "decoder": options.decoder,
         "position_rule": options.position_rule,
+        "mm_newline_position": options.mm_newline_position,
         "seed": options.seed,
         "tempeval_version": __version__,
     }

@@ -35,6 +35,7 @@ MODELS: dict[str, str] = {
     "tempeval_intp": f"{_WRAPPERS}.intp.TempevalINTP",
     "tempeval_kv_quant": f"{_WRAPPERS}.kv_quant.TempevalKVQuant",
     "tempeval_pas": f"{_WRAPPERS}.pas.TempevalPAS",
+    "tempeval_pave": f"{_WRAPPERS}.pave.TempevalPAVE",
     "tempeval_staged_sparse": f"{_WRAPPERS}.staged_sparse.TempevalStagedSparse",
     "tempeval_vrope": f"{_WRAPPERS}.vrope.TempevalVRoPE",
 }

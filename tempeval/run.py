@@ -189,7 +189,7 @@ class _Matrix:
 
 
 def load_model(options: RunOptions) -> ChainModel:
-    """Load the `tempeval` wrapper with an empty chain."""
+    """Load the `tempeval` wrapper with an empty chain, which is not checked: it may be no row."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -202,6 +202,7 @@ def load_model(options: RunOptions) -> ChainModel:
         "sampling": options.sampling,
         "dtype": options.dtype,
         "position_rule": options.position_rule,
+        "mm_newline_position": options.mm_newline_position,
         "device": options.device,
         "batch_size": options.batch_size,
         "min_pixels": options.min_pixels,
@@ -210,7 +211,8 @@ def load_model(options: RunOptions) -> ChainModel:
         "decode_timeout": options.decode_timeout,
         "seed": options.seed,
     }
-    model: ChainModel = module.Tempeval(**{k: v for k, v in arguments.items() if v is not None})
+    given = {name: value for name, value in arguments.items() if value is not None}
+    model: ChainModel = module.TempevalMatrix(**given)
     return model
 
 

@@ -14,7 +14,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tempeval.video.clip import GridRule
+    from tempeval.video.clip import GridRule, SideSpec
 
 #: Values of `RotaryPlan.axis`.
 AXIS_ALL, AXIS_TEMPORAL, AXIS_HEIGHT, AXIS_WIDTH = -1, 0, 1, 2
@@ -60,6 +60,9 @@ class RunFacts:
         chain_without_store: fingerprint of the bound chain apart from stage `store`; empty when
             unknown.
         grid_rules: what the chain's stage `encode` makes of grids, as the plan of frames has it.
+        feature_width: channels of the features before the projector; 0 when unknown.
+        family_settings: see `Family.settings`.
+        layers_with_frames: first layer in which the chain leaves no frame; None when unknown.
     """
 
     geometry: Geometry
@@ -73,6 +76,9 @@ class RunFacts:
     revision: str = ""
     chain_without_store: str = ""
     grid_rules: tuple[GridRule, ...] = ()
+    feature_width: int = 0
+    family_settings: Mapping[str, str] = field(default_factory=dict)
+    layers_with_frames: int | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,24 @@ class Pathway:
 
     grid: tuple[int, int, int]
     seconds_per_grid: float = 1.0
+
+
+@dataclass(frozen=True)
+class SideFeatures:
+    """What a side channel (audio, 3D, more frames) says about one video, step by step in time.
+
+    Attributes:
+        features: `[T_k, h, w, C]`, float.
+        spans: float64 `[T_k, 2]`, start and end of each step in seconds from the video's start;
+            None when the source has no times: then it lasts as long as the video, in equal steps.
+        source: file that it comes from, for messages; empty for the video.
+        flops: floating-point operations that a model spent on it here; 0 where none ran.
+    """
+
+    features: torch.Tensor
+    spans: torch.Tensor | None = None
+    source: str = ""
+    flops: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -107,6 +131,9 @@ class VisualTokens:
             (1 where a tower's CLS token is kept).
         pathways: the runs of tokens when they are of several grids (slow and fast, or base image
             and tiles); empty for one run of `grid`.
+        spans: float64 `[T, 2]`, start and end in seconds of what each temporal grid stands for,
+            only when side channels are asked for; NaN without timestamps.
+        side: side channels by their spec, those that the frame plan asks for.
     """
 
     embeddings: torch.Tensor
@@ -117,6 +144,8 @@ class VisualTokens:
     features: torch.Tensor | None = None
     lead: int = 0
     pathways: tuple[Pathway, ...] = ()
+    spans: torch.Tensor | None = None
+    side: Mapping[SideSpec, SideFeatures] = field(default_factory=dict)
 
     @property
     def num_tokens(self) -> int:

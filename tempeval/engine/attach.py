@@ -2,7 +2,8 @@
 
 Three attachments: a pre-hook on the text model (which tokens, which cache), a pre-hook per decoder
 layer (rotary embedding, rows that `keep` ended), and one registered attention function, for the
-text stack only. The vision tower is untouched.
+text stack only. A chain with low-rank changes has a fourth, on linear maps (see `low_rank`). The
+vision tower is untouched.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from tempeval.engine.cache import PrefixCache, TailCache
 from tempeval.engine.cache_keyword import given_cache
+from tempeval.engine.low_rank import apply_low_rank
 from tempeval.engine.query_shift import shift_queries
 from tempeval.engine.rows import attend_prefix
 from tempeval.engine.tail import attend_after_prefix
 from tempeval.errors import UnsupportedModel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from torch import nn
@@ -59,6 +62,7 @@ class Attachment:
 
     Raises:
         UnsupportedModel: on entering, if the model is attached already or a layer cannot be.
+        InvalidSetting: on entering, if low-rank changes name a linear map that is not there.
     """
 
     def __init__(self, family: Family, plan: EnginePlan) -> None:
@@ -67,6 +71,7 @@ class Attachment:
         self.kernels: set[str] = set()
         self._handles: list[RemovableHandle] = []
         self._attention: list[nn.Module] = []
+        self._undo_low_rank: Callable[[], None] | None = None
         self._previous = ""
         self._cache: PrefixCache | TailCache | None = None
         self._index: torch.Tensor | None = None
@@ -98,6 +103,8 @@ class Attachment:
             for module in attention:
                 _ATTACHED[module] = self
                 self._attention.append(module)
+            if self.plan.low_rank is not None:
+                self._undo_low_rank = apply_low_rank(text_model, self.plan.low_rank)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -112,6 +119,9 @@ class Attachment:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        if self._undo_low_rank is not None:
+            self._undo_low_rank()
+            self._undo_low_rank = None
         for module in self._attention:
             _ATTACHED.pop(module, None)
         self._attention.clear()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tempeval.engine.clock import now
-from tempeval.engine.feature_cache import Encoded, FeatureCache
+from tempeval.engine.feature_cache import Encoded, FeatureCache, Heard
 from tempeval.engine.question import Picture, content_stamp, read_picture
 from tempeval.errors import BadVideo, UnknownName
+from tempeval.side_channels.align import frame_spans
 from tempeval.video.clip import Clip, FramePlan, VideoRef
 from tempeval.video.decode import DECODERS
 from tempeval.video.pool import ClipRequest, ClipStream
@@ -18,7 +20,10 @@ from tempeval.video.pool import ClipRequest, ClipStream
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
+    from tempeval.engine.feature_cache import SideKey
     from tempeval.families.base import Family
+    from tempeval.side_channels.base import Doc, SideChannel
+    from tempeval.video.clip import SideSpec
     from tempeval.video.decode import Decoder
 
 GIB = 2**30
@@ -67,6 +72,11 @@ class Encoder:
         self._expected: set[Hashable] = set()
         # Clips of the current video, so that methods that only re-order frames share its decoding.
         self._clips: dict[Hashable, Clip | BadVideo] = {}
+        # What the current video lacks, so that not every method looks for it again.
+        self._unheard: dict[Hashable, BadVideo] = {}
+        self._channels: dict[SideSpec, SideChannel] = {}
+        # Of which videos some method wants the features: then the tower runs once for all methods.
+        self._with_features: set[Hashable] = set()
 
     def prefetch(self, wanted: Sequence[tuple[Visuals, Sequence[FramePlan]]]) -> ClipStream[Any]:
         """Start decoding ahead; the stream is a context manager that ends the processes.
@@ -75,15 +85,18 @@ class Encoder:
             wanted: visuals with the frame plans they are needed under, in order of use.
         """
         requests: dict[Hashable, ClipRequest[Hashable]] = {}
+        self._with_features.clear()
         for visuals, plans in wanted:
             videos = [v for v in visuals if isinstance(v, VideoRef)]
             for plan in plans:
                 for ref in videos:
-                    if self._encode_key(ref, plan, len(visuals)) not in self.cache:
+                    if plan.features:
+                        self._with_features.add(self._encode_key(ref, plan, len(visuals)))
+                    if not self._is_held(ref, plan, len(visuals)):
                         request = self._request(ref, plan, len(visuals))
                         requests.setdefault(request.key, request)
         self._expected = set(requests)
-        self._clips.clear()
+        self.forget_clips()
         self._stream = self._open(list(requests.values()))
         return self._stream
 
@@ -92,6 +105,7 @@ class Encoder:
 
         Raises:
             BadVideo: if one of them cannot be decoded.
+            BadSideChannel: if one of them lacks a side channel that is asked for.
         """
         share = len(visuals)
         return [
@@ -102,15 +116,70 @@ class Encoder:
     def forget_clips(self) -> None:
         """Drop the decoded frames of the video that is done."""
         self._clips.clear()
+        self._unheard.clear()
+
+    def channel(self, spec: SideSpec) -> SideChannel:
+        """Return a side channel, made when it is first asked for.
+
+        Raises:
+            TempevalError: if there is none of that name, or a setting of it is not accepted.
+        """
+        if spec not in self._channels:
+            from tempeval.side_channels.registry import build_side_channel
+
+            self._channels[spec] = build_side_channel(spec, self.family, self.options)
+        return self._channels[spec]
+
+    def side_stamps(self, visuals: Visuals, plan: FramePlan) -> tuple[str, ...]:
+        """Name the content of the side channels of a prompt's videos, apart from the videos."""
+        videos = [v for v in visuals if isinstance(v, VideoRef)]
+        return tuple(stamp for ref in videos for _, stamp in self._side_keys(ref, plan))
 
     def _video(self, ref: VideoRef, plan: FramePlan, visuals: int) -> Encoded:
         key = self._encode_key(ref, plan, visuals)
         entry = self.cache.get(key)
-        if entry is None:
+        if entry is None or (plan.features and entry.tokens.features is None):
             clip = self._clip(ref, plan, visuals)
-            entry = self._run_tower(clip, plan)
+            with_features = plan.features or key in self._with_features
+            made = self._run_tower(clip, plan, with_features)
+            entry = made if entry is None else made.with_all_heard(entry)
             self.cache.put(key, entry)
-        return entry
+        side = self._side_keys(ref, plan)
+        for one in side:
+            if one not in entry.heard:
+                clip = self._clip(ref, plan, visuals)
+                spans = frame_spans(
+                    clip.reordered(plan.permutation(clip.num_frames)),
+                    entry.tokens.grid[0],
+                    num_groups=plan.num_groups,
+                )
+                entry = entry.with_heard(one, self._hear(ref, clip, one), spans)
+                self.cache.put(key, entry)
+        return entry.asked(features=plan.features, side=side)
+
+    @torch.no_grad()
+    def _hear(self, ref: VideoRef, clip: Clip, key: SideKey) -> Heard:
+        if (ref, key) in self._unheard:
+            raise self._unheard[ref, key]
+        channel = self.channel(key[0])
+        start = now(self.family.device)
+        try:
+            side = channel.features(_doc(ref), clip)
+        except BadVideo as error:
+            self._unheard[ref, key] = error
+            raise
+        elapsed = (now(self.family.device) - start) * 1e3
+        return Heard(side if side.source else replace(side, source=ref.path), elapsed)
+
+    def _side_keys(self, ref: VideoRef, plan: FramePlan) -> tuple[SideKey, ...]:
+        return tuple((spec, self.channel(spec).stamp(_doc(ref))) for spec in plan.side)
+
+    def _is_held(self, ref: VideoRef, plan: FramePlan, visuals: int) -> bool:
+        """Say whether the cache has all that a plan asks of a video; makes nothing recent."""
+        entry = self.cache.peek(self._encode_key(ref, plan, visuals))
+        if entry is None or (plan.features and entry.tokens.features is None):
+            return False
+        return all(key in entry.heard for key in self._side_keys(ref, plan))
 
     def _clip(self, ref: VideoRef, plan: FramePlan, visuals: int) -> Clip:
         request = self._request(ref, plan, visuals)
@@ -136,10 +205,10 @@ class Encoder:
         return clip
 
     @torch.no_grad()
-    def _run_tower(self, clip: Clip, plan: FramePlan) -> Encoded:
+    def _run_tower(self, clip: Clip, plan: FramePlan, with_features: bool) -> Encoded:
         clip = clip.reordered(plan.permutation(clip.num_frames))
         start = now(self.family.device)
-        tokens = self.family.encode(clip, num_groups=plan.num_groups)
+        tokens = self.family.encode(clip, num_groups=plan.num_groups, with_features=with_features)
         self.vision_runs += 1
         return Encoded(
             tokens=tokens,
@@ -180,3 +249,11 @@ class Encoder:
 
     def _encode_key(self, ref: VideoRef, plan: FramePlan, visuals: int) -> Hashable:
         return (self._request(ref, plan, visuals).key, plan.orders, plan.num_groups)
+
+
+def _doc(ref: VideoRef) -> Doc:
+    place = Path(ref.path)
+    part = {"start": ref.start, "end": ref.end, "fps": ref.fps}
+    video_id = place.name if place.is_dir() else place.stem
+    given = {key: value for key, value in part.items() if value is not None}
+    return {"video": ref.path, "video_id": video_id, **given}

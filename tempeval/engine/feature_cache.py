@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Mapping
 
-    from tempeval.stages import VisualTokens
+    import torch
+
+    from tempeval.stages import SideFeatures, VisualTokens
+    from tempeval.video.clip import SideSpec
+
+#: A side channel and the stamp of the content that it came from.
+SideKey = tuple["SideSpec", str]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a side channel says about one video, and the milliseconds that it took to say so."""
+
+    side: SideFeatures
+    ms: float
 
 
 @dataclass(frozen=True)
@@ -21,6 +35,8 @@ class Encoded:
         decode_ms, encode_ms: measured once, charged in full to every sample that uses them.
         flags: what was wrong with the video.
         vision_flops: analytic cost of the vision tower and projector.
+        heard: side channels of the video.
+        side_ms: what those among `tokens` took; charged as the others are.
     """
 
     tokens: VisualTokens
@@ -28,12 +44,47 @@ class Encoded:
     encode_ms: float
     flags: tuple[str, ...]
     vision_flops: float
+    heard: Mapping[SideKey, Heard] = field(default_factory=dict)
+    side_ms: float = 0.0
 
     @property
     def nbytes(self) -> int:
         """Bytes of the tensors held."""
-        held: list[Any] = [self.tokens.embeddings, self.tokens.features]
+        held: list[Any] = [self.tokens.embeddings, self.tokens.features, self.tokens.spans]
+        for entry in self.heard.values():
+            held += [entry.side.features, entry.side.spans]
         return sum(t.numel() * t.element_size() for t in held if t is not None)
+
+    def with_heard(self, key: SideKey, heard: Heard, spans: torch.Tensor) -> Encoded:
+        """Return the entry with one side channel more, and the spans of its grids."""
+        tokens = replace(self.tokens, spans=spans)
+        return replace(self, tokens=tokens, heard={**self.heard, key: heard})
+
+    def with_all_heard(self, other: Encoded) -> Encoded:
+        """Return the entry with the side channels of another one of the same video."""
+        return replace(
+            self, tokens=replace(self.tokens, spans=other.tokens.spans), heard=other.heard
+        )
+
+    def asked(self, *, features: bool, side: tuple[SideKey, ...]) -> Encoded:
+        """Return what one frame plan asks for: tokens with no more and no less.
+
+        Args:
+            features: whether features before the projector are wanted.
+            side: the side channels; all are held.
+        """
+        chosen = [self.heard[key] for key in side]
+        return replace(
+            self,
+            tokens=replace(
+                self.tokens,
+                features=self.tokens.features if features else None,
+                spans=self.tokens.spans if side else None,
+                side={spec: one.side for (spec, _), one in zip(side, chosen, strict=True)},
+            ),
+            heard={},
+            side_ms=sum(one.ms for one in chosen),
+        )
 
 
 class FeatureCache:
@@ -53,6 +104,10 @@ class FeatureCache:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def peek(self, key: Hashable) -> Encoded | None:
+        """Return an entry without marking it as used, or None."""
+        return self._entries.get(key)
 
     def get(self, key: Hashable) -> Encoded | None:
         """Return an entry and mark it as used, or None."""

@@ -13,16 +13,18 @@ from tempeval.engine.encoder import GIB, DecodeOptions, Encoder
 from tempeval.engine.failures import ENCODING, describe, is_out_of_memory
 from tempeval.engine.feature_cache import FeatureCache
 from tempeval.engine.ledger import Ledger
+from tempeval.engine.low_rank import linear_maps
 from tempeval.engine.question import Outcome
 from tempeval.engine.session import Session, Share
 from tempeval.engine.store import Keys, Memory
 from tempeval.engine.work import Batch, plan_work
 from tempeval.errors import BadVideo
+from tempeval.families.llava_onevision_budget import nearest_multiple
 from tempeval.versions import versions
 from tempeval.video.clip import FramePlan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
     from tempeval.engine.question import Question
     from tempeval.engine.store import AnswerStore
@@ -92,7 +94,12 @@ class Inference:
         self.resolve(chain)
         plan = self.frame_plan(chain)
         self.family.check_sampling(plan.sampling, plan.grid_rules)
-        check_planned(self.bound(chain), self.facts(chain), plan.sampling)
+        bound = self.bound(chain)
+        check_planned(bound, self.facts(chain), plan.sampling)
+        if bound.low_rank is not None:
+            linear_maps(self.family.text_model, bound.low_rank)
+        for spec in plan.side:
+            self.encoder.channel(spec)
 
     def bound(self, chain: Chain) -> Chain:
         """Return the chain bound to this model and these frames."""
@@ -109,7 +116,11 @@ class Inference:
         facts = self.family.facts(plan.sampling, plan.grid_rules)
         # Bound, because ranges of keys change with what the run makes of a setting (rope_scale).
         around = chain.without_store().bind(facts)
-        return replace(facts, chain_without_store=around.fingerprint)
+        return replace(
+            facts,
+            chain_without_store=around.fingerprint,
+            layers_with_frames=chain.bind(facts).layers_with_frames(facts),
+        )
 
     def frame_plan(self, chain: Chain) -> FramePlan:
         """Return the frames that a chain sees: those of its bound methods, within the budget."""
@@ -118,9 +129,14 @@ class Inference:
 
     def _fitted(self, chain: Chain) -> FramePlan:
         """Return the plan after stage `frames` with what the budget chose in it."""
-        plan = chain.frames(FramePlan(self.sampling))
-        free = self.frames_free and self.sampling.rule != "fps"
-        return self.family.fit(plan, free_frames=free)
+        wanted, budget = self.sampling, self.family.options.visual_token_budget
+        if not self.frames_free or wanted.rule == "fps" or budget is None:
+            return self.family.fit(chain.frames(FramePlan(wanted)), free_frames=False)
+        unit = chain.frame_unit(self.family.facts(wanted))
+        # Stage `frames` refuses other numbers; which one it is in the end, the budget says.
+        start = replace(wanted, num_frames=nearest_multiple(wanted.num_frames, unit))
+        plan = chain.frames(FramePlan(start))
+        return self.family.fit(plan, free_frames=True, unit=unit)
 
     def plan(self, questions: Sequence[Question]) -> list[VideoWork]:
         """Group questions by video into batches (see `plan_work`)."""
@@ -147,7 +163,8 @@ class Inference:
     def keys(self) -> Keys:
         """Return the keys of answers of this model, these frames and this seed."""
         # Which numbers a question draws depends on the questions that it is answered with.
-        return Keys(self.fingerprint(), f"seed {self.seed}, batches of {self.batch_size}")
+        drawing = f"seed {self.seed}, batches of {self.batch_size}"
+        return Keys(self.fingerprint(), drawing, _SideStamps(self))
 
     def run(
         self,
@@ -250,12 +267,36 @@ class Inference:
 def _share(video: VideoWork, plan: FramePlan, plans: Sequence[FramePlan]) -> Share:
     """Count the samples that decoding and encoding under a frame plan serve, of all the plans."""
     frames = [(other.sampling, other.grid_rules) for other in plans]
+    # The tower's run serves plans with and without its features and side channels.
+    towers = [replace(other, features=False, side=()) for other in plans]
+    heard = [replace(other, features=False) for other in plans]
     questions = video.num_questions
     return Share(
         decoding=questions * frames.count((plan.sampling, plan.grid_rules)),
-        encoding=questions * plans.count(plan),
+        encoding=questions * towers.count(replace(plan, features=False, side=())),
+        hearing=questions * heard.count(replace(plan, features=False)),
         questions=questions,
     )
+
+
+class _SideStamps:
+    """What the answers of a chain depend on beside the videos: the content of side channels."""
+
+    def __init__(self, inference: Inference) -> None:
+        self._inference = inference
+        self._plans: dict[Chain, FramePlan] = {}
+        self._stamps: dict[tuple[Chain, tuple[Hashable, ...]], tuple[str, ...]] = {}
+
+    def __call__(self, chain: Chain, question: Question) -> tuple[str, ...]:
+        if chain not in self._plans:
+            self._plans[chain] = self._inference.frame_plan(chain)
+        plan = self._plans[chain]
+        if not plan.side:
+            return ()
+        key = (chain, question.visual_key)
+        if key not in self._stamps:
+            self._stamps[key] = self._inference.encoder.side_stamps(question.visuals, plan)
+        return self._stamps[key]
 
 
 class _Todo:

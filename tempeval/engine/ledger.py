@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class Ledger:
     """What one sample used, as measured; None where it could not be measured.
 
-    Milliseconds of decode, encode and prefill are measured once and charged in full to every
-    sample that uses them (the standalone cost). `answer_ms` is the batch's wall time divided by
-    its rows.
+    Milliseconds of decode, encode (side channels included) and prefill are measured once and
+    charged in full to every sample that uses them (the standalone cost). `answer_ms` is the
+    batch's wall time divided by its rows.
 
     Attributes:
         input_tokens: prompt tokens fed, visual ones included.
@@ -32,7 +32,7 @@ class Ledger:
         quantised_fraction: share of the prefix's numbers that a codec quantised.
         prefix_shared: whether one prefill served all questions of the prefix; False under exact
             prefill, None without a prefix.
-        prefill_flops: analytic, vision tower and text stack (see `prefill_flops`).
+        prefill_flops: analytic, vision tower, stage `encode` and text stack (see `prefill_flops`).
         distinct_temporal_ids: different temporal positions among the visual tokens; None without
             a temporal axis.
         decode_ms, encode_ms, prefill_ms, answer_ms: wall milliseconds.
@@ -81,10 +81,11 @@ def distinct_temporal_ids(plan: EnginePlan) -> int | None:
 def text_flops(plan: EnginePlan, geometry: Geometry, question_length: int) -> float:
     """Count floating-point operations of prefix and question in the text stack.
 
-    Two operations per multiply-add; linear layers and the two attention products, restricted to
-    the rows and columns that the plan leaves. Embedding, norms, rotary, softmax and the output
-    head are not counted. That the engine leaves out the last layer's attention and MLP on prefix
-    rows is its own saving, the same for every method, and is not subtracted.
+    Two operations per multiply-add; linear layers (with low-rank changes that are kept) and the
+    two attention products, restricted to the rows and columns that the plan leaves. Embedding,
+    norms, rotary, softmax and the output head are not counted. That the engine leaves out the last
+    layer's attention and MLP on prefix rows is its own saving, the same for every method, and is
+    not subtracted.
 
     Source: the cost model of `host.md` section 4.2.
 
@@ -99,13 +100,15 @@ def text_flops(plan: EnginePlan, geometry: Geometry, question_length: int) -> fl
     weights = 2 * hidden * width + 2 * hidden * kv_width + 3 * hidden * geometry.intermediate_size
     total = 0.0
     memo: dict[tuple[int, bytes | None], float] = {}
-    for layer in plan.layers:
+    for number, layer in enumerate(plan.layers):
         rows = len(layer.segment)
         mask = None if layer.visible is None else layer.visible.numpy().tobytes()
         if (rows, mask) not in memo:
             pairs = _pairs(layer.segment, layer.visible, plan, question_length)
             memo[rows, mask] = 2.0 * weights * (rows + question_length) + 4.0 * width * pairs
         total += memo[rows, mask]
+        if plan.low_rank is not None:
+            total += plan.low_rank.flops_in(number) * (rows + question_length)
     return total
 
 
@@ -135,5 +138,5 @@ def _pairs(
 def prefill_flops(
     plan: EnginePlan, geometry: Geometry, question_length: int, vision_flops: float
 ) -> float:
-    """Return the analytic prefill cost: vision tower and projector plus `text_flops`."""
+    """Return the analytic prefill cost: `vision_flops`, of all before it, plus `text_flops`."""
     return vision_flops + text_flops(plan, geometry, question_length)

@@ -11,6 +11,7 @@ from tempeval.errors import InvalidSetting
 from tempeval.stages import Segments
 
 if TYPE_CHECKING:
+    from tempeval.engine.low_rank import LowRank
     from tempeval.methods.base import Chain
     from tempeval.stages import Codec, Geometry, Layout, RotaryPlan
 
@@ -43,12 +44,14 @@ class EnginePlan:
         segments: names of the segments.
         layers: one plan per decoder layer.
         exact_prefill: whether the prompt reads keys and values as they were before the codecs.
+        low_rank: what is added to the text stack's linear maps; None for nothing.
     """
 
     layout: Layout
     segments: Segments
     layers: tuple[LayerPlan, ...]
     exact_prefill: bool = False
+    low_rank: LowRank | None = None
 
     def visual_tokens_in(self, layer: int) -> int:
         """Count the visual tokens present in `layer`."""
@@ -106,4 +109,5 @@ def make_plan(chain: Chain, layout: Layout, geometry: Geometry) -> EnginePlan:
         segments=segments,
         layers=tuple(layers),
         exact_prefill=chain.exact_prefill,
+        low_rank=chain.low_rank,
     )

@@ -51,11 +51,13 @@ class Share:
     Attributes:
         decoding: under all chains that want the same frames.
         encoding: under those that also want them in the same order and groups.
+        hearing: under those that also want the same side channels.
         questions: under one chain.
     """
 
     decoding: int
     encoding: int
+    hearing: int
     questions: int
 
 
@@ -81,17 +83,26 @@ class Session:
         start = now(family.device)
         self.visuals = [chain.encode(entry.tokens) for entry in encoded]
         fold_ms = (now(family.device) - start) * 1e3
-        self.vision_flops = sum(entry.vision_flops for entry in encoded)
+        self.vision_flops = sum(
+            entry.vision_flops
+            + sum(side.flops for side in entry.tokens.side.values())
+            + chain.encode_flops(entry.tokens)
+            for entry in encoded
+        )
         decode_ms = sum(entry.decode_ms for entry in encoded)
         encode_ms = sum(entry.encode_ms for entry in encoded)
+        side_ms = sum(entry.side_ms for entry in encoded)
         #: Milliseconds of decoding, encoding and stage `encode` that one sample is charged for.
         self.amortised_ms = (
-            decode_ms / share.decoding + encode_ms / share.encoding + fold_ms / share.questions
+            decode_ms / share.decoding
+            + encode_ms / share.encoding
+            + side_ms / share.hearing
+            + fold_ms / share.questions
         )
         self.base = Ledger(
             frames=sum(entry.tokens.frames for entry in encoded),
             decode_ms=decode_ms,
-            encode_ms=encode_ms + fold_ms,
+            encode_ms=encode_ms + side_ms + fold_ms,
             flags=tuple(sorted({flag for entry in encoded for flag in entry.flags})),
         )
 

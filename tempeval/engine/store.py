@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from tempeval.engine.question import Outcome
+    from tempeval.engine.question import Outcome, Question
     from tempeval.engine.work import Item, VideoWork
     from tempeval.methods.base import Chain
 
@@ -46,10 +47,17 @@ class Keys:
     Args:
         fingerprint: everything besides question and chain that an answer depends on.
         drawing: what a sampled answer depends on besides; greedy answers and scores do not.
+        beside: what an answer to a question under a chain depends on beside its videos, such as
+            files of features; None where there is nothing.
     """
 
-    def __init__(self, fingerprint: str, drawing: str) -> None:
-        self._fingerprint, self._drawing = fingerprint, drawing
+    def __init__(
+        self,
+        fingerprint: str,
+        drawing: str,
+        beside: Callable[[Chain, Question], Sequence[str]] | None = None,
+    ) -> None:
+        self._fingerprint, self._drawing, self._beside = fingerprint, drawing, beside
         self._digests: dict[int, str] = {}
         self._seen: dict[str, int] = {}
 
@@ -63,6 +71,9 @@ class Keys:
         record = f"{self._fingerprint} {chain.fingerprint} {self._digests[number]}"
         if item.question.samples:
             record += f" {self._drawing}"
+        stamps = self._beside(chain, item.question) if self._beside else ()
+        if stamps:
+            record += f" beside {json.dumps(list(stamps))}"
         return hashlib.sha256(record.encode()).hexdigest()
 
     def of_all(self, chains: Iterable[Chain], work: Iterable[VideoWork]) -> set[str]:

@@ -6,16 +6,17 @@ import hashlib
 import json
 from dataclasses import dataclass, fields
 from functools import cached_property
-from math import prod
+from math import isfinite, lcm, prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tempeval.errors import ConflictingMethods
+from tempeval.errors import ConflictingMethods, InvalidSetting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
 
+    from tempeval.engine.low_rank import LowRank
     from tempeval.stages import (
         Codec,
         Geometry,
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
         VisualTokens,
     )
     from tempeval.video.clip import FramePlan
+
+#: What a method with this claim makes of single cells comes first in stage `encode`, before others
+#: pool them; `grid_order` comes last, since it changes the order in which the text stack meets what
+#: the others made of the frames.
+CELLS_FIRST, GRIDS_LAST = "cells", "grid_order"
 
 #: Claims of stage `place` in the order in which they are applied, however a chain is written.
 PLACE_ORDER = ("positions", "permutation", "inv_freq", "query_shift", "layers")
@@ -45,6 +51,20 @@ class Method:
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
     claims: ClassVar[frozenset[str]] = frozenset()
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that are not finite; they would spread to every answer unnoticed.
+
+        Raises:
+            InvalidSetting: if a setting is NaN or infinite.
+        """
+        for f in fields(self):
+            value = getattr(self, f.name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, float) and not isfinite(number):
+                    raise InvalidSetting(
+                        f"{self.name}.{f.name}={number} is not a finite number; give one"
+                    )
 
     def frames(self, plan: FramePlan) -> FramePlan:
         """Choose which frames, in which order, in which groups."""
@@ -82,6 +102,18 @@ class Method:
         """Choose how the prefix keys and values of `layer` are held; None: as they are."""
         return None
 
+    def encode_flops(self, tokens: VisualTokens) -> float:
+        """Count the floating-point operations of stage `encode` on tokens as the family made them.
+
+        Only where it is more than moving and pooling.
+        """
+        return 0.0
+
+    @property
+    def low_rank(self) -> LowRank | None:
+        """What the method adds to the text stack's linear maps, by claim `low_rank`; None: none."""
+        return None
+
     @property
     def context_factor(self) -> float:
         """How many times as many positions the (bound) method lets the model take, at least 1."""
@@ -102,6 +134,10 @@ class Method:
     def parts(self) -> tuple[Method, ...]:
         """Return the methods that do the work: others for a name that stands for several."""
         return (self,)
+
+    def frame_unit(self, facts: RunFacts) -> int:
+        """Return the number of frames of which a video must have a whole multiple."""
+        return 1
 
     def bind(self, facts: RunFacts) -> Method:
         """Fix whatever the settings leave to the run; called before `resolve` and every stage.
@@ -219,13 +255,26 @@ class Chain:
         return plan
 
     def encode(self, tokens: VisualTokens) -> VisualTokens:
-        """Fold stage `encode`; a method that claims `grid_order` comes last, however it is written.
+        """Fold stage `encode`, in the same order however the chain is written.
 
-        It changes the order in which the text stack meets what the others made of the frames.
+        Claim `cells` comes first and `grid_order` last.
         """
-        for method in sorted(self.parts, key=lambda m: "grid_order" in m.claims):
+
+        def rank(method: Method) -> int:
+            return (GRIDS_LAST in method.claims) - (CELLS_FIRST in method.claims)
+
+        for method in sorted(self.parts, key=rank):
             tokens = method.encode(tokens)
         return tokens
+
+    def encode_flops(self, tokens: VisualTokens) -> float:
+        """Count the operations of stage `encode` on tokens as the family made them."""
+        return sum(method.encode_flops(tokens) for method in self.parts)
+
+    @property
+    def low_rank(self) -> LowRank | None:
+        """What the chain adds to the text stack's linear maps; one method at most has something."""
+        return next((m.low_rank for m in self.parts if m.low_rank is not None), None)
 
     def place(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
         """Fold stage `place` in the fixed order of `PLACE_ORDER`."""
@@ -274,6 +323,30 @@ class Chain:
         """Return the chain as a calibration runs it: with the prefix held as it is."""
         left = [method.without_store() for method in self.methods]
         return Chain([part for method in left if method is not None for part in method.parts()])
+
+    def frame_unit(self, facts: RunFacts) -> int:
+        """Return the number of frames of which a video must have a whole multiple."""
+        return lcm(*(method.frame_unit(facts) for method in self.parts))
+
+    def layers_with_frames(self, facts: RunFacts) -> int:
+        """Count the first layers in which some frame is left; all where none leaves.
+
+        Raises:
+            InvalidSetting: if a method cannot tell its layers on this model.
+        """
+        import torch
+
+        from tempeval.stages import Segments
+
+        depth = facts.geometry.num_layers
+        frames = -(-facts.num_frames // facts.frames_per_grid)
+        segments = Segments(num_frames=frames, num_layers=depth)
+        kept = torch.ones(segments.size, dtype=torch.bool)
+        for layer in range(depth):
+            kept = self.keep(kept.clone(), layer, segments)
+            if not bool(kept[list(segments.frames)].any()):
+                return layer
+        return depth
 
     def bind(self, facts: RunFacts) -> Chain:
         """Return the chain of parts, each bound to a run."""

@@ -48,6 +48,7 @@ class INTP(Method):
     allow_inert: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.kv_bits not in BITS:
             raise InvalidSetting(
                 f"intp.kv_bits={self.kv_bits} is not one of {', '.join(map(str, BITS))}"
@@ -79,9 +80,7 @@ class INTP(Method):
                 "tempeval calibrate writes (for method intp[kv_bits=16]); or set intp.kv_bits=16, "
                 "without quantisation"
             )
-        store = KVQuant(
-            nbits=self.kv_bits, scheme="static", residual_length=0, calibration=self.calibration
-        )
+        store = KVQuant(nbits=self.kv_bits, scheme="static", calibration=self.calibration)
         return (*parts, store)
 
     def settings(self) -> dict[str, Any]:

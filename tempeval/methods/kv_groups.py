@@ -54,10 +54,10 @@ def quantize(x: Tensor, nbits: int, axis: int, group_size: int) -> tuple[Tensor,
 
 
 def dequantize(codes: Tensor, scale: Tensor, zero: Tensor, axis: int, group_size: int) -> Tensor:
-    """Return `codes * scale + zero`, in the dtype of `scale`.
+    """Return `codes * scale + zero`, in the dtype of `scale`; always a new tensor.
 
     Args:
-        codes: what `quantize` returned.
+        codes: what `quantize` returned, in any dtype and with any strides.
         scale: of each group.
         zero: minimum of each group.
         axis: as given to `quantize`.
@@ -66,7 +66,7 @@ def dequantize(codes: Tensor, scale: Tensor, zero: Tensor, axis: int, group_size
     Raises:
         InvalidSetting: if the groups do not divide the axis.
     """
-    numbers = codes.to(scale.dtype, memory_format=torch.contiguous_format)
+    numbers = codes.to(scale.dtype, memory_format=torch.contiguous_format, copy=True)
     scale_back(numbers, scale, zero, axis, group_size)
     return numbers
 

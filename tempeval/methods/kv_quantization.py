@@ -25,6 +25,8 @@ __all__ = ["KVQuant", "dequantize", "quantize"]
 
 #: Characters with a meaning in the spelling of a chain or of lmms-eval's model arguments.
 _RESERVED = "+[];,"
+#: `residual_length` of each scheme's paper.
+WINDOWS = {"kivi": 128, "static": 0}
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class KVQuant(Method):
     Departures from KIVI: prefill reads what is stored unless `prefill=exact`, because an answer of
     one token would feel nothing otherwise; keys and values have the same window (KIVI's holds
     P mod R keys); generated tokens are never quantised. Departure from the static paper: it has no
-    window (`residual_length=0`), and says neither how S and Z are shared (here per head and
+    window, and says neither how S and Z are shared (here per head and
     channel) nor what calibrates them (here the smallest and largest number).
 
     A prompt without visuals has no prefix: nothing of it is quantised, and that is no error. A
@@ -50,7 +52,8 @@ class KVQuant(Method):
             channels, ranges of the prefix itself) or `static` (ranges per layer, head and channel
             from `calibration`).
         group_size: numbers that share a scale and a minimum (`kivi`; KIVI's default is 32).
-        residual_length: last tokens of the prefix in full precision (KIVI's default is 128).
+        residual_length: last tokens of the prefix in full precision; None for the paper's: 128
+            with `kivi`, 0 with `static`.
         prefill: `quantized` (everything reads the stored prefix) or `exact` (KIVI's own: the
             prompt reads exact keys and values, later tokens the stored ones; the prefix then
             serves one question only).
@@ -64,7 +67,7 @@ class KVQuant(Method):
     nbits: int = 2
     scheme: Literal["kivi", "static"] = "kivi"
     group_size: int = 32
-    residual_length: int = 128
+    residual_length: int | None = None
     prefill: Literal["quantized", "exact"] = "quantized"
     calibration: str | None = None
 
@@ -77,11 +80,14 @@ class KVQuant(Method):
                 f"kv_quant.group_size={self.group_size}; accepted: 2 or more, since a group of one "
                 "number saves nothing"
             )
-        if self.residual_length < 0:
+        if self.residual_length is not None and self.residual_length < 0:
             raise InvalidSetting(
                 f"kv_quant.residual_length={self.residual_length}; accepted: 0 or more tokens"
             )
         self._check_calibration()
+        # One spelling of equal settings, so that a matrix never lists a method twice.
+        if self.residual_length == WINDOWS[self.scheme]:
+            object.__setattr__(self, "residual_length", None)
 
     def _check_calibration(self) -> None:
         if self.scheme == "kivi":
@@ -107,6 +113,11 @@ class KVQuant(Method):
             )
 
     @property
+    def window(self) -> int:
+        """The last tokens of the prefix that stay in full precision, of the scheme or as set."""
+        return WINDOWS[self.scheme] if self.residual_length is None else self.residual_length
+
+    @property
     def exact_prefill(self) -> bool:
         """Whether the prompt reads keys and values as they were before they were stored."""
         return self.prefill == "exact"
@@ -121,11 +132,11 @@ class KVQuant(Method):
         return None if self.calibration is None else read_calibration(self.calibration)
 
     def settings(self) -> dict[str, Any]:
-        """Return all settings as JSON values; the calibration file is named by its digest."""
+        """Return all settings as JSON values, the window as it is, the file by its digest."""
         calibrated = self.calibrated
         digest = None if calibrated is None else calibrated.digest
         settings = {k: v for k, v in super().settings().items() if k != "calibration"}
-        return {**settings, "calibration_digest": digest}
+        return {**settings, "residual_length": self.window, "calibration_digest": digest}
 
     def resolve(self, facts: RunFacts) -> dict[str, Any]:
         """Check groups against the head, or the calibration against the model."""
@@ -137,18 +148,19 @@ class KVQuant(Method):
                     f"kv_quant.group_size={self.group_size} does not divide the {dim} channels of "
                     f"a head, which values are grouped along; accepted: {', '.join(feasible)}"
                 )
-            return {"groups_per_token": dim // self.group_size}
+            return {"residual_length": self.window, "groups_per_token": dim // self.group_size}
         self.calibrated.check(
             self.calibration, facts.geometry, facts.revision, facts.chain_without_store
         )
         told = ("chain", "num_frames", "num_clips", "source", "dtype")
-        return {f"calibration_{key}": self.calibrated.facts.get(key) for key in told}
+        calibrated = {f"calibration_{key}": self.calibrated.facts.get(key) for key in told}
+        return {"residual_length": self.window, **calibrated}
 
     def store(self, layer: int, geometry: Geometry) -> Codec:
         """Return the codec of a layer."""
         if self.calibrated is None:
-            return KiviCodec(self.nbits, self.group_size, self.residual_length)
-        return StaticCodec(self.nbits, self.residual_length, self.calibrated.bounds.layer(layer))
+            return KiviCodec(self.nbits, self.group_size, self.window)
+        return StaticCodec(self.nbits, self.window, self.calibrated.bounds.layer(layer))
 
 
 def _check_choice(field: str, value: str, accepted: tuple[str, ...]) -> None:

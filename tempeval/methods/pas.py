@@ -53,6 +53,7 @@ class PAS(Method):
     rows: Literal["video", "all"] = "video"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.offsets:
             raise InvalidSetting("pas.offsets is empty; give one phase per head group, as 0/0.5")
 
@@ -75,8 +76,9 @@ class PAS(Method):
         return {"num_groups": count, "offset_of_head": self._per_head(geometry.num_heads).tolist()}
 
     def labels(self, facts: RunFacts) -> tuple[str, ...]:
-        """Say so when it is the variant for one-dimensional positions."""
-        return () if facts.axes else ("PAS-1D (ours)",)
+        """Say so when it is the variant for one-dimensional positions, or when nothing shifts."""
+        variant = () if facts.axes else ("PAS-1D (ours)",)
+        return variant if any(self.offsets) else (*variant, "inert: all offsets 0")
 
     def place(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
         """Add the phases to the query positions of visual rows."""

@@ -5,6 +5,281 @@ Source: PAVE, arXiv 2503.19794; code github.com/dragonlzm/PAVE.
 
 from __future__ import annotations
 
-from tempeval.methods.pave_patch import PavePatch
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-__all__ = ["PavePatch"]
+import torch
+
+from tempeval.errors import BadSideChannel, InvalidSetting, UnsupportedModel
+from tempeval.methods.base import Method
+from tempeval.methods.pave_adapter import load_adapter
+from tempeval.methods.pave_patch import PavePatch
+from tempeval.side_channels.align import neighbors
+from tempeval.side_channels.registry import side_spec
+
+if TYPE_CHECKING:
+    from tempeval.engine.low_rank import LowRank
+    from tempeval.methods.pave_adapter import Adapter
+    from tempeval.stages import RunFacts, SideFeatures, VisualTokens
+    from tempeval.video.clip import FramePlan, SideSpec
+
+__all__ = ["PAVE", "PavePatch"]
+
+DEFAULT_CHANNEL, NEWLINES = "audio", "mm_newline_position"
+#: Characters with a meaning in the spelling of a chain or of lmms-eval's model arguments.
+_RESERVED = "+[];,"
+
+
+@dataclass(frozen=True)
+class PAVE(Method):
+    """Add what a side channel says to the visual tokens, by a trained patch; and its LoRA.
+
+    Each token of a video asks the side channel's steps near its own time, with its features before
+    the projector, and the answer is added to it after the projector. The number of tokens stays.
+    Tokens without a cell (newlines, Video-LLaVA's CLS) and images stay as they are. Other methods
+    meet the tokens after this, however the chain is written. The adapter's low-rank changes of the
+    text stack act on every token and prompt, also on one without a video.
+
+    Departure from the released code: steps are matched to frames by their times. Where both last
+    equally long this is the released equal partition.
+
+    Attributes:
+        adapter: folder, zip or safetensors file of a patch, or a shipped one (`mini:audio`); its
+            content, not its name, is part of the fingerprint.
+        side_channel: registry name (`tempeval list side-channels`); None for the one that the
+            adapter says it was trained with, else `audio`.
+        features: folder of features that were extracted before; None for a side channel that is
+            made from the video itself.
+        side_settings: more settings of the side channel, as `step:0.1`; those that are not set are
+            the adapter's own, if it names them for this side channel, else the defaults.
+        neighborhood: how many steps on each side of the one nearest to a frame's middle it hears;
+            None for the steps in its own part of the time; `trained` for what the adapter says,
+            else None.
+        shift: seconds added to the side channel's times; an ablation.
+        shuffle: seed by which each video gets the side channel of another; None for its own. An
+            ablation.
+        lora: `kept` (two small products more per linear map), `merged` (merged once into copies of
+            the weights, for as much memory as these have) or `none`.
+        kv_share: take the patch's values from its key map, as the released weights need it; False
+            for its value map; None for what the adapter says, else True.
+    """
+
+    name: ClassVar[str] = "pave"
+    claims: ClassVar[frozenset[str]] = frozenset({"cells", "low_rank"})
+
+    adapter: str
+    side_channel: str | None = None
+    features: str | None = None
+    side_settings: tuple[str, ...] = ()
+    neighborhood: int | Literal["trained"] | None = "trained"
+    shift: float = 0.0
+    shuffle: int | None = None
+    lora: Literal["kept", "merged", "none"] = "kept"
+    kv_share: bool | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lora not in ("kept", "merged", "none"):
+            raise InvalidSetting(f"pave.lora={self.lora!r} is not one of kept, merged, none")
+        if isinstance(self.neighborhood, int) and self.neighborhood < 0:
+            raise InvalidSetting(
+                f"pave.neighborhood={self.neighborhood}; accepted: 0 or more steps on each side"
+            )
+        for name in ("adapter", "features"):
+            if reserved := set(getattr(self, name) or "") & set(_RESERVED):
+                raise InvalidSetting(
+                    f"pave.{name}={getattr(self, name)!r} has {sorted(reserved)[0]!r}, which "
+                    f"separates settings; use a path without any of {_RESERVED}"
+                )
+
+    @cached_property
+    def loaded(self) -> Adapter:
+        """What the adapter holds; see `load_adapter`."""
+        return load_adapter(self.adapter)
+
+    @cached_property
+    def side(self) -> SideSpec:
+        """The side channel that is asked for.
+
+        Raises:
+            UnknownName: if there is none of that name.
+            InvalidSetting: if it does not take one of the settings, or lacks one.
+        """
+        trained = self.loaded.side
+        name = self.side_channel or (trained.name if trained else DEFAULT_CHANNEL)
+        given: dict[str, Any] = dict(trained.settings) if trained and trained.name == name else {}
+        for text in self.side_settings:
+            key, colon, value = text.partition(":")
+            if not colon:
+                raise InvalidSetting(
+                    f"pave.side_settings has {text!r}; accepted: name:value, several joined by /"
+                )
+            given[key] = value
+        own = {"folder": self.features, "shuffle": self.shuffle}
+        return side_spec(name, given | {k: v for k, v in own.items() if v is not None})
+
+    @property
+    def steps_each_side(self) -> int | None:
+        """The neighbourhood in force."""
+        if self.neighborhood != "trained":
+            return self.neighborhood
+        return self.loaded.neighborhood
+
+    @cached_property
+    def low_rank(self) -> LowRank | None:
+        """The adapter's low-rank changes, as `lora` says; None where there are none."""
+        changes = self.loaded.weights.lora
+        if changes is None or self.lora == "none":
+            return None
+        return replace(changes, merged=self.lora == "merged")
+
+    def settings(self) -> dict[str, Any]:
+        """Return all settings as JSON values; the adapter is named by its digest."""
+        settings = {k: v for k, v in super().settings().items() if k != "adapter"}
+        side = {"name": self.side.name, **dict(self.side.settings)}
+        return {
+            **settings,
+            "neighborhood": self.steps_each_side,
+            "side": side,
+            "adapter_digest": self.loaded.weights.digest,
+        }
+
+    def resolve(self, facts: RunFacts) -> dict[str, Any]:
+        """Check the adapter against the model, and that every setting has an effect.
+
+        Raises:
+            InvalidSetting: naming what does not fit.
+            UnknownName: for a side channel that does not exist.
+        """
+        weights, sizes = self.loaded.weights, self.loaded.weights.sizes
+        for what, made_for, here in (
+            ("visual features before the projector", sizes.query, facts.feature_width),
+            ("visual tokens after it", sizes.output, facts.geometry.hidden_size),
+        ):
+            if made_for != here:
+                raise InvalidSetting(
+                    f"pave.adapter={self.adapter!r} is for a base model with {made_for} channels "
+                    f"of {what}, this one has {here}; use an adapter trained on this base model"
+                )
+        if self.lora == "merged" and weights.lora is None:
+            raise InvalidSetting(
+                f"pave.lora=merged has no effect: adapter {self.adapter!r} has no low-rank "
+                "changes; leave lora out"
+            )
+        if self.shift and self.steps_each_side is None and self._grids(facts) == 1:
+            raise InvalidSetting(
+                f"pave.shift={self.shift:g} means nothing with one temporal grid per video; give "
+                "more frames"
+            )
+        return {
+            "side_channel": self.side.name,
+            "side_width": sizes.side,
+            "neighborhood": self.steps_each_side,
+            "patch_layers": sizes.layers,
+            "low_rank_maps": 0 if self.low_rank is None else len(self.low_rank.matrices),
+        }
+
+    @staticmethod
+    def _grids(facts: RunFacts) -> int:
+        return -(-facts.num_frames // facts.frames_per_grid)
+
+    def labels(self, facts: RunFacts) -> tuple[str, ...]:
+        """Name ablations, and an adapter that was not trained."""
+        found = []
+        if self.shift:
+            found.append("ablation: side channel shifted")
+        if self.shuffle is not None:
+            found.append("ablation: side channel shuffled")
+        if self.loaded.is_silent:
+            found.append("untrained patch, adds nothing")
+        trained, here = self.loaded.weights.mm_newline_position, facts.family_settings.get(NEWLINES)
+        if None not in (trained, here) and trained != here:
+            found.append(f"{NEWLINES} {here}, trained with {trained}")
+        return tuple(found)
+
+    def frames(self, plan: FramePlan) -> FramePlan:
+        """Ask for the features before the projector, and for the side channel."""
+        return replace(plan, features=True, side=(*plan.side, self.side))
+
+    @torch.no_grad()
+    def encode(self, tokens: VisualTokens) -> VisualTokens:
+        """Add what the patch says to the cells of a video.
+
+        Raises:
+            BadSideChannel: if the side channel does not fit the patch, or cannot be matched in
+                time.
+        """
+        if tokens.kind == "image":
+            return tokens
+        heard, features = self._asked(tokens)
+        self._check(heard)
+        grids, rows, columns = tokens.grid
+        # [N, D] -> [T, lead + h * w, D]
+        fused = tokens.embeddings.reshape(grids, tokens.lead + rows * columns, -1).clone()
+        if not bool(torch.isfinite(features).all()):
+            # The base model's own numbers overflow: the sample fails as it does without the patch.
+            return replace(tokens, embeddings=torch.full_like(tokens.embeddings, torch.nan))
+        fused[:, tokens.lead :] += self._patch(fused)(
+            heard.features.to(fused), features.flatten(1, 2).to(fused), self._near(tokens, heard)
+        )
+        return replace(tokens, embeddings=fused.flatten(0, 1))
+
+    def encode_flops(self, tokens: VisualTokens) -> float:
+        """Count the patch's operations; none for an image."""
+        if tokens.kind == "image":
+            return 0.0
+        heard, _ = self._asked(tokens)
+        grids, rows, columns = tokens.grid
+        return self._patch(tokens.embeddings).flops(
+            heard.features.shape, grids, rows * columns, self._near(tokens, heard)
+        )
+
+    def _asked(self, tokens: VisualTokens) -> tuple[SideFeatures, torch.Tensor]:
+        heard, features = tokens.side.get(self.side), tokens.features
+        if heard is None or features is None:
+            raise UnsupportedModel(
+                "pave was given visual tokens without their features or without side channel "
+                f"{self.side.name!r}; encode them under the frame plan of the chain"
+            )
+        return heard, features
+
+    def _patch(self, like: torch.Tensor) -> PavePatch:
+        own = self.loaded.weights.kv_share
+        share = own if self.kv_share is None else self.kv_share
+        return self.loaded.patch(like.device, like.dtype, kv_share=share)
+
+    def _near(self, tokens: VisualTokens, heard: SideFeatures) -> list[range] | None:
+        """Return the steps that each temporal grid asks; None for the equal partition."""
+        spans = tokens.spans
+        if spans is None:
+            spans = torch.full((tokens.grid[0], 2), torch.nan, dtype=torch.float64)
+        try:
+            return neighbors(
+                spans,
+                heard.spans,
+                neighborhood=self.steps_each_side,
+                shift=self.shift,
+                steps=heard.features.shape[0],
+            )
+        except InvalidSetting as error:
+            raise BadSideChannel(heard.source, str(error)) from error
+
+    def _check(self, heard: SideFeatures) -> None:
+        """Refuse a side channel that this patch cannot read: one video's, not the run's."""
+        found, width = heard.features, self.loaded.weights.sizes.side
+        problem = ""
+        if found.ndim != 4 or found.shape[-1] != width:
+            problem = f"it has shape {tuple(found.shape)}, the patch takes [steps, h, w, {width}]"
+        elif not found.numel():
+            problem = f"it is empty: shape {tuple(found.shape)}"
+        elif not bool(torch.isfinite(found).all()):
+            problem = "it has numbers that are not finite"
+        elif heard.spans is not None and len(heard.spans) != len(found):
+            problem = f"it has {len(found)} steps and the times of {len(heard.spans)}"
+        if problem:
+            raise BadSideChannel(
+                heard.source,
+                f"{problem} (side channel {self.side.name}); extract the features again, with "
+                "the encoder that the patch was trained with",
+            )

@@ -126,18 +126,28 @@ class PavePatch(nn.Module):
         heard = present.any(1)
         return patch if bool(heard.all()) else patch * heard[:, None, None]
 
-    def flops(self, side_channel: Sequence[int], frames: int, tokens: int) -> float:
+    def flops(
+        self,
+        side_channel: Sequence[int],
+        frames: int,
+        tokens: int,
+        neighbors: Sequence[range] | None = None,
+    ) -> float:
         """Count the operations of one video, two per multiplication.
 
         Args:
             side_channel: its shape (T_k, h, w, C).
             frames: frames T_q.
             tokens: tokens per frame S_q.
+            neighbors: as in `forward`.
         """
         sizes = self.sizes
-        steps, cells = max(side_channel[0], frames), side_channel[1] * side_channel[2]
+        steps, cells = side_channel[0], side_channel[1] * side_channel[2]
+        if neighbors is None:
+            steps = max(steps, frames)
         queries, keys = frames * tokens, steps * cells
-        attended = tokens * keys  # each frame meets its own steps once
+        met = steps if neighbors is None else sum(len(own) for own in neighbors)
+        attended = tokens * met * cells
         mapped = queries * sizes.query + side_channel[0] * cells * sizes.side
         kept = 1 if self.kv_share else 2
         per_layer = sizes.hidden * (queries + kept * keys) + 2 * attended

@@ -67,6 +67,10 @@ class Rearrange(Method):
         merged = facts.frames_per_block == facts.frames_per_grid
         return replace(self, frames_per_group=PAPER_GROUP if merged else facts.frames_per_block)
 
+    def frame_unit(self, facts: RunFacts) -> int:
+        """Return the frames of a group; any number where the tower makes one group of all."""
+        return 1 if facts.frames_per_block == 1 else self._size(facts)
+
     def resolve(self, facts: RunFacts) -> dict[str, Any]:
         """Check that the tower makes a difference, and that frames divide into groups.
 

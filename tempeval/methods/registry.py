@@ -7,6 +7,7 @@ A chain is written `a+b`; settings go in brackets, as in
 from __future__ import annotations
 
 import importlib
+import math
 import re
 import types
 import typing
@@ -79,6 +80,16 @@ METHODS: dict[str, MethodEntry] = {
             "Phase Aggregated Smoothing, arXiv 2511.10979",
             ("place",),
             "paper; the public demo differs",
+        ),
+        MethodEntry(
+            "pave",
+            "tempeval.methods.pave:PAVE",
+            "a trained patch adds what a side channel (audio, 3D, more frames) says to the visual "
+            "tokens, and its LoRA to the text stack",
+            "PAVE, arXiv 2503.19794",
+            ("frames", "encode"),
+            "dragonlzm/PAVE",
+            trained=True,
         ),
         MethodEntry(
             "rearrange",
@@ -209,6 +220,15 @@ def parse_chain(text: str, settings: Mapping[str, Mapping[str, Any]] | None = No
     return Chain(methods)
 
 
+def chain_names(text: str) -> list[str]:
+    """Return the names in a chain as they are written, none for `baseline`; settings unread.
+
+    Raises:
+        InvalidSetting: for a malformed chain.
+    """
+    return [name for name, _ in _split(text) if name != BASELINE]
+
+
 def build_method(name: str, settings: Mapping[str, Any]) -> Method:
     """Build one method from strings or values.
 
@@ -278,6 +298,8 @@ def read_value(label: str, value: Any, hint: Any) -> Any:
         except (TypeError, ValueError):
             raise InvalidSetting(f"{label}={value!r} is not a number") from None
         if hint is float:
+            if not math.isfinite(number):
+                raise InvalidSetting(f"{label}={value!r} is not a finite number")
             return number
         if not number.is_integer() or (isinstance(value, float) and hint is int):
             raise InvalidSetting(f"{label}={value!r} is not a whole number")
@@ -298,6 +320,10 @@ def _split(text: str) -> list[tuple[str, dict[str, str]]]:
             key, sep, value = pair.partition("=")
             if not sep:
                 raise InvalidSetting(f"method {text!r}: setting {pair!r} is not 'name=value'")
+            if key.strip() in given:
+                raise InvalidSetting(
+                    f"{match['name']}.{key.strip()} is set twice in {text!r}; leave one of them out"
+                )
             given[key.strip()] = value.strip()
         items.append((match["name"], given))
     return items

@@ -62,6 +62,7 @@ class StagedSparse(Method):
     layer_convention: Literal["zero", "one"] = "zero"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         chosen = tuple(sorted(self.strategies))
         known = set(STRATEGY_CLAIMS)
         if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= known:
@@ -115,17 +116,36 @@ class StagedSparse(Method):
     def resolve(self, facts: RunFacts) -> dict[str, Any]:
         """Return the layers (0-based, half-open) of each strategy, and which change nothing.
 
-        A strategy changes nothing where frames have left before; (2) neither in the last layer,
-        because nothing reads what frames compute there.
+        A strategy changes nothing where frames have left before, by (3) or by another method of
+        the chain; (2) neither in the last layer, because nothing reads what frames compute there.
         """
         depth = facts.geometry.num_layers
         ranges = {s: self.layers(s, depth) for s in self.strategies}
-        left = ranges[3].start if 3 in ranges else depth
-        felt = {1: left, 2: min(left, depth - 1), 3: depth}
         return {
             **{f"strategy_{s}_layers": [r.start, r.stop] for s, r in ranges.items()},
-            "strategies_without_effect": [s for s, r in ranges.items() if r.start >= felt[s]],
+            "strategies_without_effect": self._idle(facts),
         }
+
+    def labels(self, facts: RunFacts) -> tuple[str, ...]:
+        """Say so when no strategy changes anything."""
+        if len(self._idle(facts)) < len(self.strategies):
+            return ()
+        left = self._layers_with_frames(facts)
+        if left < facts.geometry.num_layers:
+            return (f"inert: no frame is left from layer {left} on",)
+        return ("inert: nothing reads what frames see in the last layer",)
+
+    def _idle(self, facts: RunFacts) -> list[int]:
+        """Return the strategies that change nothing."""
+        depth = facts.geometry.num_layers
+        left = self._layers_with_frames(facts)
+        felt = {1: left, 2: min(left, depth - 1), 3: depth}
+        return [s for s in self.strategies if self.layers(s, depth).start >= felt[s]]
+
+    def _layers_with_frames(self, facts: RunFacts) -> int:
+        depth = facts.geometry.num_layers
+        own = self.layers(3, depth).start if 3 in self.strategies else depth
+        return own if facts.layers_with_frames is None else min(own, facts.layers_with_frames)
 
     def see(self, visible: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
         """Hide all frames but the last from the question (1), earlier frames from frames (2)."""

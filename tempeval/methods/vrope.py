@@ -6,6 +6,7 @@ github.com/johncaged/VRoPE, `vrope.py`. The first version of the paper was anoth
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -101,6 +102,7 @@ def vrope_positions(
     Args:
         segments: the prompt in order: `("text", n)`, n tokens from 0, or `("video", t, h, w)`, the
             tokens of t frames of h rows and w columns, each from 1. An image is a video of t = 1.
+            NumPy's whole numbers and torch's of no dimension are accepted too.
         half_head_dim: rotary channels, half the size of a head.
         channel_order: order of the corners over channels, of the `code` or of the `paper`.
 
@@ -110,7 +112,8 @@ def vrope_positions(
     Raises:
         InvalidSetting: for a segment, a size or an order that is not accepted.
     """
-    if type(half_head_dim) is not int or half_head_dim < 1:
+    channels = _whole(half_head_dim)
+    if channels is None or channels < 1:
         raise InvalidSetting(
             f"half_head_dim={half_head_dim!r} is not accepted; give the number of rotary channels, "
             "a whole number from 1"
@@ -135,7 +138,7 @@ def vrope_positions(
         cells = starts.view(frames, 1, 1) + _distances(rows, columns, channel_order)
         pieces.append(cells.reshape(-1, 4))
         start += frames * length
-    corner_of_channel = torch.arange(half_head_dim) % 4
+    corner_of_channel = torch.arange(channels) % 4
     return torch.cat(pieces)[:, corner_of_channel], start
 
 
@@ -203,10 +206,11 @@ def _positions_per_grid(positions: torch.Tensor, layout: Layout) -> torch.Tensor
 
 def _read_segment(number: int, segment: Sequence[Any]) -> tuple[str, list[int]]:
     least = {"text": (0,), "video": (1, 1, 1)}
-    kind, *sizes = segment if isinstance(segment, (tuple, list)) and segment else (None,)
+    kind, *given = segment if isinstance(segment, (tuple, list)) and segment else (None,)
     accepted = least.get(kind, ()) if isinstance(kind, str) else ()
-    fits = len(sizes) == len(accepted) > 0 and all(
-        type(size) is int and size >= low for size, low in zip(sizes, accepted, strict=True)
+    sizes = [size for size in map(_whole, given) if size is not None]
+    fits = len(sizes) == len(given) == len(accepted) > 0 and all(
+        size >= low for size, low in zip(sizes, accepted, strict=True)
     )
     if not fits:
         raise InvalidSetting(
@@ -214,3 +218,13 @@ def _read_segment(number: int, segment: Sequence[Any]) -> tuple[str, list[int]]:
             "('video', t, h, w) with t, h and w from 1, all whole numbers"
         )
     return str(kind), sizes
+
+
+def _whole(value: Any) -> int | None:
+    """Return a whole number of any library; None for anything else, truth values included."""
+    if isinstance(value, bool) or getattr(value, "dtype", None) in (bool, torch.bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None

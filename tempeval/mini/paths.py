@@ -40,10 +40,30 @@ def checkpoint(family: str = "qwen2_5_vl") -> Path:
         UnknownName: if no checkpoint of that family ships.
     """
     folder = CHECKPOINTS / family
-    if not (folder / "config.json").is_file():
-        known = sorted(path.parent.name for path in CHECKPOINTS.glob("*/config.json"))
+    if not (folder / "tokenizer.json").is_file():
+        known = sorted(path.parent.name for path in CHECKPOINTS.glob("*/tokenizer.json"))
         raise UnknownName("mini checkpoint", family, known)
     return folder
+
+
+def located_adapter(name: str) -> str:
+    """Return the folder of a shipped PAVE adapter, and any other adapter's path as it is.
+
+    Args:
+        name: `mini:audio`, `mini:highfps`, or a path.
+
+    Raises:
+        UnknownName: if no adapter of that name ships.
+    """
+    if not is_mini(name):
+        return name
+    own = name.partition(":")[2]
+    folder = CHECKPOINTS / f"pave_{own}"
+    if not (folder / "pave.safetensors").is_file():
+        shipped = sorted(path.parent.name for path in CHECKPOINTS.glob("pave_*/pave.safetensors"))
+        known = [f"mini:{found.removeprefix('pave_')}" for found in shipped]
+        raise UnknownName("PAVE adapter", name, known)
+    return str(folder)
 
 
 def is_mini(pretrained: str) -> bool:

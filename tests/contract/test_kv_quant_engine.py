@@ -15,7 +15,7 @@ from probes import LastFrameOnly, LastNotQuestion
 from through_engine import batched_stepwise_logits
 
 import tempeval.engine.session as session_module
-from tempeval.calibrate import CalibrateOptions, calibrate
+from tempeval.calibrate import CalibrateOptions, calibrate, with_calibration
 from tempeval.calibration_clips import find_clips
 from tempeval.cli import main
 from tempeval.engine.answer import generate, score
@@ -509,5 +509,68 @@ def test_calibrate_on_the_command_line(tmp_path, capsys):
         main(["calibrate", "-o", str(out), "--limit", "1", "--device", "cpu"])
     said = capsys.readouterr().out
     assert "clip 1/1" in said
-    assert f"calibration={out}" in said
+    assert f"next: --methods 'kv_quant[scheme=static;calibration={out}]'" in said
     assert read_calibration(str(out)).facts["source"] == "mini"
+
+
+@pytest.mark.parametrize(
+    ("method", "hint"),
+    [
+        ("baseline", "kv_quant[scheme=static;calibration=PATH]"),
+        ("pas+temporal_exit", "pas+temporal_exit+kv_quant[scheme=static;calibration=PATH]"),
+        (
+            "kv_quant[nbits=4;group_size=8]+pas",
+            "kv_quant[nbits=4;scheme=static;calibration=PATH]+pas",
+        ),
+        ("intp", "intp[calibration=PATH]"),
+        ("intp[kv_bits=4]+pas", "intp[kv_bits=4;calibration=PATH]+pas"),
+        ("intp[kv_bits=16;kind=linear]", "intp[calibration=PATH;kind=linear]"),
+    ],
+)
+def test_the_hint_is_the_chain_that_was_calibrated(method, hint):
+    chain = with_calibration(parse_chain(method), "PATH")
+    assert chain.spec == hint
+    # Its ranges are taken under what the file is checked against.
+    around = parse_chain(method).without_store().fingerprint
+    assert chain.without_store().fingerprint == around
+
+
+def test_what_the_hint_says_runs_on_a_short_prompt(calibrated, inference, videos):
+    made, _ = calibrated()
+    chain = with_calibration(parse_chain("baseline"), str(made.path))
+    got = outcomes(inference, [ask(0, videos[0], "up")], chain)[0]
+    assert got.ledger.error is None
+    assert got.ledger.quantised_fraction == 1.0
+
+
+def test_newline_tokens_are_an_option_of_a_calibration(
+    tiny_llava_onevision_folder, tiny_qwen2_5_vl_folder, tmp_path
+):
+    made = calibrate(
+        CalibrateOptions(
+            tmp_path / "ranges.safetensors",
+            "mini",
+            1,
+            str(tiny_llava_onevision_folder),
+            mm_newline_position="grid",
+        )
+    )
+    assert read_calibration(str(made.path)).facts["mm_newline_position"] == "grid"
+    with pytest.raises(InvalidSetting, match="no newline tokens"):
+        calibrate(
+            CalibrateOptions(
+                tmp_path / "other.safetensors",
+                "mini",
+                1,
+                str(tiny_qwen2_5_vl_folder),
+                mm_newline_position="grid",
+            )
+        )
+
+
+def test_a_path_that_no_chain_can_spell_is_refused_before_any_work(tmp_path, capsys):
+    out = tmp_path / "a,b.safetensors"
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(["calibrate", "-o", str(out), "--limit", "1", "--device", "cpu"])
+    assert "use a path without" in capsys.readouterr().err
+    assert not out.exists()

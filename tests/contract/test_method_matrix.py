@@ -8,6 +8,7 @@ import pytest
 import torch
 from dense_reference import dense_generate, dense_logits
 from through_engine import laid_out, stepwise_logits
+from tiny_pave import encoded_for, register_tiny_channel, save_tiny_pave
 
 from tempeval.engine.answer import generate
 from tempeval.engine.attach import Attachment
@@ -31,6 +32,7 @@ SPELLINGS = {
     "intp": "intp[kv_bits=16;scale=2]",
     "kv_quant": "kv_quant[nbits=4;group_size=8;residual_length=8]",
     "pas": "pas",
+    "pave": "pave[adapter=ADAPTER;side_channel=tiny]",
     "rearrange": "rearrange",
     "reverse_order": "reverse_order",
     "reverse_pe": "reverse_pe",
@@ -53,6 +55,28 @@ QUESTIONS = ("What happens first?", "Is it faster? yes no")
 STEPS = 9  # the prompt's end and 8 decode steps
 
 
+ADAPTERS: dict[str, str] = {}
+
+
+@pytest.fixture(autouse=True)
+def _tiny_channel(monkeypatch):
+    register_tiny_channel(monkeypatch)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _adapters(request, tmp_path_factory):
+    """An adapter of PAVE for each family, by its widths."""
+    for name in FAMILIES:
+        family = request.getfixturevalue(f"tiny_{name}")
+        path = save_tiny_pave(tmp_path_factory.mktemp("adapter"), family)
+        ADAPTERS[name] = str(path)
+
+
+def spelled(method, name="qwen2_5_vl"):
+    """A chain of one method on a family; PAVE's adapter is its own for each base model."""
+    return SPELLINGS[method].replace("ADAPTER", ADAPTERS[name])
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
 def named(request):
     return request.param, request.getfixturevalue(f"tiny_{request.param}")
@@ -64,8 +88,7 @@ def build(family, make_clip, message, chain):
     inference.check(chain)
     bound, plan = inference.bound(chain), inference.frame_plan(chain)
     clip = make_clip(plan.sampling.num_frames, 84, 112)
-    clip = clip.reordered(plan.permutation(clip.num_frames))
-    visuals = [bound.encode(family.encode(clip, num_groups=plan.num_groups))]
+    visuals = [bound.encode(encoded_for(family, clip, plan))]
     return bound, *laid_out(family, message, visuals, QUESTIONS)
 
 
@@ -112,7 +135,7 @@ def test_the_registry_says_what_is_refused():
 @pytest.mark.parametrize("method", SPELLINGS)
 def test_a_method_works_on_a_family_or_is_refused_by_name(named, make_clip, message, method):
     name, family = named
-    chain = parse_chain(SPELLINGS[method])
+    chain = parse_chain(spelled(method, name))
     if (method, name) in REFUSED:
         with pytest.raises(TempevalError, match=rf"(?s)(?=.*{REFUSED[method, name]}).*rearrange"):
             Inference(family, Sampling("uniform", NUM_FRAMES)).check(chain)
@@ -130,7 +153,7 @@ def test_a_method_is_felt(request, make_clip, message, name, method):
     """One that did nothing would equal its reference too."""
     family = request.getfixturevalue(f"tiny_{name}")
     logits = []
-    for chain in (Chain(), parse_chain(SPELLINGS[method])):
+    for chain in (Chain(), parse_chain(spelled(method, name))):
         bound, layout, embeddings, tails = build(family, make_clip, message, chain)
         logits.append(dense_logits(family, bound, layout, embeddings, tails[0])[-1])
     assert (logits[0] - logits[1]).abs().max() > 1e-3
@@ -139,14 +162,14 @@ def test_a_method_is_felt(request, make_clip, message, name, method):
 @pytest.mark.parametrize(("first", "second"), CONFLICTS)
 def test_a_pair_that_claims_the_same_is_refused_by_both_names(first, second):
     with pytest.raises(ConflictingMethods, match=f"(?=.*{first}).*{second}"):
-        parse_chain(f"{SPELLINGS[first]}+{SPELLINGS[second]}")
+        parse_chain(f"{spelled(first)}+{spelled(second)}")
 
 
 @pytest.mark.parametrize(
     ("first", "second"), [p for p in itertools.combinations(SPELLINGS, 2) if p not in CONFLICTS]
 )
 def test_a_pair_composes_however_it_is_written(tiny_qwen2_5_vl, make_clip, message, first, second):
-    family, spellings = tiny_qwen2_5_vl, [SPELLINGS[first], SPELLINGS[second]]
+    family, spellings = tiny_qwen2_5_vl, [spelled(first), spelled(second)]
     bound, layout, embeddings, tails = build(
         family, make_clip, message, parse_chain("+".join(spellings))
     )

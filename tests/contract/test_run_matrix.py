@@ -257,6 +257,7 @@ def test_a_changed_model_or_package_is_noticed(
         ({"fps": 0.0}, InvalidSetting, "fps is 0"),
         ({"sampling": "uniforms"}, UnknownName, "did you mean 'uniform'"),
         ({"position_rule": "nativ"}, UnknownName, "did you mean 'native'"),
+        ({"mm_newline_position": "rows"}, UnknownName, "one_token"),
         ({"pretrained": "/nowhere"}, TempevalError, "/nowhere"),
     ],
 )

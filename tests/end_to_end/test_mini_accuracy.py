@@ -33,7 +33,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return render_suite(tmp_path_factory.mktemp("mini"))
 
 
-SHIPPED = sorted(path.parent.name for path in paths.CHECKPOINTS.glob("*/config.json"))
+SHIPPED = sorted(path.parent.name for path in paths.CHECKPOINTS.glob("*/tokenizer.json"))
 
 
 @pytest.fixture(scope="module", params=SHIPPED)

@@ -85,10 +85,12 @@ def dense_logits(
         plan = rotary.for_layer(number)
         query_angle, key_angle = angles(plan, total, heads)
         x = layer.input_layernorm(hidden)
-        attention = layer.self_attn
-        q = attention.q_proj(x).view(1, total, heads, dim).transpose(1, 2)
-        k = attention.k_proj(x).view(1, total, kv_heads, dim).transpose(1, 2)
-        v = attention.v_proj(x).view(1, total, kv_heads, dim).transpose(1, 2)
+        q = linear(text, chain, f"layers.{number}.self_attn.q_proj", x)
+        k = linear(text, chain, f"layers.{number}.self_attn.k_proj", x)
+        v = linear(text, chain, f"layers.{number}.self_attn.v_proj", x)
+        q = q.view(1, total, heads, dim).transpose(1, 2)
+        k = k.view(1, total, kv_heads, dim).transpose(1, 2)
+        v = v.view(1, total, kv_heads, dim).transpose(1, 2)
         q = q * query_angle.cos().to(q.dtype) + rotate_half(q) * query_angle.sin().to(q.dtype)
         k = k * key_angle.cos().to(k.dtype) + rotate_half(k) * key_angle.sin().to(k.dtype)
         mask = masks[number]
@@ -111,10 +113,25 @@ def dense_logits(
             scores = (scores * dim**-0.5).masked_fill(~mask[rows], float("-inf"))
             weights = scores.softmax(-1)
             out[:, :, rows] = weights @ values.repeat_interleave(groups, 1)
-        hidden = hidden + attention.o_proj(out.transpose(1, 2).reshape(1, total, heads * dim))
-        hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+        joined = out.transpose(1, 2).reshape(1, total, heads * dim)
+        hidden = hidden + linear(text, chain, f"layers.{number}.self_attn.o_proj", joined)
+        x = layer.post_attention_layernorm(hidden)
+        gate = linear(text, chain, f"layers.{number}.mlp.gate_proj", x)
+        up = linear(text, chain, f"layers.{number}.mlp.up_proj", x)
+        inner = layer.mlp.act_fn(gate) * up
+        hidden = hidden + linear(text, chain, f"layers.{number}.mlp.down_proj", inner)
     logits: torch.Tensor = family.model.lm_head(text.norm(hidden))[0]
     return logits
+
+
+def linear(text: Any, chain: Chain, name: str, x: torch.Tensor) -> torch.Tensor:
+    """A linear map of the text model with the chain's low-rank change of it, added by hand."""
+    out: torch.Tensor = text.get_submodule(name)(x)
+    low_rank = chain.low_rank
+    if low_rank is not None and name in low_rank.matrices:
+        a, b = (matrix.to(x) for matrix in low_rank.matrices[name])
+        out = out + low_rank.scale * torch.einsum("or,ri,...i->...o", b, a, x)
+    return out
 
 
 def angles(plan: RotaryPlan, total: int, heads: int) -> tuple[torch.Tensor, torch.Tensor]:

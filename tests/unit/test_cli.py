@@ -17,6 +17,7 @@ from tempeval.doctor import Check
 from tempeval.errors import TempevalError
 from tempeval.methods.registry import method_names, parse_chain
 from tempeval.plugin import MODELS
+from tempeval.side_channels.registry import SIDE_CHANNELS
 from tempeval.tasklist import expand_tasks, group_of, task_entries, tasks_digest, tasks_path
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ COMMANDS = (
     "list",
     "doctor",
     "calibrate",
+    "features",
     "tasks-path",
     "mini render",
     "mini train",
@@ -102,6 +104,7 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
         ("tasks", ["tempeval_mini"]),
         ("families", ["qwen_vl"]),
         ("models", list(MODELS)),
+        ("side-channels", list(SIDE_CHANNELS)),
     ],
 )
 def test_list(call: Any, what: str, expected: list[str]) -> None:
@@ -191,7 +194,7 @@ def test_run_passes_every_option(call: Any, asked: list[RunOptions], tmp_path: P
         "run --methods baseline,pas[unit=position;offsets=0/0.5]+temporal_exit "
         "--tasks tempeval_mini,mvbench --pretrained some/model --num-frames 16 "
         "--fps 2 --sampling fps --budgets 64,128 --limit 5 --batch-size 3 --device cuda:1 "
-        "--dtype bfloat16 --position-rule native --seed 7 --overwrite "
+        "--dtype bfloat16 --position-rule native --mm-newline-position grid --seed 7 --overwrite "
         "--set temporal_exit.layer=3 --set pas.K=4"
     )
     code, _, _ = call(*line.split(), "-o", str(tmp_path))
@@ -211,6 +214,7 @@ def test_run_passes_every_option(call: Any, asked: list[RunOptions], tmp_path: P
             device="cuda:1",
             dtype="bfloat16",
             position_rule="native",
+            mm_newline_position="grid",
             settings={"temporal_exit": {"layer": "3"}, "pas": {"K": "4"}},
             seed=7,
             overwrite=True,
@@ -298,12 +302,13 @@ def test_quickstart_compares_every_method(
     call: Any, asked: list[RunOptions], tmp_path: Path
 ) -> None:
     call("quickstart", "-o", str(tmp_path), "--limit", "3")
-    (options,) = asked
-    named = {m.name for text in options.methods for m in parse_chain(text).methods}
+    named = {m.name for o in asked for text in o.methods for m in parse_chain(text).methods}
     assert named | {"baseline"} == set(method_names())
-    assert options.methods[0] == "baseline"
-    assert options.tasks == ["tempeval_mini"]
-    assert (options.pretrained, options.limit) == ("mini", 3)
+    assert all(options.methods[0] == "baseline" for options in asked)
+    suites = ["tempeval_mini", "tempeval_mini_audio_choice", "tempeval_mini_highfps_choice"]
+    assert [options.tasks for options in asked] == [[suite] for suite in suites]
+    assert {(options.pretrained, options.limit) for options in asked} == {("mini", 3)}
+    assert len({options.out for options in asked}) == len(asked)
 
 
 @pytest.mark.parametrize(("marks", "code"), [(("ok", "warn"), 0), (("ok", "fail", "ok"), 1)])

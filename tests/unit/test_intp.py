@@ -166,8 +166,8 @@ def test_automatic_scale_is_fixed_by_the_planned_tokens():
     ("spec", "message"),
     [
         ("rope_scale[scale=0.5]", "a number from 1"),
-        ("rope_scale[scale=inf]", "a number from 1"),
-        ("rope_scale[scale=nan]", "a number from 1"),
+        ("rope_scale[scale=inf]", "not a finite number"),
+        ("rope_scale[scale=nan]", "not a finite number"),
         ("rope_scale[kind=both]", "not one of"),
         ("rope_scale[kind=none;scale=2]", "no effect with kind=none"),
     ],

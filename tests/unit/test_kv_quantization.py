@@ -33,6 +33,7 @@ from tempeval.stages import Geometry, RunFacts
 GOLDEN = load_file(Path(__file__).parents[1] / "reference" / "kivi" / "kivi.safetensors")
 GEOMETRY = Geometry(3, 4, 2, 8, 32, 64)
 FACTS = RunFacts(GEOMETRY, True, 4096, 2, 2, 8, 64, revision="r1", chain_without_store="c1")
+WIDE = replace(FACTS, geometry=replace(GEOMETRY, head_dim=32))
 
 
 # ---------------------------------------------------------------- quantize
@@ -96,6 +97,24 @@ def test_equals_one_group_at_a_time(nbits, axis, group_size, dtype):
     shape = [*x.shape[:axis], groups, 1, *x.shape[axis + 1 :]]
     assert list(scale.shape) == list(zero.shape) == shape
     assert torch.equal(quantize(x, nbits, axis - 4, group_size)[0], codes)
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32])
+def test_dequantize_leaves_its_input_and_takes_any_strides(axis, dtype):
+    x = torch.randn(1, 2, 8, 4, generator=torch.Generator().manual_seed(0))
+    codes, scale, zero = quantize(x, 4, axis, 4)
+    wanted = dequantize(codes, scale, zero, axis, 4)
+    given_codes = codes.to(dtype, copy=True)
+    assert torch.equal(dequantize(given_codes, scale, zero, axis, 4), wanted)
+    assert torch.equal(given_codes, codes.to(dtype))
+    turned = given_codes.mT.contiguous().mT
+    assert torch.equal(dequantize(turned, scale, zero, axis, 4), wanted)
+    expanded = given_codes[:, :1, :1, :1].expand(codes.shape)
+    assert torch.equal(
+        dequantize(expanded, scale, zero, axis, 4),
+        dequantize(expanded.contiguous(), scale, zero, axis, 4),
+    )
 
 
 numbers = st.floats(-1e4, 1e4, width=32)
@@ -340,6 +359,22 @@ def test_spelling_reads_back(ranges):
         assert parse_chain(chain.spec).fingerprint == chain.fingerprint
 
 
+def test_the_window_is_the_schemes_own_unless_it_is_set(ranges):
+    kivi = KVQuant()
+    static = KVQuant(scheme="static", calibration=str(ranges))
+    for method, window in ((kivi, 128), (static, 0)):
+        assert method.settings()["residual_length"] == window
+        assert method.resolve(FACTS if method is static else WIDE)["residual_length"] == window
+        assert method.store(0, GEOMETRY).residual_length == window
+        # Written out it is the same method, under the same name.
+        same = replace(method, residual_length=window)
+        assert same == method
+        assert same.spec() == method.spec()
+    assert "residual_length" not in static.spec()
+    assert replace(static, residual_length=128).spec().count("residual_length=128") == 1
+    assert replace(kivi, residual_length=0).settings()["residual_length"] == 0
+
+
 def test_fingerprint_follows_the_content_of_the_calibration_file(ranges, tmp_path):
     def fingerprint(path):
         return parse_chain(f"kv_quant[scheme=static;calibration={path}]").fingerprint
@@ -378,7 +413,7 @@ def test_bad_settings_are_refused(text, message):
 def test_groups_must_divide_the_head():
     with pytest.raises(InvalidSetting, match=r"group_size=32 .* 8 channels .* accepted: 2, 4, 8$"):
         KVQuant().resolve(FACTS)
-    assert KVQuant(group_size=4).resolve(FACTS) == {"groups_per_token": 2}
+    assert KVQuant(group_size=4).resolve(FACTS)["groups_per_token"] == 2
 
 
 def test_calibration_must_fit_model_and_chain(ranges):

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from tempeval.errors import InvalidSetting, UnsupportedModel
 from tempeval.families.languagebind import build_tower
-from tempeval.families.languagebind_config import PREFIXES, sizes_from_weights
+from tempeval.families.languagebind_config import PREFIXES, prefix_of, sizes_from_weights
 from tempeval.families.video_llava_original import build_projector
 from tempeval.families.video_llava_pixels import official_pixels
 from tempeval.families.video_llava_vision import strided_order
@@ -25,6 +25,14 @@ from tempeval.families.video_llava_vision import strided_order
 GOLDEN = Path(__file__).parents[1] / "reference" / "languagebind" / "languagebind.safetensors"
 TOLERANCE = 1e-4
 PREFIX = PREFIXES[0]
+OTHER_PREFIXES = (
+    "video_tower.",
+    "video_tower.video_tower.",
+    "model.video_tower.",
+    "module.",
+    "base_model.model.model.video_tower.video_tower.",
+    "model.video_tower.video_tower.vision_model.",
+)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +168,7 @@ def test_activation_is_exact_gelu_unless_the_configuration_says_otherwise(config
     batch=st.integers(1, 2),
     patches=st.integers(1, 3),
     select=st.integers(-2, 1),
-    prefix=st.sampled_from([*PREFIXES, ""]),
+    prefix=st.sampled_from([*PREFIXES, *OTHER_PREFIXES, ""]),
     seed=st.integers(0, 99),
 )
 def test_any_sizes_equal_the_slow_reference(
@@ -182,23 +190,62 @@ def test_any_sizes_equal_the_slow_reference(
     assert torch.allclose(tower(video), expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("prefix", [*PREFIXES, ""])
+@pytest.mark.parametrize("prefix", [*PREFIXES, *OTHER_PREFIXES, ""])
 def test_prefixes_and_position_ids(config, bare, golden, prefix):
     weights = {prefix + key: value for key, value in bare.items()}
     weights[prefix + "embeddings.position_ids"] = torch.arange(10)[None]
-    if prefix:
-        weights["lm_head.weight"] = torch.zeros(1)
     tower = build_tower(config, weights)
     assert difference(tower(golden["b2.video"]), golden["b2.features"]) < TOLERANCE
     assert not tower.training
     assert not any(p.requires_grad for p in tower.parameters())
 
 
-def test_the_whole_golden_file_is_a_state(config, golden):
-    """Keys of other parts and tensors that no module owns lie beside a prefixed tower."""
-    assert difference(build_tower(config, golden)(golden["t8.video"]), golden["t8.features"]) < (
-        TOLERANCE
-    )
+@pytest.mark.parametrize("root", ["", "module.", "base_model.model."])
+@pytest.mark.parametrize(
+    ("place", "others"),
+    [
+        (
+            PREFIX,
+            [
+                "lm_head.weight",
+                "model.embed_tokens.weight",
+                "model.layers.0.self_attn.rotary_emb.inv_freq",
+                "model.norm.weight",
+                "model.mm_projector.0.bias",
+                "model.image_tower.image_tower.embeddings.class_embedding",
+            ],
+        ),
+        (
+            PREFIXES[1],
+            [
+                "logit_scale",
+                "text_model.embeddings.position_ids",
+                "text_projection.weight",
+                "visual_projection.weight",
+            ],
+        ),
+    ],
+)
+def test_other_parts_of_the_two_checkpoints_may_lie_beside(config, bare, root, place, others):
+    weights = {root + place + key: value for key, value in bare.items()}
+    beside = {root + key: torch.zeros(1) for key in others}
+    build_tower(config, weights | beside)
+    assert prefix_of(weights | beside) == root + place
+    # The parts of one are none of the other, and need their tower's prefix.
+    other = {root + key: value for key, value in bare.items()}
+    if not root:
+        other = {PREFIXES[place == PREFIX] + key: value for key, value in bare.items()}
+    with pytest.raises(UnsupportedModel, match=f"unexpected: .*{others[0]}"):
+        build_tower(config, other | {root + others[0]: torch.zeros(1)})
+
+
+def test_a_second_tower_is_named(config, state, bare):
+    two = {**state, **{"module." + key: value for key, value in bare.items()}}
+    with pytest.raises(
+        UnsupportedModel,
+        match=r"2 vision towers, under model\.video_tower\.video_tower\., module\.",
+    ):
+        build_tower(config, two)
 
 
 LAYER = "encoder.layers.1."
@@ -234,7 +281,18 @@ def test_an_unexpected_weight_is_named(config, bare, prefix, key):
 
 @pytest.mark.parametrize(
     "key",
-    ["model.video_tower.extra.weight", "encoder.layers.0.temporal_embedding", "extra.weight"],
+    [
+        "model.video_tower.extra.weight",
+        "encoder.layers.0.temporal_embedding",
+        "extra.weight",
+        "extra",
+        "bogus",
+        "extra.tensor",
+        "temporal.embedding",
+        "t8.features",
+        "logit_scale.extra",
+        "my_lm_head.weight",
+    ],
 )
 def test_weights_outside_the_prefix_that_nothing_owns_are_named(config, state, key):
     with pytest.raises(UnsupportedModel, match=f"unexpected: {key}"):

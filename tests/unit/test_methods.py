@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import MISSING, fields, replace
+from typing import get_type_hints
 
 import pytest
 import torch
@@ -70,6 +71,11 @@ def test_fingerprint_covers_settings_and_version(monkeypatch):
         ("pas[ofsets=1]", UnknownName, "did you mean 'offsets'"),
         ("pas[unit=bins]", InvalidSetting, "'bins' is not one of 'bin', 'position'"),
         ("pas[offsets=a]", InvalidSetting, "pas.offsets='a' is not a number"),
+        ("pas[offsets=0/nan]", InvalidSetting, "pas.offsets='nan' is not a finite number"),
+        ("temporal_exit[layer=inf]", InvalidSetting, "temporal_exit.layer='inf' is not a"),
+        ("intp[kv_bits=16;scale=1e999]", InvalidSetting, "intp.scale='1e999' is not a finite"),
+        ("kv_quant[nbits=2;nbits=4]", InvalidSetting, "kv_quant.nbits is set twice"),
+        ("pas[unit=bin; unit=bin]", InvalidSetting, "pas.unit is set twice"),
         ("pas[unit]", InvalidSetting, "'unit' is not 'name=value'"),
         ("pas+", InvalidSetting, "not of the form"),
         ("", InvalidSetting, "not of the form"),
@@ -105,7 +111,10 @@ def test_registry_lists_what_exists():
         ]
         if "parts" not in vars(cls):  # the stages of a composite are those of its parts
             assert tuple(changed) == entry.stages
-        cls()  # every field has a default
+        # Every field has a default, but for a patch that nothing works without.
+        required = [f.name for f in fields(cls) if f.default is MISSING]
+        assert required == (["adapter"] if name == "pave" else [])
+        cls(**dict.fromkeys(required, "somewhere"))
 
 
 def test_listing_methods_imports_no_torch():
@@ -120,6 +129,22 @@ def test_every_field_of_a_method_is_documented():
     for name in METHODS:
         cls = method_class(name)
         assert all(f"{f.name}:" in cls.__doc__ for f in fields(cls))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", METHODS)
+def test_no_setting_is_anything_but_finite(name, value):
+    """Built in code, so that no reading of text refuses it first; layers are checked later."""
+    cls = method_class(name)
+    hints = get_type_hints(cls)
+    needed = {f.name: "somewhere" for f in fields(cls) if f.default is MISSING}
+    for f in fields(cls):
+        if "float" not in str(hints[f.name]):
+            continue
+        size = len(f.default) if isinstance(f.default, tuple) else 0
+        setting = (*f.default[1:], value) if size else value
+        with pytest.raises(InvalidSetting, match=rf"{name}\.{f.name}"):
+            cls(**needed, **{f.name: setting}).resolve(FACTS)
 
 
 # ---------------------------------------------------------------- PAS
@@ -175,6 +200,15 @@ def test_pas_shifts_temporal_channels_of_visual_rows_by_bins():
     placed = PAS(rows="all").place(plan, layout_of(plan), geometry)
     assert placed.shift_scale.tolist() == [2, 2, 2, 2]
     assert placed.shift_scale_after == 2
+
+
+@pytest.mark.parametrize("offsets", ["0", "0/0", "-0.0/0"])
+def test_pas_without_a_shift_says_so(offsets):
+    chain = parse_chain(f"pas[offsets={offsets}]")
+    assert chain.labels(FACTS) == ("inert: all offsets 0",)
+    assert parse_chain("pas[offsets=0.5]").labels(FACTS) == ()
+    flat = replace(FACTS, axes=False)
+    assert chain.labels(flat) == ("PAS-1D (ours)", "inert: all offsets 0")
 
 
 def test_pas_needs_a_temporal_axis():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from math import lcm
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from tempeval.errors import ConflictingMethods, InfeasibleBudget, InvalidSetting, UnsupportedModel
 from tempeval.families.frame_choice import fit_frames
 from tempeval.families.llava_onevision_budget import FixedFrames
-from tempeval.families.pixel_budget import BudgetResize, count_tokens
+from tempeval.families.pixel_budget import COMMON_ASPECTS, BudgetResize, count_tokens
 from tempeval.methods.base import Chain
 from tempeval.methods.registry import parse_chain
 from tempeval.methods.slowfast import SlowFast
@@ -116,6 +117,19 @@ def test_published_setting():
     # The defaults are the same parts of it, with whole rows.
     assert SlowFast().grids(((50, 24, 24),)) == ((10, 24, 24), (50, 4, 4))
     assert parse_chain("slowfast[slow_frames=10;slow_pool=max;fast_size=4/4]") == Chain([PUBLISHED])
+
+
+def test_slow_grids_are_the_reference_codes_but_for_its_rounding():
+    """Where i * T / c is whole, float32 may fall just below it, and the reference truncates."""
+    others = 0
+    for t in range(2, 129):
+        for count in range(1, t + 1):
+            got = SlowFastGrids(count).slow_index(t)
+            linspace = torch.linspace(0, t, count + 1).to(torch.int32).tolist()[:-1]
+            differ = [i for i in range(count) if got[i] != linspace[i]]
+            assert all(i * t % count == 0 and linspace[i] == got[i] - 1 for i in differ)
+            others += bool(differ)
+    assert 0 < others < 200  # of 8255
 
 
 def test_images_and_single_grids_stay():
@@ -287,6 +301,56 @@ def test_frames_are_counted_or_a_budget_that_can_be_met_is_named(budget, frames,
     assert 0.98 * budget <= counted(fixed(budget), plan) <= budget
     if not free:
         assert plan.sampling.num_frames == frames
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(["one_token", "original"]),
+    st.integers(1, 6000),
+    st.integers(1, 12),
+    st.booleans(),
+)
+def test_counted_frames_are_multiples_of_a_unit_or_none_is(kind, budget, unit, pooled):
+    rules = (SlowFast().grids,) if pooled else ()
+    frames = fixed(budget, kind=kind)
+    start = FramePlan(Sampling(num_frames=8), grid_rules=rules)
+    step = lcm(unit, frames.block)
+    try:
+        chosen = fit_frames(frames, start, free_frames=True, unit=unit).sampling.num_frames
+    except InfeasibleBudget as error:
+        if not pooled:
+            tokens = [frames.tokens(n) for n in range(step, 31 + step, step)]
+            assert not any(0.98 * budget <= total <= budget for total in tokens)
+        nearest = int(str(error).split("Nearest feasible: ")[1].split(";")[0])
+        again = fixed(nearest, kind=kind)
+        chosen = fit_frames(again, start, free_frames=True, unit=unit).sampling.num_frames
+    assert chosen % step == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 400), st.integers(1, 12), st.integers(1, 40))
+def test_sized_frames_are_the_nearest_multiple_of_a_unit_that_fits(budget, unit, preferred):
+    resize = BudgetResize(budget, 28, 2)
+    shapes = [(720, round(720 * aspect)) for aspect in COMMON_ASPECTS]
+
+    def fits(frames):
+        try:
+            for height, width in shapes:
+                resize(height, width, frames)
+        except InfeasibleBudget:
+            return False
+        return True
+
+    even = [n for n in range(unit, 2 * budget + 1, unit) if n % 2 == 0]
+    wanted = -(-preferred // 2) * 2
+    try:
+        chosen = resize.frames_near(preferred, unit)
+    except InfeasibleBudget:
+        assert not any(fits(n) for n in even)
+        return
+    assert chosen in even
+    assert fits(chosen)
+    assert not any(fits(n) for n in even if abs(n - wanted) < abs(chosen - wanted))
 
 
 def test_what_a_method_will_refuse_or_without_a_budget_nothing_is_chosen():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -120,6 +122,36 @@ def test_empty_and_impossible_ranges_are_refused(method):
 )
 def test_strategies_that_change_nothing_are_recorded(method, depth, idle):
     assert method.resolve(facts_of(depth))["strategies_without_effect"] == idle
+
+
+@pytest.mark.parametrize(
+    ("chain", "depth", "idle", "labels"),
+    [
+        ("temporal_exit+staged_sparse[strategies=2]", 28, [2], 1),
+        ("staged_sparse[strategies=2]+temporal_exit", 28, [2], 1),
+        ("staged_sparse[strategies=1/2]+temporal_exit", 28, [2], 0),
+        ("staged_sparse[strategies=1/2]+temporal_exit[layer=10]", 28, [1, 2], 1),
+        ("staged_sparse[strategies=2]+temporal_exit[layer=27]", 28, [], 0),
+        ("staged_sparse[strategies=2]+pas", 28, [], 0),
+        ("staged_sparse[strategies=2]", 4, [2], 1),
+        ("staged_sparse[strategies=1/2/3]", 28, [2], 0),
+    ],
+)
+def test_what_the_chain_removed_before_is_seen(chain, depth, idle, labels):
+    parsed = parse_chain(chain)
+    facts = facts_of(depth)
+    facts = replace(facts, layers_with_frames=parsed.layers_with_frames(facts))
+    assert parsed.resolve(facts)["staged_sparse"]["strategies_without_effect"] == idle
+    found = parsed.labels(facts)
+    assert len(found) == labels
+    assert all("inert: " in label for label in found)
+
+
+def test_layers_with_frames_equal_those_of_a_plan():
+    facts = facts_of(28)
+    assert Chain().layers_with_frames(facts) == 28
+    assert parse_chain("temporal_exit[layer=5]+pas").layers_with_frames(facts) == 5
+    assert parse_chain("staged_sparse").layers_with_frames(facts) == 20
 
 
 # ---------------------------------------------------------------- spelling and chains

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -128,6 +129,27 @@ def test_one_row_and_images():
 def test_bad_segments_are_named(segment):
     with pytest.raises(InvalidSetting, match=r"segment 1 is .*accepted are \('text', n\)"):
         vrope_positions([("text", 1), segment], 4)
+
+
+@pytest.mark.parametrize("make", [np.int64, np.uint8, torch.tensor])
+def test_any_whole_number_is_a_size(make):
+    plain = [("text", 2), ("video", 2, 3, 4), ("text", 0)]
+    sizes = [(kind, *map(make, values)) for kind, *values in plain]
+    got, following = vrope_positions(sizes, make(6))
+    expected, after = vrope_positions(plain, 6)
+    assert torch.equal(got, expected)
+    assert type(following) is int
+    assert following == after
+
+
+@pytest.mark.parametrize(
+    "size", [True, np.True_, torch.tensor(True), 1.0, np.float32(1), torch.tensor(1.0), "1", None]
+)
+def test_what_is_no_whole_number_is_no_size(size):
+    with pytest.raises(InvalidSetting, match="segment 0 is"):
+        vrope_positions([("text", size)], 4)
+    with pytest.raises(InvalidSetting, match="half_head_dim="):
+        vrope_positions([], size)
 
 
 def test_bad_settings_are_named():

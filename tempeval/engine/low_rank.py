@@ -1,0 +1,182 @@
+"""Low-rank changes of the text stack's linear maps (LoRA): applied while attached, then undone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from torch.nn.functional import linear
+
+from tempeval.errors import InvalidSetting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """Low-rank changes of linear maps: `y = W x + b` becomes `y + scale * B (A x)`.
+
+    Source: LoRA, arXiv 2106.09685. `scale` is its alpha / r.
+
+    Attributes:
+        scale: factor on the change.
+        matrices: (A `[r, in]`, B `[out, r]`) by the linear map's dotted name inside the family's
+            text model, such as `layers.0.self_attn.q_proj`.
+        merged: compute `(W + scale * B A) x` from weights merged once, which costs a copy of these
+            weights but no time, instead of two more products per map.
+    """
+
+    scale: float
+    matrices: Mapping[str, tuple[Tensor, Tensor]]
+    merged: bool = False
+
+    def numbers_in(self, layer: int) -> int:
+        """Count the numbers of both matrices of all maps in a decoder layer."""
+        start = f"layers.{layer}."
+        pairs = [pair for name, pair in self.matrices.items() if name.startswith(start)]
+        return sum(a.numel() + b.numel() for a, b in pairs)
+
+    def flops_in(self, layer: int) -> float:
+        """Count the operations per row that a decoder layer has more of; none when merged."""
+        return 0.0 if self.merged else 2.0 * self.numbers_in(layer)
+
+
+class _Prepared:
+    """Matrices or merged weights as one model takes them, and what they were made from.
+
+    Holds the low-rank matrices, whose identity is its key.
+    """
+
+    def __init__(self, low_rank: LowRank, maps: Mapping[str, nn.Linear]) -> None:
+        self.low_rank = low_rank
+        self.made_from = [_identity(m.weight, low_rank.merged) for m in maps.values()]
+        pairs = [(low_rank.matrices[name], m.weight) for name, m in maps.items()]
+        if low_rank.merged:
+            self.merged = [_merged(weight, a, b, low_rank.scale) for (a, b), weight in pairs]
+        else:
+            self.matrices = [(a.to(weight), b.to(weight)) for (a, b), weight in pairs]
+
+    def fits(self, maps: Mapping[str, nn.Linear]) -> bool:
+        """Whether the model's weights are still those that this was made from."""
+        now = [_identity(m.weight, self.low_rank.merged) for m in maps.values()]
+        return now == self.made_from
+
+
+#: Made once per model and adapter: methods take turns on every video.
+_PREPARED: WeakKeyDictionary[nn.Module, dict[Any, _Prepared]] = WeakKeyDictionary()
+
+
+def linear_maps(model: nn.Module, low_rank: LowRank) -> dict[str, nn.Linear]:
+    """Find the linear maps that a low-rank change names.
+
+    Args:
+        model: the family's text model.
+        low_rank: the change.
+
+    Raises:
+        InvalidSetting: naming a map that the model does not have, or one of another size.
+    """
+    modules = dict(model.named_modules())
+    found = {}
+    for name, (a, b) in low_rank.matrices.items():
+        module = modules.get(name)
+        if not isinstance(module, nn.Linear):
+            has = [n for n, m in modules.items() if isinstance(m, nn.Linear)]
+            raise InvalidSetting(
+                f"a low-rank change is for {name!r}, and the text model has no linear map of that "
+                f"name; it has {len(has)}, such as {has[0] if has else None!r}. Use an adapter "
+                "that was trained on this base model"
+            )
+        out, width = module.weight.shape
+        ranks = (a.shape[0], b.shape[-1])
+        if a.shape[1:] != (width,) or b.shape[:-1] != (out,) or ranks[0] != ranks[1]:
+            raise InvalidSetting(
+                f"a low-rank change of {name!r} has shapes A {tuple(a.shape)} and B "
+                f"{tuple(b.shape)}; the map takes {width} and gives {out}, so A is [r, {width}] "
+                f"and B [{out}, r]. Use an adapter that was trained on this base model"
+            )
+        found[name] = module
+    return found
+
+
+@torch.no_grad()
+def apply_low_rank(model: nn.Module, low_rank: LowRank) -> Callable[[], None]:
+    """Apply a low-rank change to a text model.
+
+    The model's own weights are not written to: kept matrices act in hooks, merged weights take the
+    place of the module's tensors.
+
+    Args:
+        model: the family's text model.
+        low_rank: the change.
+
+    Returns:
+        What undoes it: every tensor in its place again, no hook left.
+
+    Raises:
+        InvalidSetting: see `linear_maps`; nothing has changed then.
+    """
+    maps = linear_maps(model, low_rank)
+    ready = _prepared(model, low_rank, maps)
+    undo: list[Callable[[], None]] = []
+
+    def undo_all() -> None:
+        while undo:
+            undo.pop()()
+
+    try:
+        for number, module in enumerate(maps.values()):
+            if low_rank.merged:
+                undo.append(_restore(module, module.weight))
+                module.weight = ready.merged[number]
+            else:
+                hook = _Hook(*ready.matrices[number], low_rank.scale)
+                undo.append(module.register_forward_hook(hook).remove)
+    except BaseException:
+        undo_all()
+        raise
+    return undo_all
+
+
+class _Hook:
+    def __init__(self, a: Tensor, b: Tensor, scale: float) -> None:
+        self.a, self.b, self.scale = a, b, scale
+
+    def __call__(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        change = linear(linear(args[0], self.a), self.b)
+        return torch.add(output, change, alpha=self.scale)
+
+
+def _restore(module: nn.Linear, weight: Tensor) -> Callable[[], None]:
+    def restore() -> None:
+        module.weight = weight
+
+    return restore
+
+
+def _prepared(model: nn.Module, low_rank: LowRank, maps: Mapping[str, nn.Linear]) -> _Prepared:
+    known = _PREPARED.setdefault(model, {})
+    key = (id(low_rank.matrices), low_rank.scale, low_rank.merged)
+    if key not in known or not known[key].fits(maps):
+        known[key] = _Prepared(low_rank, maps)
+    return known[key]
+
+
+def _identity(weight: Tensor, content: bool) -> tuple[Any, ...]:
+    """Name a weight's kind and place, and where its content matters, that too."""
+    kind = (weight.dtype, weight.device)
+    return (*kind, weight.data_ptr(), weight._version) if content else kind
+
+
+def _merged(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> nn.Parameter:
+    """Return `W + scale * B A`, added in float32 at least and rounded once."""
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    a, b = (m.to(weight.device, wide) for m in (a, b))
+    change = (b @ a) * scale
+    return nn.Parameter((weight.to(wide) + change).to(weight.dtype), requires_grad=False)

@@ -1,0 +1,98 @@
+"""An adapter of PAVE as it is used: read once, and its patch placed once per device and dtype."""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tempeval.errors import UnsupportedModel
+from tempeval.methods.pave_checkpoint import read_pave
+from tempeval.methods.pave_patch import PavePatch
+from tempeval.mini.paths import located_adapter
+from tempeval.side_channels.registry import parse_side_spec
+
+if TYPE_CHECKING:
+    import torch
+
+    from tempeval.methods.pave_checkpoint import PaveWeights
+    from tempeval.video.clip import SideSpec
+
+
+class Adapter:
+    """Weights of a patch, and the patch as a run uses it.
+
+    Args:
+        weights: as they were read.
+    """
+
+    def __init__(self, weights: PaveWeights) -> None:
+        self.weights = weights
+        self._patches: dict[tuple[torch.device, torch.dtype, bool], PavePatch] = {}
+
+    @cached_property
+    def is_silent(self) -> bool:
+        """Whether the patch adds exactly nothing, as it does before any training."""
+        state = self.weights.patch_state
+        return not any(bool(state[f"output_norm.{name}"].any()) for name in ("weight", "bias"))
+
+    @cached_property
+    def side(self) -> SideSpec | None:
+        """The side channel that the patch was trained with; None if the file does not say.
+
+        Raises:
+            TempevalError: if it is none that is known here.
+        """
+        text = self.weights.metadata.get("side_channel")
+        return None if text is None else parse_side_spec(text)
+
+    @property
+    def neighborhood(self) -> int | None:
+        """Steps on each side that the patch was trained with; None for the equal partition.
+
+        Raises:
+            UnsupportedModel: if what the file says is no number.
+        """
+        text = self.weights.metadata.get("neighborhood", "none")
+        if text != "none" and not text.isdecimal():
+            raise UnsupportedModel(
+                f"an adapter says neighborhood={text!r}; accepted: none, or a whole number from 0"
+            )
+        return None if text == "none" else int(text)
+
+    def patch(self, device: torch.device, dtype: torch.dtype, *, kv_share: bool) -> PavePatch:
+        """Return the patch on a device, in a dtype."""
+        key = (device, dtype, kv_share)
+        if key not in self._patches:
+            patch = PavePatch.from_state_dict(
+                self.weights.patch_state, num_heads=self.weights.num_heads, kv_share=kv_share
+            )
+            self._patches[key] = patch.to(device, dtype)
+        return self._patches[key]
+
+
+def load_adapter(path: str) -> Adapter:
+    """Read an adapter; the same one for chains that name the same unchanged file.
+
+    Args:
+        path: see `read_pave`; or a shipped one, as `mini:audio`.
+
+    Raises:
+        UnknownName: if no adapter of that name ships.
+        UnsupportedModel: if it cannot be read.
+        BadArchive: if it is an archive that cannot be unpacked.
+    """
+    place = Path(located_adapter(path)).expanduser()
+    return _load(str(place), _stamp(place))
+
+
+def _stamp(place: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and modification times, so that a changed file is read again."""
+    files = sorted(place.rglob("*")) if place.is_dir() else [place]
+    stats = [(str(file), file.stat()) for file in files if file.is_file()]
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
+@lru_cache(maxsize=2)
+def _load(path: str, stamp: tuple[tuple[str, int, int], ...]) -> Adapter:
+    return Adapter(read_pave(path))

@@ -1,0 +1,238 @@
+"""PAVE as a method: settings, spelling, fingerprint, refusals, labels."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from tiny_pave import SIDE_WIDTH, register_tiny_channel, save_tiny_pave
+from torch import nn
+
+from tempeval.errors import (
+    ConflictingMethods,
+    InvalidSetting,
+    TempevalError,
+    UnknownName,
+    UnsupportedModel,
+)
+from tempeval.listing import method_table
+from tempeval.methods.base import Chain
+from tempeval.methods.pave import PAVE
+from tempeval.methods.pave_checkpoint import save_pave
+from tempeval.methods.registry import parse_chain
+from tempeval.model_wrappers.arguments import chain_with_settings
+from tempeval.stages import Geometry, RunFacts, SideFeatures, VisualTokens
+from tempeval.video.clip import FramePlan, SideSpec
+
+GEOMETRY = Geometry(2, 4, 2, 8, 32, 64)
+FACTS = RunFacts(GEOMETRY, False, 4096, 1, 1, 4, 36, feature_width=12)
+
+
+@dataclass
+class Base:
+    """What `save_tiny_pave` needs of a family."""
+
+    geometry: Geometry = GEOMETRY
+    feature_width: int = 12
+
+    @property
+    def text_model(self):
+        layer = nn.ModuleDict({"mlp": nn.ModuleDict({"up_proj": nn.Linear(32, 48)})})
+        return nn.ModuleDict({"layers": nn.ModuleList([layer])})
+
+
+@pytest.fixture(autouse=True)
+def _tiny_channel(monkeypatch):
+    register_tiny_channel(monkeypatch)
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    return str(save_tiny_pave(tmp_path / "adapter", Base()))
+
+
+def tiny(adapter, **settings):
+    return PAVE(adapter, side_channel="tiny", **settings)
+
+
+def test_the_plan_asks_for_features_and_the_side_channel(adapter):
+    plan = tiny(adapter, shuffle=3, side_settings=("steps:5",)).frames(FramePlan())
+    wanted = (("rows", 1), ("shuffle", 3), ("steps", 5), ("timed", True))
+    assert plan == FramePlan(features=True, side=(SideSpec("tiny", wanted),))
+
+
+def test_spelling_reads_back_and_names_the_adapter_by_content(adapter, tmp_path):
+    text = f"pave[adapter={adapter};side_channel=tiny;side_settings=steps:5/rows:2;shift=0.5]"
+    chain = parse_chain(text)
+    assert chain.spec == text
+    assert parse_chain(chain.spec) == chain
+    moved = tmp_path / "moved"
+    shutil.copytree(adapter, moved)
+    assert parse_chain(text.replace(adapter, str(moved))).fingerprint == chain.fingerprint
+    save_tiny_pave(moved, Base(), seed=1)
+    assert parse_chain(text.replace(adapter, str(moved))).fingerprint != chain.fingerprint
+    for more in ("shift=1", "shuffle=1", "neighborhood=2", "lora=none", "kv_share=false"):
+        other = parse_chain(f"pave[adapter={adapter};side_channel=tiny;{more}]")
+        assert (
+            other.fingerprint
+            != parse_chain(f"pave[adapter={adapter};side_channel=tiny]").fingerprint
+        )
+
+
+def test_the_wrapper_takes_its_settings_as_arguments(adapter):
+    chain = chain_with_settings("pave", {"adapter": adapter, "side_channel": "tiny"}, ())
+    assert chain == Chain([tiny(adapter)])
+    with pytest.raises(InvalidSetting, match="pave needs 'adapter'"):
+        chain_with_settings("pave", {}, ())
+    with pytest.raises(UnknownName, match=r"adaptor.*adapter"):
+        chain_with_settings("pave", {"adaptor": adapter}, ())
+
+
+def test_a_required_setting_is_shown_as_such():
+    assert "`adapter=...`" in method_table()
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        (replace(FACTS, feature_width=13), "12 channels of visual features.* 13"),
+        (
+            replace(FACTS, geometry=replace(GEOMETRY, hidden_size=64)),
+            "32 channels of visual tokens.* 64",
+        ),
+    ],
+)
+def test_an_adapter_for_another_base_model_is_refused(adapter, facts, words):
+    with pytest.raises(InvalidSetting, match=words):
+        tiny(adapter).resolve(facts)
+
+
+def test_what_it_resolved_to(adapter):
+    resolved = {
+        "side_channel": "tiny",
+        "side_width": SIDE_WIDTH,
+        "patch_layers": 2,
+        "low_rank_maps": 1,
+    }
+    resolved["neighborhood"] = None
+    assert tiny(adapter).resolve(FACTS) == resolved
+    assert tiny(adapter, lora="none").resolve(FACTS)["low_rank_maps"] == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"side_channel": "audoi"}, UnknownName, "audoi.*audio"),
+        ({"side_channel": "tiny", "features": "x"}, UnknownName, "setting of side channel tiny"),
+        ({"side_channel": "tiny", "side_settings": ("steps",)}, InvalidSetting, "name:value"),
+        ({"side_channel": "tiny", "neighborhood": -1}, InvalidSetting, "neighborhood=-1"),
+        ({"side_channel": "tiny", "lora": "merge"}, InvalidSetting, "lora='merge'"),
+        ({"features": "a;b"}, InvalidSetting, "features='a;b' has ';'"),
+    ],
+)
+def test_settings_are_refused_by_name(adapter, settings, error, words):
+    with pytest.raises(error, match=words):
+        PAVE(adapter, **settings).resolve(FACTS)
+
+
+def test_settings_without_effect_are_refused(tmp_path):
+    bare = str(save_tiny_pave(tmp_path / "bare", Base(), rank=0))
+    with pytest.raises(InvalidSetting, match="lora=merged has no effect"):
+        tiny(bare, lora="merged").resolve(FACTS)
+    assert tiny(bare).resolve(FACTS)["low_rank_maps"] == 0
+    with pytest.raises(InvalidSetting, match=r"shift=0\.5 means nothing"):
+        tiny(bare, shift=0.5).resolve(replace(FACTS, num_frames=1))
+    tiny(bare, shift=0.5, neighborhood=1).resolve(replace(FACTS, num_frames=1))
+
+
+@pytest.mark.parametrize("name", ["nowhere", "file.bin"])
+def test_no_adapter(tmp_path, name):
+    (tmp_path / "file.bin").write_bytes(b"no weights")
+    with pytest.raises(TempevalError, match=name):
+        parse_chain(f"pave[adapter={tmp_path / name}]").fingerprint  # noqa: B018
+
+
+def test_a_shipped_adapter_that_is_none_is_refused():
+    with pytest.raises(UnknownName, match="mini:smell"):
+        parse_chain("pave[adapter=mini:smell]").fingerprint  # noqa: B018
+
+
+def test_two_in_a_chain_conflict(adapter):
+    with pytest.raises(ConflictingMethods, match="'pave' and 'pave'"):
+        Chain([tiny(adapter), tiny(adapter, shift=1.0)])
+
+
+def test_labels(adapter, tmp_path):
+    assert tiny(adapter).labels(FACTS) == ()
+    found = tiny(adapter, shift=-0.5, shuffle=0).labels(FACTS)
+    assert found == ("ablation: side channel shifted", "ablation: side channel shuffled")
+    start = str(save_tiny_pave(tmp_path / "start", Base(), trained=False))
+    assert tiny(start).labels(FACTS) == ("untrained patch, adds nothing",)
+    facts = replace(FACTS, family_settings={"mm_newline_position": "one_token"})
+    (label,) = tiny(adapter).labels(facts)
+    assert label == "mm_newline_position one_token, trained with grid"
+
+
+def test_what_the_adapter_says_of_its_training_is_the_default(adapter, tmp_path):
+    weights = PAVE(adapter).loaded.weights
+    says = {"side_channel": "tiny[steps=5;rows=2]", "neighborhood": "2"}
+    folder = tmp_path / "own"
+    save_pave(folder, weights.patch(), weights.lora, rank=2, alpha=3.0, metadata=says)
+    own = str(folder)
+    method = PAVE(own)
+    assert method.side == tiny(own, side_settings=("steps:5", "rows:2")).side
+    assert dict(method.side.settings)["rows"] == 2
+    assert method.steps_each_side == 2
+    assert method.settings()["neighborhood"] == 2
+    assert PAVE(own, neighborhood=None).steps_each_side is None
+    assert PAVE(own, side_settings=("steps:9",)).side != method.side
+    assert parse_chain(f"pave[adapter={own};neighborhood=none]").methods[0].neighborhood is None
+    assert parse_chain(f"pave[adapter={own};neighborhood=1]").methods[0].neighborhood == 1
+    with pytest.raises(InvalidSetting, match="neighborhood"):
+        parse_chain(f"pave[adapter={own};neighborhood=some]")
+
+
+def tokens_of(method, *, lead=0, kind="video", spans=None):
+    torch.manual_seed(0)
+    side = {method.side: SideFeatures(torch.randn(8, 1, 1, SIDE_WIDTH), None)}
+    features = torch.randn(4, 3, 3, 12)
+    return VisualTokens(
+        torch.randn(4 * (lead + 9), 32),
+        (4, 3, 3),
+        kind=kind,
+        features=features,
+        lead=lead,
+        side={} if kind == "image" else side,
+        spans=spans,
+    )
+
+
+def test_cells_change_and_nothing_else(adapter):
+    method = tiny(adapter)
+    plain = tokens_of(method)
+    lead = tokens_of(method, lead=2)
+    lead.embeddings.view(4, 11, 32)[:, 2:] = plain.embeddings.view(4, 9, 32)
+    fused = method.encode(lead).embeddings.view(4, 11, 32)
+    assert torch.equal(fused[:, :2], lead.embeddings.view(4, 11, 32)[:, :2])
+    assert torch.equal(fused[:, 2:], method.encode(plain).embeddings.view(4, 9, 32))
+    assert not torch.isclose(fused[:, 2:], plain.embeddings.view(4, 9, 32)).any(-1).any()
+    image = tokens_of(method, kind="image")
+    assert method.encode(image) is image
+    assert method.encode_flops(image) == 0
+    assert method.encode_flops(plain) > 0
+
+
+def test_tokens_that_were_not_encoded_for_it_are_refused(adapter):
+    method = tiny(adapter)
+    for less in ({"side": {}}, {"features": None}):
+        with pytest.raises(UnsupportedModel, match="frame plan"):
+            method.encode(replace(tokens_of(method), **less))
+
+
+def test_features_that_overflow_make_no_answer(adapter):
+    method = tiny(adapter)
+    tokens = tokens_of(method)
+    tokens.features[0, 0, 0, 0] = torch.inf
+    assert method.encode(tokens).embeddings.isnan().all()
