@@ -38,6 +38,7 @@ COMMANDS = (
     "mini render",
     "mini train",
     "mini path",
+    "pave train",
 )
 
 

@@ -61,7 +61,7 @@ def test_passes_differ_and_seeds_differ() -> None:
     assert Order(50, 8, 2, seed=0).steps(1) == 4
 
 
-@given(st.integers(1, 200), st.floats(0, 0.9))
+@given(st.integers(1, 200), st.integers(0, 90).map(lambda percent: percent / 100))
 def test_the_rate_rises_in_a_line_and_falls_in_a_cosine(steps: int, ratio: float) -> None:
     schedule = Schedule.of_ratio(steps, ratio)
     warmup = schedule.warmup

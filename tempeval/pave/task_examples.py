@@ -1,0 +1,76 @@
+"""Examples from the training split of an lmms-eval task: ours, or the host's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tempeval.errors import InvalidSetting
+from tempeval.pave.examples import Example, Examples, digest_of
+from tempeval.video.clip import VideoRef
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def task_examples(name: str) -> Examples:
+    """Read the training split of a task through its own `doc_to_messages` and `doc_to_target`.
+
+    A task whose target is an index of its choices is answered with the text of the choice.
+
+    Raises:
+        UnknownName: if there is no such task.
+        InvalidSetting: if it has no training split, or that is what it is tested on; if it makes no
+            messages, or a target that is no text.
+    """
+    from tempeval.host import HostTasks
+
+    found = HostTasks([name]).tasks()
+    items: list[Example] = []
+    for part, task in found.items():
+        items += [_example(part, task, doc) for doc in _training_docs(part, task)]
+    versions = ", ".join(f"{part} {task.VERSION}" for part, task in found.items())
+    return Examples(tuple(items), digest_of(items), f"training split of {versions}")
+
+
+def _training_docs(name: str, task: Any) -> Any:
+    split = task.config.training_split
+    if not task.has_training_docs():
+        raise InvalidSetting(
+            f"task {name!r} has no training split (training_split in its YAML); its test data are "
+            "not trained on"
+        )
+    if split in (task.config.test_split, task.config.validation_split):
+        raise InvalidSetting(f"the training split {split!r} of task {name!r} is what it tests on")
+    if not hasattr(task, "doc_to_messages"):
+        raise InvalidSetting(
+            f"task {name!r} scores choices and makes no messages; name the task that generates"
+        )
+    docs = task.training_docs()
+    return docs if task.config.process_docs is None else task.config.process_docs(docs)
+
+
+def _example(name: str, task: Any, doc: Any) -> Example:
+    from tempeval.model_wrappers.requests import visuals_of
+
+    messages = tuple(task.doc_to_messages(doc))
+    visuals = visuals_of(messages)
+    video = visuals[0] if len(visuals) == 1 else None
+    if not isinstance(video, VideoRef):
+        raise InvalidSetting(
+            f"task {name!r} has a prompt with {len(visuals)} visuals; training takes one video"
+        )
+    known = doc.get("video_id") if isinstance(doc, dict) else None
+    return Example(video, str(known or Path(video.path).stem), messages, _target(name, task, doc))
+
+
+def _target(name: str, task: Any, doc: Any) -> str:
+    target = task.doc_to_target(doc)
+    if isinstance(target, int) and not isinstance(target, bool):
+        choices: Sequence[str] = task.doc_to_choice(doc)
+        target = choices[target]
+    if isinstance(target, list) and target:
+        target = target[0]
+    if not isinstance(target, str) or not target:
+        raise InvalidSetting(f"task {name!r} has a target {target!r}; training needs a text")
+    return target
