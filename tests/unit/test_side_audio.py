@@ -161,7 +161,10 @@ def test_a_part_of_a_video_is_heard_alone(tmp_path: Path) -> None:
     assert float(side.spans[-1, 1]) == pytest.approx(3.1, abs=0.01)  # its last frame included
     assert loud(side)[0] == pytest.approx(2.6, abs=0.11)
     spans = frame_spans(clip_of(path, start=2.0, end=3.0), 8)
-    assert neighbors(spans, side.spans) is None
+    near = neighbors(spans, side.spans)
+    assert near is not None
+    assert [step for own in near for step in own] == list(range(11))
+    assert (near[0], near[4]) == (range(1), range(5, 7))  # 2.55 s to 2.6875 s: the tone
 
 
 def test_shuffled_sound_is_that_of_another_video(tmp_path: Path) -> None:
