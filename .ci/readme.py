@@ -44,7 +44,10 @@ def main() -> None:
     if options.table:
         first, *others = summaries(options.table.read_text(encoding="utf-8"))
         new = replace_block(new, "quickstart-table", first)
-        new = replace_block(new, "side-channel-tables", "\n\n".join(others))
+        heard = [text for text in others if "| pave" in text]
+        new = replace_block(new, "side-channel-tables", "\n\n".join(heard))
+        sized = [text for text in others if text not in heard]
+        new = replace_block(new, "budget-tables", "\n\n".join(sized))
     if options.check:
         sys.exit("README.md is out of date; run: make readme" if new != old else 0)
     README.write_text(new, encoding="utf-8")

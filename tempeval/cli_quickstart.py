@@ -1,16 +1,23 @@
 """`tempeval quickstart`: every method on the mini suites, and the leaderboard of it."""
 
+import contextlib
 import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tempeval.cli_matrix import Out, Overwrite, evaluate
 
-#: Every method once, with settings that fit clips of 4 temporal grids and about 60 prefix tokens,
-#: and two chains. `slowfast` has other visual tokens than the rest: the leaderboard says so.
+if TYPE_CHECKING:
+    from tempeval.matrix import RunOptions
+
+#: Methods that keep the number of visual tokens, with settings that fit clips of 4 temporal grids
+#: and about 60 prefix tokens, and a chain.
 QUICKSTART_METHODS = (
     "baseline",
     "pas",
@@ -21,10 +28,8 @@ QUICKSTART_METHODS = (
     "kv_quant[group_size=8;residual_length=0]",
     "temporal_exit",
     "staged_sparse[strategies=1/3]",
-    "slowfast",
     "reverse_order",
     "reverse_pe",
-    "pas+temporal_exit",
     "pas+staged_sparse[strategies=1/3]+kv_quant[group_size=8;residual_length=0]",
 )
 
@@ -36,13 +41,17 @@ class Part:
     folder: str
     task: str
     methods: tuple[str, ...]
+    budget: int | None = None
 
 
+#: What `slowfast` leaves of a video is far fewer tokens, so frames are sized for an equal number.
+BUDGET = 48
 #: PAVE has suites of its own, with what it listens to. Choices are scored, because the base model
 #: answers their questions with words that no choice has. `shuffle` gives each clip the side channel
 #: of another: what is left then is not heard but guessed.
 PARTS = (
     Part("runs", "tempeval_mini", QUICKSTART_METHODS),
+    Part("runs-budget", "tempeval_mini", ("baseline", "slowfast", "slowfast+pas"), BUDGET),
     *(
         Part(
             f"runs-{channel}",
@@ -62,28 +71,61 @@ def quickstart(
     out: Out = Path("results/quickstart"),
     limit: Annotated[int | None, typer.Option(help="First N documents per task.")] = None,
     overwrite: Overwrite = False,
+    only: Annotated[list[str] | None, typer.Option("--only", hidden=True)] = None,
 ) -> None:
     """Compare all methods on the mini suites with a tiny trained model: offline, on a CPU."""
     # A tiny model's operations are too small for threads: on a busy machine they wait for one
     # another. Read by torch when it is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from tempeval.leaderboard import build
-    from tempeval.matrix import RunOptions
 
-    folders = [
-        folder
-        for part in PARTS
-        for folder in evaluate(
-            RunOptions(
-                out=out / part.folder,
-                methods=part.methods,
-                tasks=[part.task],
-                limit=limit,
-                overwrite=overwrite,
-                overwrite_different=True,
-            )
-        )
-    ]
+    def run(part: Part, overwrite: bool) -> list[Path]:
+        return evaluate(_options(part, out, limit, overwrite))
+
+    if only:
+        for part in PARTS:
+            if part.folder in only:
+                run(part, overwrite)
+        return
+    first, *others = PARTS
+    with _beside(out, limit, overwrite, others) as finished:
+        folders = run(first, overwrite)
+        finished()
+    # What is there is reused; what the other process could not do fails here, and says why.
+    folders += [folder for part in others for folder in run(part, overwrite=False)]
     summary = build(folders, out / "leaderboard")
     typer.echo(f"\n{summary.text}")
     typer.echo(f"written: {summary.markdown} and {summary.json}; runs in {out}/runs*")
+
+
+def _options(part: Part, out: Path, limit: int | None, overwrite: bool) -> "RunOptions":
+    from tempeval.matrix import RunOptions
+
+    return RunOptions(
+        out=out / part.folder,
+        methods=part.methods,
+        tasks=[part.task],
+        budgets=() if part.budget is None else (part.budget,),
+        limit=limit,
+        overwrite=overwrite,
+        overwrite_different=True,
+    )
+
+
+@contextlib.contextmanager
+def _beside(
+    out: Path, limit: int | None, overwrite: bool, parts: Sequence[Part]
+) -> Iterator[Callable[[], object]]:
+    """Run parts in a second process, silently, for machines with two cores; yield its wait."""
+    command = [sys.executable, "-m", "tempeval", "quickstart", "-o", str(out)]
+    command += [] if limit is None else ["--limit", str(limit)]
+    command += ["--overwrite"] if overwrite else []
+    command += [word for part in parts for word in ("--only", part.folder)]
+    with subprocess.Popen(  # noqa: S603 - our own command
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as child:
+        try:
+            yield child.wait
+        finally:
+            # On the way out of an interrupt or an error; a finished process is left as it is.
+            child.terminate()

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tempeval.cli_quickstart import PARTS
 from tempeval.families.registry import FAMILIES, family_class
-from tempeval.methods.registry import METHODS, method_class
+from tempeval.methods.registry import METHODS, method_class, parse_chain
 from tempeval.tasklist import task_entries
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,20 +68,24 @@ def test_the_methods_table_of_the_readme_is_up_to_date() -> None:
     subprocess.run([sys.executable, ROOT / ".ci" / "readme.py", "--check"], check=True)
 
 
-def test_the_quickstart_table_of_the_readme_is_a_table() -> None:
+def test_the_quickstart_tables_of_the_readme_are_its_tables() -> None:
+    """Each part of the quickstart has one, with all its methods at one number of visual tokens."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = re.search(
-        r"<!-- quickstart-table -->\n(.*?)<!-- /quickstart-table -->", text, re.DOTALL
-    )
-    assert block
-    rows = [line.strip("|").split("|") for line in block[1].splitlines() if line.startswith("|")]
-    header, rule, *body = ([cell.strip() for cell in row] for row in rows)
-    assert header[0] == "method"
-    assert set("".join(rule)) <= set(":-")
-    assert {row[0] for row in body} == {"baseline", "pas", "temporal_exit", "pas+temporal_exit"}
-    assert all(len(row) == len(header) for row in body)
-    tokens = header.index("tokens")
-    assert len({row[tokens] for row in body}) == 1, "the budgets are matched"
+    found = []
+    for name in ("quickstart-table", "budget-tables", "side-channel-tables"):
+        block = re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", text, re.DOTALL)
+        assert block
+        for table in re.findall(r"(?:^\|.*\n)+", block[1], re.MULTILINE):
+            rows = [line.strip("|").split("|") for line in table.splitlines()]
+            header, rule, *body = ([cell.strip() for cell in row] for row in rows)
+            assert header[0] == "method"
+            assert set("".join(rule)) <= set(":-")
+            assert all(len(row) == len(header) for row in body)
+            tokens = header.index("tokens")
+            assert len({row[tokens] for row in body}) == 1, "the budgets are matched"
+            found.append({row[0].split(" (")[0].replace("\\", "") for row in body})
+    asked = [{parse_chain(method).spec for method in part.methods} for part in PARTS]
+    assert sorted(map(sorted, found)) == sorted(map(sorted, asked))
 
 
 def test_every_command_of_the_makefile_in_the_readme_exists() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tempeval import doctor, matrix, run
+from tempeval import cli_quickstart, doctor, matrix, run
 from tempeval.cli import main
 from tempeval.doctor import Check
 from tempeval.errors import TempevalError
@@ -299,17 +300,43 @@ def test_incomplete_runs_end_with_code_1(call: Any, monkeypatch: pytest.MonkeyPa
     assert (code, out, err) == (1, "", "error: out/pas is partial: 7 of 8 answered\n")
 
 
+@pytest.fixture
+def beside(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The folders of the parts that a second process would have been given."""
+    given: list[list[str]] = []
+
+    @contextlib.contextmanager
+    def record(out: Path, limit: int | None, overwrite: bool, parts: Any) -> Any:
+        given.append([part.folder for part in parts])
+        yield lambda: None
+
+    monkeypatch.setattr(cli_quickstart, "_beside", record)
+    return given
+
+
 def test_quickstart_compares_every_method(
-    call: Any, asked: list[RunOptions], tmp_path: Path
+    call: Any, asked: list[RunOptions], beside: list[list[str]], tmp_path: Path
 ) -> None:
     call("quickstart", "-o", str(tmp_path), "--limit", "3")
     named = {m.name for o in asked for text in o.methods for m in parse_chain(text).methods}
     assert named | {"baseline"} == set(method_names())
     assert all(options.methods[0] == "baseline" for options in asked)
-    suites = ["tempeval_mini", "tempeval_mini_audio_choice", "tempeval_mini_highfps_choice"]
-    assert [options.tasks for options in asked] == [[suite] for suite in suites]
+    suites = ["", "", "_audio_choice", "_highfps_choice"]
+    assert [options.tasks for options in asked] == [[f"tempeval_mini{suite}"] for suite in suites]
+    assert [list(options.budgets) for options in asked] == [[], [48], [], []]
     assert {(options.pretrained, options.limit) for options in asked} == {("mini", 3)}
     assert len({options.out for options in asked}) == len(asked)
+    # The second process takes what is not first here, and each part once.
+    assert beside == [[options.out.name for options in asked[1:]]]
+
+
+def test_the_second_process_of_the_quickstart_runs_its_parts_alone(
+    call: Any, asked: list[RunOptions], beside: list[list[str]], tmp_path: Path
+) -> None:
+    only = ("--only", "runs-audio", "--only", "runs-budget")
+    code, out, _ = call("quickstart", "-o", str(tmp_path), *only)
+    assert (code, out, beside) == (0, "", [])
+    assert {options.out.name for options in asked} == {"runs-audio", "runs-budget"}
 
 
 @pytest.mark.parametrize(("marks", "code"), [(("ok", "warn"), 0), (("ok", "fail", "ok"), 1)])
