@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import TempevalError
 from tempeval.record import differences, read_record, status_of, write_record
+from tempeval.video.clip import FramePlan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from tempeval.matrix import Plan
+    from tempeval.methods.base import Chain
 
 #: Settings that change no answer, so that a run with others may stand.
 _FREE = ("batch_size",)
@@ -54,9 +56,19 @@ def reusable(plans: Sequence[Plan], replace: bool, max_failures: str) -> dict[Pa
                 f"{plan.folder} holds a run that differs ({'; '.join(changes)}); "
                 "choose another -o, or pass --overwrite"
             )
-        if complete and not changes:
+        if complete and not changes and not _reads_features(plan.chain):
             kept[plan.folder] = record
     return kept
+
+
+def _reads_features(chain: Chain) -> bool:
+    """Say whether answers depend on feature files, which may have been replaced since.
+
+    Their stamps are in the keys of the journal: such a run is scored anew from there, and only what
+    has changed is computed.
+    """
+    side = chain.frames(FramePlan()).side
+    return any(name == "folder" and value for spec in side for name, value in spec.settings)
 
 
 def keep(folder: Path, record: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import struct
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+#: What reading a damaged file of weights raises, besides `OSError`: unpickling checks little.
+DAMAGED = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    struct.error,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    MemoryError,
+    OverflowError,
+)
 # In order of preference: index, single file, shards without an index.
 _LAYOUTS = (
     ("model.safetensors.index.json", "model.safetensors", "model-*-of-*.safetensors"),
@@ -77,8 +94,8 @@ def read_file(
         state = torch.load(
             path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
         )
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        raise UnsupportedModel(f"cannot read {path}: {error}") from error
+    except (OSError, *DAMAGED) as error:
+        raise UnsupportedModel(f"cannot read {path}: {error!r}") from error
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
     ):

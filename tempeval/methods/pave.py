@@ -196,6 +196,9 @@ class PAVE(Method):
         trained, here = self.loaded.weights.mm_newline_position, facts.family_settings.get(NEWLINES)
         if None not in (trained, here) and trained != here:
             found.append(f"{NEWLINES} {here}, trained with {trained}")
+        base = self.loaded.weights.metadata.get("base_revision")
+        if base and facts.revision and base != facts.revision:
+            found.append("trained on another base model")
         return tuple(found)
 
     def frames(self, plan: FramePlan) -> FramePlan:
@@ -220,8 +223,14 @@ class PAVE(Method):
         if not bool(torch.isfinite(features).all()):
             # The base model's own numbers overflow: the sample fails as it does without the patch.
             return replace(tokens, embeddings=torch.full_like(tokens.embeddings, torch.nan))
+        side = heard.features.to(fused)
+        if not bool(torch.isfinite(side).all()):
+            raise BadSideChannel(
+                heard.source,
+                f"it has numbers that {fused.dtype} cannot hold; run with another dtype",
+            )
         fused[:, tokens.lead :] += self._patch(fused)(
-            heard.features.to(fused), features.flatten(1, 2).to(fused), self._near(tokens, heard)
+            side, features.flatten(1, 2).to(fused), self._near(tokens, heard)
         )
         return replace(tokens, embeddings=fused.flatten(0, 1))
 

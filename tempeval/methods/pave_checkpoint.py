@@ -12,7 +12,7 @@ import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -137,9 +137,13 @@ def save_pave(
     if lora is not None:
         save_adapter(folder, lora, rank=rank, alpha=alpha, base_model=metadata.get("base_model"))
     newlines = metadata.get("mm_newline_position", NEWLINES)
-    (folder / "config.json").write_text(
-        json.dumps({"mm_newline_position": newlines}) + "\n", encoding="utf-8"
-    )
+    # The official config has the first; the others are what no shape tells.
+    facts = {
+        "mm_newline_position": newlines,
+        "num_heads": patch.num_heads,
+        "kv_share": patch.kv_share,
+    }
+    (folder / "config.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
     own = patch.official_state(AGGREGATOR)
     header = {**metadata, "format": FORMAT, "mm_newline_position": newlines}
     header |= {"num_heads": str(patch.num_heads), "kv_share": str(patch.kv_share).lower()}
@@ -177,19 +181,31 @@ def _read_released(folder: Path) -> PaveWeights:
             others[0],
         )
     lora = read_adapter(folder) if has_adapter(folder) else None
-    return _made(patch, lora, folder / PATCH_FILE, mm_newline_position=_newlines(folder))
+    return _made(patch, lora, folder / PATCH_FILE, **_facts(folder / "config.json"))
 
 
-def _newlines(folder: Path) -> str:
-    path = folder / "config.json"
-    if not path.is_file():
-        return NEWLINES
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UnsupportedModel(f"{path} is not valid JSON: {error}") from error
-    found = config.get("mm_newline_position") if isinstance(config, dict) else None
-    return NEWLINES if found is None else str(found)
+def _facts(path: Path) -> dict[str, Any]:
+    """Return what the configuration beside a patch says; a released one has newlines alone.
+
+    Raises:
+        UnsupportedModel: if it cannot be read, or has values that are not accepted.
+    """
+    config: Any = {}
+    if path.is_file():
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UnsupportedModel(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(config, dict):
+        config = {}
+    newlines = config.get("mm_newline_position")
+    facts: dict[str, Any] = {"mm_newline_position": NEWLINES if newlines is None else str(newlines)}
+    for name, kind in (("num_heads", int), ("kv_share", bool)):
+        if name in config:
+            if type(config[name]) is not kind:
+                raise UnsupportedModel(f"{path} has {name}={config[name]!r}, not a {kind.__name__}")
+            facts[name] = config[name]
+    return facts
 
 
 def _read_own(path: Path) -> PaveWeights:

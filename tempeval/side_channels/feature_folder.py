@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from tempeval.engine.question import content_stamp
 from tempeval.errors import BadSideChannel, InvalidSetting
+from tempeval.shards import DAMAGED
 from tempeval.side_channels.base import video_id
 from tempeval.side_channels.shuffle import another
 
@@ -112,18 +112,7 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
             "it is not a file of tensors alone, and what else is in it is not run "
             f"({_first_line(error)}); save tensors, with torch.save or as .safetensors",
         ) from error
-    except (
-        SafetensorError,
-        OSError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        zipfile.BadZipFile,
-    ) as error:
+    except (OSError, *DAMAGED) as error:
         raise BadSideChannel(
             str(path), f"the file cannot be read ({_first_line(error)}); write or download it again"
         ) from error

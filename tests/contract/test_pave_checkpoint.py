@@ -346,6 +346,27 @@ def test_a_patch_of_other_heads_and_values(released, tmp_path):
     side, query = torch.randn(3, 1, 1, released.side), torch.randn(3, POOLED**2, 48)
     with torch.no_grad():
         assert torch.equal(found.patch()(side, query), patch(side, query))
+    # The released layout alone says so too.
+    (tmp_path / "pave.safetensors").unlink()
+    again = read_pave(tmp_path)
+    assert (again.num_heads, again.kv_share, again.mm_newline_position) == (2, False, "one_token")
+    (tmp_path / "config.json").write_text('{"num_heads": "2"}')
+    with pytest.raises(UnsupportedModel, match="num_heads='2', not a int"):
+        read_pave(tmp_path)
+
+
+def test_every_way_of_cutting_a_pickle_is_named(copy):
+    """Unpickling checks little: what it meets in a damaged file is a damaged file."""
+    path = copy / "non_lora_trainables.bin"
+    torch.save({"a": torch.ones(3)}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    for end in range(len(whole) - 1):
+        path.write_bytes(whole[:end])
+        with pytest.raises(UnsupportedModel, match=r"non_lora_trainables\.bin"):
+            read_pave(copy)
+    path.write_bytes(b"hello world")
+    with pytest.raises(UnsupportedModel, match=r"non_lora_trainables\.bin"):
+        read_pave(copy)
 
 
 def test_saving_what_does_not_fit(released, tmp_path):

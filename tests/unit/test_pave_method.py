@@ -11,6 +11,7 @@ from tiny_pave import SIDE_WIDTH, register_tiny_channel, save_tiny_pave
 from torch import nn
 
 from tempeval.errors import (
+    BadSideChannel,
     ConflictingMethods,
     InvalidSetting,
     TempevalError,
@@ -19,10 +20,12 @@ from tempeval.errors import (
 )
 from tempeval.listing import method_table
 from tempeval.methods.base import Chain
-from tempeval.methods.pave import PAVE
+from tempeval.methods.pave import PAVE, PavePatch
 from tempeval.methods.pave_checkpoint import save_pave
+from tempeval.methods.pave_state import PatchSizes
 from tempeval.methods.registry import parse_chain
 from tempeval.model_wrappers.arguments import chain_with_settings
+from tempeval.reuse import _reads_features
 from tempeval.stages import Geometry, RunFacts, SideFeatures, VisualTokens
 from tempeval.video.clip import FramePlan, SideSpec
 
@@ -236,3 +239,36 @@ def test_features_that_overflow_make_no_answer(adapter):
     tokens = tokens_of(method)
     tokens.features[0, 0, 0, 0] = torch.inf
     assert method.encode(tokens).embeddings.isnan().all()
+
+
+def test_an_adapter_of_another_base_says_so(tmp_path):
+    patch = PavePatch(PatchSizes(side=SIDE_WIDTH, query=12, output=32, hidden=8, layers=1))
+    torch.nn.init.ones_(patch.output_norm.weight)
+    save_pave(tmp_path, patch, None, rank=1, alpha=1, metadata={"base_revision": "sha256:a"})
+    method = tiny(str(tmp_path))
+    assert method.labels(replace(FACTS, revision="sha256:a")) == ()
+    assert method.labels(replace(FACTS, revision="sha256:b")) == ("trained on another base model",)
+
+
+def test_features_beyond_half_precision_fail_their_own_sample(adapter):
+    method = tiny(adapter)
+    features = torch.full((4, 1, 1, SIDE_WIDTH), 1e5)
+    tokens = VisualTokens(
+        torch.zeros(36, 32, dtype=torch.float16),
+        (4, 3, 3),
+        features=torch.zeros(4, 3, 3, 12, dtype=torch.float16),
+        spans=None,
+        side={method.side: SideFeatures(features, None, "clip.mp4")},
+    )
+    with pytest.raises(BadSideChannel, match=r"clip\.mp4.*float16 cannot hold"):
+        method.encode(tokens)
+
+
+def test_a_finished_run_that_read_feature_files_is_scored_anew(adapter, tmp_path):
+    """Their stamps are in the journal's keys; the record knows none."""
+    chains = {
+        "files": Chain([PAVE(adapter, side_channel="features", features=str(tmp_path))]),
+        "video": Chain([tiny(adapter)]),
+        "baseline": Chain([]),
+    }
+    assert [name for name, chain in chains.items() if _reads_features(chain)] == ["files"]

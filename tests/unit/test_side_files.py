@@ -235,6 +235,16 @@ def test_damaged_safetensors_are_named(tmp_path: Path) -> None:
             channel("imagebind", tmp_path).features(doc(), clip_of())
 
 
+def test_every_way_of_cutting_a_pickle_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "v.pt"
+    torch.save(torch.ones(2, 1024)[:, :3], path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    for end in range(min(len(whole) - 1, 800)):
+        path.write_bytes(whole[:end])
+        with pytest.raises(BadSideChannel):
+            channel("imagebind", tmp_path).features(doc(), clip_of())
+
+
 def test_a_pipe_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "v.pt")
     with pytest.raises(BadSideChannel, match="no such file"):

@@ -1,0 +1,114 @@
+"""Fill the results of docs/pave.md from a leaderboard of mini audio runs, and draw its figure.
+
+    python .ci/pave_docs.py LEADERBOARD.json
+
+The runs: `baseline` and `pave[adapter=mini:audio;...]` on `tempeval_mini_audio_choice`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from tabulate import tabulate
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+ADAPTER = "pave[adapter=mini:audio"
+CHANCE = {"box": 25.0, "count": 25.0, "order": 50.0}
+#: Okabe and Ito's colours, told apart by colour-blind readers.
+COLOURS = {"box": "#0072B2", "count": "#E69F00", "order": "#009E73"}
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """Return one record per row: its setting, scores in percent by aspect, and costs."""
+    (table,) = json.loads(path.read_text(encoding="utf-8"))["tables"]
+    aspects = [re.sub(r"^tempeval_mini_audio_|_choice$", "", t["name"]) for t in table["tasks"]]
+    found = []
+    for row in table["rows"]:
+        inside = re.fullmatch(rf"{re.escape(ADAPTER)};?(.*)\]", row["label"].split(" (")[0])
+        found.append(
+            {
+                "setting": inside[1] if inside else row["label"],
+                "difference": row["macro_difference"],
+                "interval": row["macro_interval"],
+                "flops": row["costs"]["measures"]["prefill_flops"],
+                "scores": {
+                    aspect: (100 * cell["score"], 100 * cell["se"])
+                    for aspect, cell in zip(aspects, row["cells"], strict=True)
+                },
+            }
+        )
+    return found
+
+
+def table_of(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as a markdown table, in the order of their settings."""
+    lines = []
+    for row in sorted(rows, key=lambda row: _order(row["setting"])):
+        low, high = (row["interval"] or {}).values() or (None, None)
+        change = "-"
+        if row["difference"] is not None and low is not None:
+            change = f"{100 * row['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+        name = row["setting"] or "as trained"
+        scores = [f"{score:.1f} ± {se:.1f}" for score, se in row["scores"].values()]
+        lines.append([f"`{name}`", *scores, change, f"{row['flops'] / 1e6:.0f}"])
+    header = ["setting", *rows[0]["scores"], "Δ macro to the baseline [95 % CI]", "prefill MFLOPs"]
+    return tabulate(lines, header, tablefmt="github", disable_numparse=True)
+
+
+def _order(setting: str) -> tuple[int, str, float]:
+    name, _, value = setting.rpartition("=")
+    first = {"baseline": 0, "": 1}.get(setting, 2)
+    number = re.sub(r"^step:", "", value)
+    return first, name, float(number) if re.fullmatch(r"-?[\d.]+", number) else -1.0
+
+
+def draw(rows: list[dict[str, Any]], target: Path) -> None:
+    """Draw accuracy over shift, neighbourhood and step."""
+    mpl.rcParams["svg.hashsalt"] = "pave"
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    for axes, name, label, own in (
+        (panels[0], "shift", "shift of the sound in seconds", 0.0),
+        (panels[1], "neighborhood", "steps on each side (`neighborhood`)", None),
+        (panels[2], "side_settings", "seconds per step (`step`), trained with 0.05", 0.05),
+    ):
+        points = [
+            (float(re.sub(r"^step:", "", row["setting"].split("=")[1])), row["scores"])
+            for row in rows
+            if row["setting"].split("=")[0] == name
+        ]
+        points += [(own, row["scores"]) for row in rows if row["setting"] == "" and own is not None]
+        points.sort(key=lambda point: point[0])
+        for aspect, colour in COLOURS.items():
+            x = [place for place, _ in points]
+            y = [scores[aspect][0] for _, scores in points]
+            bars = [scores[aspect][1] for _, scores in points]
+            axes.errorbar(x, y, yerr=bars, color=colour, marker="o", ms=4, capsize=2, label=aspect)
+            axes.axhline(CHANCE[aspect], color=colour, lw=0.8, ls=":")
+        axes.set_xlabel(label)
+        axes.set_ylim(0, 103)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("accuracy in percent")
+    panels[0].legend(frameon=False, loc="upper left", fontsize=8)
+    figure.savefig(target, metadata={"Date": None})
+
+
+def main() -> None:
+    """Rewrite the block of docs/pave.md and the figure."""
+    rows = rows_of(Path(sys.argv[1]))
+    page = DOCS / "pave.md"
+    text = page.read_text(encoding="utf-8")
+    block = re.compile(r"(<!-- pave-results -->\n).*?(<!-- /pave-results -->)", re.DOTALL)
+    new = block.sub(lambda found: f"{found[1]}{table_of(rows)}\n{found[2]}", text)
+    page.write_text(new, encoding="utf-8")
+    draw(rows, DOCS / "pave-audio.svg")
+
+
+if __name__ == "__main__":
+    main()
