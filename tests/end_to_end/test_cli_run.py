@@ -22,7 +22,7 @@ BIN = Path(sys.executable).parent
 
 
 def command(
-    arguments: Sequence[object], cwd: Path, code: int = 0
+    arguments: Sequence[object], cwd: Path, code: int = 0, timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of the environment in `cwd`, with no variable that would help it."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("LMMS", "PYTHON"))}
@@ -33,7 +33,7 @@ def command(
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=timeout,
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done
@@ -98,9 +98,10 @@ def test_quickstart_on_a_few_questions(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1000)
 def test_the_whole_quickstart_takes_less_than_four_minutes_of_two_cores(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command([BIN / "tempeval", "quickstart", "-o", "quick"], tmp_path)
+    command([BIN / "tempeval", "quickstart", "-o", "quick"], tmp_path, timeout=900)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     # Processor time, because other tests run beside this one; both of its processes count.
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
