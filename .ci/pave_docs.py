@@ -33,7 +33,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
         inside = re.fullmatch(rf"{re.escape(ADAPTER)};?(.*)\]", row["label"].split(" (")[0])
         found.append(
             {
-                "setting": inside[1] if inside else row["label"],
+                "setting": _setting(inside[1]) if inside else row["label"],
                 "difference": row["macro_difference"],
                 "interval": row["macro_interval"],
                 "flops": row["costs"]["measures"]["prefill_flops"],
@@ -44,6 +44,11 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _setting(text: str) -> str:
+    """Return a row's setting; the trained neighbourhood, written out, is none."""
+    return "" if text == "neighborhood=None" else text
 
 
 def table_of(rows: list[dict[str, Any]]) -> str:
@@ -75,8 +80,8 @@ def draw(rows: list[dict[str, Any]], target: Path) -> None:
     panels = figure.subplots(1, 3, sharey=True)
     for axes, name, label, own in (
         (panels[0], "shift", "shift of the sound in seconds", 0.0),
-        (panels[1], "neighborhood", "steps on each side (`neighborhood`)", None),
-        (panels[2], "side_settings", "seconds per step (`step`), trained with 0.05", 0.05),
+        (panels[1], "neighborhood", "neighborhood: steps on each side", None),
+        (panels[2], "side_settings", "step in seconds (trained with 0.05)", 0.05),
     ):
         points = [
             (float(re.sub(r"^step:", "", row["setting"].split("=")[1])), row["scores"])
