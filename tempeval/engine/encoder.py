@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +12,7 @@ from tempeval.engine.feature_cache import Encoded, FeatureCache, Heard
 from tempeval.engine.question import Picture, content_stamp, read_picture
 from tempeval.errors import BadVideo, UnknownName
 from tempeval.side_channels.align import frame_spans
+from tempeval.side_channels.base import doc_of
 from tempeval.video.clip import Clip, FramePlan, VideoRef
 from tempeval.video.decode import DECODERS
 from tempeval.video.pool import ClipRequest, ClipStream
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tempeval.engine.feature_cache import SideKey
     from tempeval.families.base import Family
-    from tempeval.side_channels.base import Doc, SideChannel
+    from tempeval.side_channels.base import SideChannel
     from tempeval.video.clip import SideSpec
     from tempeval.video.decode import Decoder
 
@@ -164,7 +164,7 @@ class Encoder:
         channel = self.channel(key[0])
         start = now(self.family.device)
         try:
-            side = channel.features(_doc(ref), clip)
+            side = channel.features(doc_of(ref), clip)
         except BadVideo as error:
             self._unheard[ref, key] = error
             raise
@@ -172,7 +172,7 @@ class Encoder:
         return Heard(side if side.source else replace(side, source=ref.path), elapsed)
 
     def _side_keys(self, ref: VideoRef, plan: FramePlan) -> tuple[SideKey, ...]:
-        return tuple((spec, self.channel(spec).stamp(_doc(ref))) for spec in plan.side)
+        return tuple((spec, self.channel(spec).stamp(doc_of(ref))) for spec in plan.side)
 
     def _is_held(self, ref: VideoRef, plan: FramePlan, visuals: int) -> bool:
         """Say whether the cache has all that a plan asks of a video; makes nothing recent."""
@@ -249,11 +249,3 @@ class Encoder:
 
     def _encode_key(self, ref: VideoRef, plan: FramePlan, visuals: int) -> Hashable:
         return (self._request(ref, plan, visuals).key, plan.orders, plan.num_groups)
-
-
-def _doc(ref: VideoRef) -> Doc:
-    place = Path(ref.path)
-    part = {"start": ref.start, "end": ref.end, "fps": ref.fps}
-    video_id = place.name if place.is_dir() else place.stem
-    given = {key: value for key, value in part.items() if value is not None}
-    return {"video": ref.path, "video_id": video_id, **given}

@@ -19,9 +19,9 @@ from tempeval.engine.session import Session, Share
 from tempeval.engine.store import Keys, Memory
 from tempeval.engine.work import Batch, plan_work
 from tempeval.errors import BadVideo
-from tempeval.families.llava_onevision_budget import nearest_multiple
 from tempeval.versions import versions
 from tempeval.video.clip import FramePlan
+from tempeval.video.sampling import nearest_multiple
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence

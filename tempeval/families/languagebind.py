@@ -16,7 +16,7 @@ from torch import nn
 
 from tempeval.errors import InvalidSetting, UnsupportedModel
 from tempeval.families.languagebind_config import TowerConfig, prefix_of, unknown_keys
-from tempeval.families.llava_onevision_budget import nearest_multiple
+from tempeval.video.sampling import nearest_multiple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tempeval.errors import InfeasibleBudget, InvalidSetting
 from tempeval.families.pixel_budget import MIN_FILL_PERCENT
 from tempeval.video.clip import grids_after
+from tempeval.video.sampling import nearest_multiple
 
 if TYPE_CHECKING:
     from tempeval.video.clip import GridRule, Sampling
@@ -182,8 +183,3 @@ class FixedFrames:
 def largest_budget(tokens: int) -> int:
     """Return the largest budget of which `tokens` are at least 98 %."""
     return tokens * 100 // MIN_FILL_PERCENT
-
-
-def nearest_multiple(number: int, unit: int) -> int:
-    """Return the positive multiple of `unit` nearest to `number`; of two, the larger."""
-    return max(1, (2 * number + unit) // (2 * unit)) * unit

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from tempeval.errors import InvalidSetting, UnsupportedModel
-from tempeval.families.llava_onevision_budget import nearest_multiple
 from tempeval.families.video_llava_pixels import official_pixels
 from tempeval.stages import VisualTokens
+from tempeval.video.sampling import nearest_multiple
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -163,6 +163,8 @@ METHODS: dict[str, MethodEntry] = {
     )
 }
 
+Settings = typing.TypeVar("Settings")
+
 _ITEM = re.compile(r"(?P<name>[A-Za-z0-9_]+)(?:\[(?P<settings>[^\[\]]*)\])?")
 
 
@@ -236,22 +238,32 @@ def build_method(name: str, settings: Mapping[str, Any]) -> Method:
         UnknownName: for a setting that the method does not have.
         InvalidSetting: for a value that cannot be read.
     """
-    cls = method_class(name)
-    hints = typing.get_type_hints(cls)
-    known = {f.name: f for f in fields(cls)}
+    return read_settings(name, method_class(name), settings)
+
+
+def read_settings(name: str, kind: type[Settings], given: Mapping[str, Any]) -> Settings:
+    """Build a dataclass of settings from strings or values.
+
+    Args:
+        name: whose settings they are, as it is written.
+        kind: the dataclass; fields without a default are needed.
+        given: by the names of its fields.
+
+    Raises:
+        UnknownName: for a name that is no field.
+        InvalidSetting: for a value that cannot be read, or one that is missing.
+    """
+    hints = typing.get_type_hints(kind)
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]  # any dataclass
     values: dict[str, Any] = {}
-    for key, value in settings.items():
+    for key, value in given.items():
         if key not in known:
             raise UnknownName(f"setting of {name}", key, known)
         values[key] = read_value(f"{name}.{key}", value, hints[key])
-    missing = [
-        f.name
-        for f in known.values()
-        if f.default is MISSING and f.default_factory is MISSING and f.name not in values
-    ]
-    if missing:
-        raise InvalidSetting(f"{name} needs {missing[0]!r}; write {name}[{missing[0]}=...]")
-    return cls(**values)
+    for f in known.values():
+        if f.default is MISSING and f.default_factory is MISSING and f.name not in values:
+            raise InvalidSetting(f"{name} needs {f.name!r}; write {name}[{f.name}=...]")
+    return kind(**values)
 
 
 def read_value(label: str, value: Any, hint: Any) -> Any:

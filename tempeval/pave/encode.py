@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,6 +11,7 @@ from tempeval.engine.encoder import DecodeOptions
 from tempeval.errors import BadVideo, InvalidSetting, RunFailed
 from tempeval.pave.features import DiskStore, MemoryStore, Seen, video_key
 from tempeval.side_channels.align import frame_spans, neighbors
+from tempeval.side_channels.base import doc_of
 from tempeval.side_channels.registry import build_side_channel, side_spec
 from tempeval.video.clip import Sampling
 from tempeval.video.pool import ClipRequest, ClipStream
@@ -71,7 +72,7 @@ class Eyes:
             self.spec.name,
             [list(pair) for pair in self.spec.settings],
             self._neighborhood,
-            self._channel.stamp(_doc(ref, video_id)),
+            self._channel.stamp(doc_of(ref, video_id)),
         ]
         return video_key(ref, settings)
 
@@ -124,7 +125,7 @@ class Eyes:
                 f"family {self._family.name} gives no features before the projector for one run "
                 "of tokens; PAVE needs them"
             )
-        side = self._channel.features(_doc(ref, video_id), clip)
+        side = self._channel.features(doc_of(ref, video_id), clip)
         matched = neighbors(
             frame_spans(clip, tokens.grid[0]),
             side.spans,
@@ -167,10 +168,3 @@ def refuse_too_many(bad: dict[int, BadVideo], total: int, most: float) -> None:
             f"{len(bad)} of {total} videos cannot be used (data.max_failures={most:g}); the first: "
             f"{first}"
         )
-
-
-def _doc(ref: VideoRef, video_id: str) -> dict[str, Any]:
-    """Return what a side channel is told of a video."""
-    known = {"video": ref.path, "video_id": video_id}
-    parts = {"fps": ref.fps, "start": ref.start, "end": ref.end}
-    return known | {name: value for name, value in parts.items() if value is not None}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import InvalidSetting
+from tempeval.side_channels.base import doc_of, video_id
 from tempeval.video.clip import VideoPath, VideoRef
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def _line(path: Path, number: int, text: str) -> Example:
         raise InvalidSetting(f"{where}: video={record['video']!r} leaves the folder of the file")
     parts = {key: record.get(key) for key in OPTIONAL[1:]}
     clip = VideoPath(str(video), **parts)
-    name = str(record.get("video_id") or video.stem)
+    name = str(record.get("video_id") or video_id(doc_of(clip.ref)))
     return Example(clip.ref, name, ask(clip, record["question"]), record["answer"])
 
 

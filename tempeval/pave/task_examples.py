@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import InvalidSetting
 from tempeval.pave.examples import Example, Examples, digest_of
+from tempeval.side_channels.base import doc_of, video_id
 from tempeval.video.clip import VideoRef
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _example(name: str, task: Any, doc: Any) -> Example:
             f"task {name!r} has a prompt with {len(visuals)} visuals; training takes one video"
         )
     known = doc.get("video_id") if isinstance(doc, dict) else None
-    return Example(video, str(known or Path(video.path).stem), messages, _target(name, task, doc))
+    return Example(video, str(known or video_id(doc_of(video))), messages, _target(name, task, doc))
 
 
 def _target(name: str, task: Any, doc: Any) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tempeval.engine.encoder import DecodeOptions
     from tempeval.families.base import Family
     from tempeval.stages import SideFeatures
-    from tempeval.video.clip import Clip
+    from tempeval.video.clip import Clip, VideoRef
 
 #: What is known of a video beside its frames: `video` (path), `video_id` (its stem, or the name of
 #: a folder of frames), `fps` (1/s, of a folder of frames), and `start`, `end` in seconds where
@@ -72,6 +72,18 @@ class Channel(ABC):
         """Name the content that the features come from; see `SideChannel`."""
 
 
+def doc_of(ref: VideoRef, name: str | None = None) -> Doc:
+    """Return what a side channel is told of a video.
+
+    Args:
+        ref: the video.
+        name: its id; None for the stem of a file or the name of a folder of frames.
+    """
+    known = {"video": ref.path, "video_id": name or _name_of(ref.path), "fps": ref.fps}
+    known |= {"start": ref.start, "end": ref.end}
+    return {key: value for key, value in known.items() if value is not None}
+
+
 def video_path(doc: Doc) -> str:
     """Return the path of the video.
 
@@ -94,11 +106,15 @@ def video_id(doc: Doc) -> str:
     """
     name = str(doc.get("video_id") or "")
     if not name:
-        path = Path(video_path(doc))
-        name = path.name if path.is_dir() else path.stem
+        name = _name_of(video_path(doc))
     if Path(name).name != name or name in ("..", ".") or "\\" in name or "\0" in name:
         raise BadSideChannel(name, "the video's id is not a plain name without slashes")
     return name
+
+
+def _name_of(path: str) -> str:
+    place = Path(path)
+    return place.name if place.is_dir() else place.stem
 
 
 def video_part(doc: Doc) -> tuple[float | None, float | None]:

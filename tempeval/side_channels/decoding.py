@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tempeval.errors import BadSideChannel, BadVideo, TempevalError
 from tempeval.video.decode import read_clip
 from tempeval.video.process import DecoderFailure, DecoderProcess
-from tempeval.video.sound import SoundJob, read_sound
+from tempeval.video.sound import SoundJob, SoundTrack, read_sound
 from tempeval.video.worker import Header, Job
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tempeval.engine.encoder import DecodeOptions
     from tempeval.video.clip import Clip, Sampling, VideoRef
     from tempeval.video.convert import Resize
-    from tempeval.video.sound import SoundTrack
 
 Reply = TypeVar("Reply")
 
@@ -68,7 +67,7 @@ class SideDecoder:
         request = pickle.dumps(Job(ref, sampling, resize, decoder))
 
         def ask(process: DecoderProcess) -> Clip | TempevalError:
-            reply = process.ask(request, self._options.timeout_s)
+            reply = process.ask(request, Header, self._options.timeout_s)
             return process.receive_frames(reply) if isinstance(reply, Header) else reply
 
         return self._asked(ref.path, ask)
@@ -84,7 +83,7 @@ class SideDecoder:
             return read_sound(job)
         request = pickle.dumps(job)
         timeout_s = self._options.timeout_s
-        return self._asked(path, lambda process: process.ask_sound(request, timeout_s))
+        return self._asked(path, lambda process: process.ask(request, SoundTrack, timeout_s))
 
     def close(self) -> None:
         """End the process; the next video starts another one."""

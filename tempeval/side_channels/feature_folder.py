@@ -13,7 +13,7 @@ from tempeval.engine.question import content_stamp
 from tempeval.errors import BadSideChannel, InvalidSetting
 from tempeval.shards import DAMAGED
 from tempeval.side_channels.base import video_id
-from tempeval.side_channels.shuffle import another
+from tempeval.side_channels.shuffle import another, pairs
 
 if TYPE_CHECKING:
     from tempeval.side_channels.base import Doc
@@ -42,7 +42,7 @@ class FeatureFolder:
                 f"folder={folder!r} is not a folder; give the one that holds <video id>.pt or "
                 ".safetensors files"
             )
-        self._listed: tuple[int, list[str]] | None = None
+        self._paired: tuple[int, dict[str, str]] | None = None
 
     def find(self, doc: Doc) -> Path:
         """Return the file of a video.
@@ -60,7 +60,7 @@ class FeatureFolder:
             )
         if self.shuffle is None:
             return own
-        found = self._path(another(self._ids(), name, self.shuffle, str(own)))
+        found = self._path(another(self._pairs(self.shuffle), name, str(own)))
         if found is None:
             raise BadSideChannel(str(own), "shuffle: the file of the other video is gone")
         return found
@@ -81,14 +81,14 @@ class FeatureFolder:
         # Only plain files: reading a pipe would never end.
         return next((place for place in self._places(name) if place.is_file()), None)
 
-    def _ids(self) -> list[str]:
-        """Return the ids of all files, of either layout."""
+    def _pairs(self, seed: int) -> dict[str, str]:
+        """Return the pairs of the ids of all files, of either layout."""
         changed = self.folder.stat().st_mtime_ns
-        if self._listed is None or self._listed[0] != changed:
+        if self._paired is None or self._paired[0] != changed:
             entries = [e for e in self.folder.iterdir() if not e.name.startswith(".")]
             names = {entry.name if entry.is_dir() else entry.stem for entry in entries}
-            self._listed = changed, sorted(n for n in names if self._path(n) is not None)
-        return self._listed[1]
+            self._paired = changed, pairs((n for n in names if self._path(n) is not None), seed)
+        return self._paired[1]
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -6,70 +6,34 @@ Source: PAVE, arXiv 2503.19794; code github.com/dragonlzm/PAVE (facts in papers.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
 from tempeval.side_channels.align import clip_span, equal_parts
-from tempeval.side_channels.base import Channel, video_part
+from tempeval.side_channels.base import video_part
 from tempeval.side_channels.feature_folder import (
-    FeatureFolder,
     check_length,
     check_shape,
     read_tensors,
     the_features,
 )
-from tempeval.side_channels.shuffle import check_shuffle
+from tempeval.side_channels.folder_channel import FolderChannel
 from tempeval.stages import SideFeatures
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tempeval.engine.encoder import DecodeOptions
-    from tempeval.families.base import Family
     from tempeval.side_channels.base import Doc
     from tempeval.video.clip import Clip
 
 WIDTH = 1024
 
 
-@dataclass(frozen=True)
-class FolderSettings:
-    """Settings of side channels that are read from a folder.
+class OfficialChannel(FolderChannel):
+    """One kind of features that PAVE's authors published."""
 
-    Attributes:
-        folder: holds `<id>.safetensors` or `.pt`, or `<id>/video_features.safetensors` or `.pt`.
-        shuffle: seed that gives each video the file of another one in the folder; None for none.
-    """
-
-    folder: str
-    shuffle: int | None = None
-
-    def __post_init__(self) -> None:
-        check_shuffle(self.shuffle)
-
-
-class OfficialChannel(Channel):
-    """Features from a folder, by the id of the video or scene.
-
-    Args:
-        settings: a `FolderSettings`.
-        family: not used.
-        decoding: not used.
-
-    Raises:
-        InvalidSetting: if the folder is none.
-    """
-
-    settings_type: ClassVar[type[Any]] = FolderSettings
     accepted: ClassVar[str]
-
-    def __init__(
-        self, settings: FolderSettings, family: Family | None, decoding: DecodeOptions
-    ) -> None:
-        self.settings = settings
-        self._files = FeatureFolder(settings.folder, settings.shuffle)
 
     def features(self, doc: Doc, clip: Clip) -> SideFeatures:
         """Return the features of a video.
@@ -87,10 +51,6 @@ class OfficialChannel(Channel):
         # Of a whole video: none, so that released weights get the partition they were trained with.
         spans = None if whole is not None else self._part_spans(len(features))
         return SideFeatures(features, spans, str(path))
-
-    def stamp(self, doc: Doc) -> str:
-        """Name the file of a video by size and time."""
-        return self._files.stamp(doc)
 
     @abstractmethod
     def _arranged(self, path: Path, raw: torch.Tensor, seconds: float | None) -> torch.Tensor:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import importlib
 import re
 import typing
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import InvalidSetting, UnknownName
-from tempeval.methods.registry import read_value
+from tempeval.methods.registry import read_settings
 from tempeval.video.clip import SideSpec
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def side_spec(name: str, settings: Mapping[str, Any]) -> SideSpec:
         UnknownName: for a side channel or a setting that does not exist.
         InvalidSetting: for a value that is not accepted, or a missing one.
     """
-    values = _settings(side_channel_class(name), name, settings)
+    values = read_settings(name, side_channel_class(name).settings_type, settings)
     return SideSpec(name, tuple((f.name, getattr(values, f.name)) for f in _sorted_fields(values)))
 
 
@@ -129,7 +129,7 @@ def build_side_channel(
         InvalidSetting: for a value that is not accepted, a missing one, or a missing family.
     """
     cls = side_channel_class(spec.name)
-    settings = _settings(cls, spec.name, dict(spec.settings))
+    settings = read_settings(spec.name, cls.settings_type, dict(spec.settings))
     if decoding is None:
         from tempeval.engine.encoder import DecodeOptions
 
@@ -147,23 +147,6 @@ def side_channel_class(name: str) -> type[Channel]:
         raise UnknownName("side channel", name, SIDE_CHANNELS)
     module, attribute = SIDE_CHANNELS[name].path.split(":")
     return typing.cast("type[Channel]", getattr(importlib.import_module(module), attribute))
-
-
-def _settings(cls: type[Channel], name: str, given: Mapping[str, Any]) -> Any:
-    kind = cls.settings_type
-    hints = typing.get_type_hints(kind)
-    known = {f.name: f for f in fields(kind)}
-    values: dict[str, Any] = {}
-    for key, value in given.items():
-        if key not in known:
-            raise UnknownName(f"setting of side channel {name}", key, known)
-        values[key] = read_value(f"{name}.{key}", value, hints[key])
-    for field in known.values():
-        if field.default is MISSING and field.name not in values:
-            raise InvalidSetting(
-                f"side channel {name} needs {field.name!r}; write {name}[{field.name}=...]"
-            )
-    return kind(**values)
 
 
 def _sorted_fields(settings: Any) -> list[Any]:

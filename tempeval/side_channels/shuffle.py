@@ -12,7 +12,7 @@ from tempeval.errors import BadSideChannel, InvalidSetting
 from tempeval.video.folder import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -27,24 +27,33 @@ def check_shuffle(seed: int | None) -> None:
         raise InvalidSetting(f"shuffle={seed} must be a seed of 0 or more, or none")
 
 
-def another(names: Iterable[str], own: str, seed: int, source: str) -> str:
-    """Return whose side channel `own` gets under a seed: never its own, and nobody's twice.
+def pairs(names: Iterable[str], seed: int) -> dict[str, str]:
+    """Return who gets whose side channel under a seed: never its own, and nobody's twice.
+
+    A name that is alone gets itself, which `another` refuses. The order of the names does not
+    matter.
+    """
+    ordered = sorted(set(names))
+    chosen = cyclic_derangement(len(ordered), seed).tolist()
+    return {own: ordered[other] for own, other in zip(ordered, chosen, strict=True)}
+
+
+def another(found: Mapping[str, str], own: str, source: str) -> str:
+    """Return whose side channel `own` gets.
 
     Args:
-        names: all there are, `own` among them; their order does not matter.
+        found: from `pairs`.
         own: one of them.
-        seed: of the derangement.
         source: path for the error.
 
     Raises:
         BadSideChannel: if there is no other, or `own` is not among them.
     """
-    ordered = sorted(set(names))
-    if own not in ordered:
-        raise BadSideChannel(source, f"shuffle: {own!r} is not among the {len(ordered)} there are")
-    if len(ordered) < 2:
+    if own not in found:
+        raise BadSideChannel(source, f"shuffle: {own!r} is not among the {len(found)} there are")
+    if found[own] == own:
         raise BadSideChannel(source, "shuffle needs another one beside it, and there is none")
-    return ordered[int(cyclic_derangement(len(ordered), seed)[ordered.index(own)])]
+    return found[own]
 
 
 def cyclic_derangement(count: int, seed: int) -> NDArray[np.int64]:
@@ -59,8 +68,8 @@ class VideoSiblings:
     """Finds the videos beside a video: files, or folders of images beside a folder of images."""
 
     def __init__(self) -> None:
-        # By folder and kind: when it was changed, and what was in it.
-        self._listed: dict[tuple[Path, str], tuple[int, list[str]]] = {}
+        # By folder, kind and seed: when the folder was changed, and the pairs of what was in it.
+        self._paired: dict[tuple[Path, str, int], tuple[int, dict[str, str]]] = {}
 
     def another(self, path: str, seed: int) -> str:
         """Return the path of the video whose side channel `path` gets under a seed.
@@ -70,15 +79,15 @@ class VideoSiblings:
         """
         own = Path(path)
         try:
-            names = self._names(own)
+            found = self._pairs(own, seed)
         except OSError as error:
             raise BadSideChannel(path, f"shuffle: its folder cannot be listed: {error}") from error
-        return str(own.parent / another(names, own.name, seed, path))
+        return str(own.parent / another(found, own.name, path))
 
-    def _names(self, own: Path) -> list[str]:
-        key = own.parent, "" if own.is_dir() else own.suffix.lower()
+    def _pairs(self, own: Path, seed: int) -> dict[str, str]:
+        key = own.parent, "" if own.is_dir() else own.suffix.lower(), seed
         changed = own.parent.stat().st_mtime_ns
-        if key not in self._listed or self._listed[key][0] != changed:
+        if key not in self._paired or self._paired[key][0] != changed:
             entries = [e for e in own.parent.iterdir() if not e.name.startswith(".")]
             suffixes = VIDEO_SUFFIXES | {key[1]}
             names = [
@@ -86,8 +95,8 @@ class VideoSiblings:
                 for entry in entries
                 if (is_frame_folder(entry) if own.is_dir() else entry.suffix.lower() in suffixes)
             ]
-            self._listed[key] = changed, names
-        return self._listed[key][1]
+            self._paired[key] = changed, pairs(names, seed)
+        return self._paired[key][1]
 
 
 def is_frame_folder(path: Path) -> bool:

@@ -12,24 +12,21 @@ from safetensors.torch import save_file
 
 from tempeval.errors import BadSideChannel, InvalidSetting
 from tempeval.side_channels.align import clip_span
-from tempeval.side_channels.base import Channel, video_id, video_part
+from tempeval.side_channels.base import video_id, video_part
 from tempeval.side_channels.feature_folder import (
-    FeatureFolder,
     check_length,
     check_shape,
     read_metadata,
     read_tensors,
     the_features,
 )
-from tempeval.side_channels.official import FolderSettings
+from tempeval.side_channels.folder_channel import FolderChannel, FolderSettings
 from tempeval.stages import SideFeatures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from tempeval.engine.encoder import DecodeOptions
-    from tempeval.families.base import Family
     from tempeval.side_channels.base import Doc
     from tempeval.video.clip import Clip
 
@@ -53,25 +50,10 @@ class StoredSettings(FolderSettings):
             raise InvalidSetting(f"features.width={self.width} must be at least 1, or none")
 
 
-class Stored(Channel):
-    """Features `[T, h, w, C]` with their times, from a folder, by the id of the video.
-
-    Args:
-        settings: a `StoredSettings`.
-        family: not used.
-        decoding: not used.
-
-    Raises:
-        InvalidSetting: if the folder is none.
-    """
+class Stored(FolderChannel):
+    """Features `[T, h, w, C]` with their times, as they lie in a folder."""
 
     settings_type: ClassVar[type[Any]] = StoredSettings
-
-    def __init__(
-        self, settings: StoredSettings, family: Family | None, decoding: DecodeOptions
-    ) -> None:
-        self.settings = settings
-        self._files = FeatureFolder(settings.folder, settings.shuffle)
 
     def features(self, doc: Doc, clip: Clip) -> SideFeatures:
         """Return the features of a video.
@@ -85,10 +67,6 @@ class Stored(Channel):
         if self.settings.shuffle is None:
             _check_video(path, facts, doc, clip)
         return side
-
-    def stamp(self, doc: Doc) -> str:
-        """Name the file of a video by size and time."""
-        return self._files.stamp(doc)
 
 
 def write_features(path: Path, side: SideFeatures, facts: Mapping[str, Any]) -> None:

@@ -164,7 +164,7 @@ class ClipStream(Generic[Key]):
         """Return one outcome, or None when the stream was closed meanwhile."""
         source = self._requests[position].ref.path
         try:
-            reply = process.ask(self._jobs[position], self._timeout_s)
+            reply = process.ask(self._jobs[position], Header, self._timeout_s)
         except DecoderFailure as failure:
             process.kill()
             reply = BadVideo(source, str(failure))

@@ -9,16 +9,17 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from tempeval.errors import DecoderUnavailable, TempevalError
-from tempeval.video.sound import SoundTrack
 from tempeval.video.worker import READY, Header
 
 if TYPE_CHECKING:
     from tempeval.video.clip import Clip
+
+Reply = TypeVar("Reply")
 
 _START_TIMEOUT_S = 120.0
 _EXIT_TIMEOUT_S = 10.0
@@ -66,11 +67,12 @@ class DecoderProcess:
         """Whether the process still runs."""
         return self._process.poll() is None
 
-    def ask(self, request: bytes, timeout_s: float) -> Header | TempevalError:
-        """Decode one clip; after a `Header`, `receive_frames` must be called.
+    def ask(self, request: bytes, kind: type[Reply], timeout_s: float) -> Reply | TempevalError:
+        """Have something read; after a `Header`, `receive_frames` must be called.
 
         Args:
-            request: a pickled `worker.Job`.
+            request: a pickled `worker.Job` or `sound.SoundJob`.
+            kind: what answers it: `Header` or `SoundTrack`.
             timeout_s: seconds until the process counts as hung; starting it is not included.
 
         Raises:
@@ -78,23 +80,7 @@ class DecoderProcess:
             DecoderUnavailable: the process never became ready.
         """
         reply = self._reply(request, timeout_s)
-        if not isinstance(reply, Header | TempevalError):
-            raise TypeError(f"a decoding process answered with {type(reply).__name__}")
-        return reply
-
-    def ask_sound(self, request: bytes, timeout_s: float) -> SoundTrack | TempevalError:
-        """Read one sound track.
-
-        Args:
-            request: a pickled `sound.SoundJob`.
-            timeout_s: seconds until the process counts as hung; starting it is not included.
-
-        Raises:
-            DecoderFailure: the process hung or died.
-            DecoderUnavailable: the process never became ready.
-        """
-        reply = self._reply(request, timeout_s)
-        if not isinstance(reply, SoundTrack | TempevalError):
+        if not isinstance(reply, kind | TempevalError):
             raise TypeError(f"a decoding process answered with {type(reply).__name__}")
         return reply
 

@@ -124,3 +124,8 @@ def _require_times(timestamps: NDArray[np.float64], purpose: str) -> None:
             f"{missing} of {len(timestamps)} frames have no timestamp, which {purpose} needs; "
             "use rule='uniform' or 'segment' without start and end, or re-mux the file"
         )
+
+
+def nearest_multiple(number: int, unit: int) -> int:
+    """Return the positive multiple of `unit` nearest to `number`; of two, the larger."""
+    return max(1, (2 * number + unit) // (2 * unit)) * unit

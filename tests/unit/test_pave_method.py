@@ -128,7 +128,7 @@ def test_what_it_resolved_to(adapter):
     ("settings", "error", "words"),
     [
         ({"side_channel": "audoi"}, UnknownName, "audoi.*audio"),
-        ({"side_channel": "tiny", "features": "x"}, UnknownName, "setting of side channel tiny"),
+        ({"side_channel": "tiny", "features": "x"}, UnknownName, "setting of tiny"),
         ({"side_channel": "tiny", "side_settings": ("steps",)}, InvalidSetting, "name:value"),
         ({"side_channel": "tiny", "neighborhood": -1}, InvalidSetting, "neighborhood=-1"),
         ({"side_channel": "tiny", "lora": "merge"}, InvalidSetting, "lora='merge'"),

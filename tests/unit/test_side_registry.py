@@ -20,7 +20,7 @@ from tempeval.side_channels.registry import (
     side_channel_class,
     side_spec,
 )
-from tempeval.side_channels.shuffle import VideoSiblings, another, cyclic_derangement
+from tempeval.side_channels.shuffle import VideoSiblings, cyclic_derangement, pairs
 from tempeval.video.clip import SideSpec
 
 if TYPE_CHECKING:
@@ -94,9 +94,9 @@ def test_derangements_of_three_are_drawn_evenly() -> None:
 
 def test_another_depends_on_names_and_seed_alone() -> None:
     names = [f"{n}.mp4" for n in range(20)]
-    given_to = {name: another(names, name, 3, "x") for name in names}
-    assert given_to == {name: another(reversed(names), name, 3, "x") for name in names}
-    assert given_to != {name: another(names, name, 4, "x") for name in names}
+    given_to = pairs(names, 3)
+    assert given_to == pairs(reversed(names), 3)
+    assert given_to != pairs(names, 4)
     assert sorted(given_to.values()) == sorted(names)
 
 
