@@ -8,6 +8,7 @@ from tempeval.mini.paths import suite_dir
 from tempeval.mini.questions import prompt
 from tempeval.tasks.answers import match_choice
 from tempeval.tasks.choice_task import choose
+from tempeval.tasks.turns import ask
 from tempeval.video.clip import VideoPath
 
 if TYPE_CHECKING:
@@ -64,14 +65,6 @@ def doc_to_messages(doc: Doc) -> list[dict[str, Any]]:
     The video part carries `fps` (frames per second) when the clip is a frame folder.
     """
     return ask(doc_to_visual(doc)[0], doc_to_text(doc))
-
-
-def ask(clip: VideoPath, text: str) -> list[dict[str, Any]]:
-    """Return one user turn: a clip, then a text."""
-    video: dict[str, Any] = {"type": "video", "url": clip}
-    if clip.fps is not None:
-        video["fps"] = clip.fps
-    return [{"role": "user", "content": [video, {"type": "text", "text": text}]}]
 
 
 def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tempeval.mini.side_render import rendered_test_split
-from tempeval.tasks.mini import ask, doc_to_text, of_aspect
+from tempeval.tasks.mini import doc_to_text, of_aspect
+from tempeval.tasks.turns import ask
 from tempeval.video.clip import VideoPath
 
 if TYPE_CHECKING:

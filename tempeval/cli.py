@@ -16,6 +16,7 @@ from tempeval.cli_mini import mini_app
 from tempeval.cli_pave import pave_app
 from tempeval.cli_quickstart import quickstart
 from tempeval.cli_run import run
+from tempeval.cli_score import score
 from tempeval.errors import RunFailed, TempevalError, UnknownName
 
 app = typer.Typer(
@@ -34,6 +35,10 @@ app.command(epilog="Example: tempeval calibrate -o ranges.safetensors --clips tr
 app.command(
     epilog="Example: tempeval features --side-channel audio --data videos -o features/audio"
 )(features)
+app.command(
+    epilog="Example: tempeval score tempeval_scanqa --data-root data/scanqa "
+    "--predictions answers.json"
+)(score)
 app.command(epilog="Example: tempeval bench --quick -o results/bench")(bench)
 app.add_typer(mini_app, name="mini")
 app.add_typer(pave_app, name="pave")

@@ -1,6 +1,8 @@
 """`tempeval run`: methods x budgets on tasks."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -50,6 +52,10 @@ def run(
     max_failures: Annotated[
         str, typer.Option(help="Failed samples a complete run may have: 0, N, or a share like 5%.")
     ] = "0",
+    data_root: Annotated[
+        Path | None,
+        typer.Option(help="Folder that holds the benchmarks' folders; else $TEMPEVAL_DATA."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of Python, NumPy and torch.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -60,8 +66,12 @@ def run(
     when every sample of every run was answered, or failed within --max-failures. On several
     GPUs: accelerate launch -m tempeval run ...
     """
+    from tempeval.benchmarks.roots import VARIABLE
     from tempeval.matrix import RunOptions
 
+    if data_root is not None:
+        # The host's tasks are built deep inside it, and by every rank.
+        os.environ[VARIABLE] = str(data_root.expanduser().absolute())
     evaluate(
         RunOptions(
             out=out,

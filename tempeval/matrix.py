@@ -13,6 +13,7 @@ from tempeval import __version__
 from tempeval.errors import InvalidSetting, UnknownName
 from tempeval.methods.registry import method_names, parse_chain
 from tempeval.record import allowed_failures
+from tempeval.task_sources import source_digests
 from tempeval.tasklist import tasks_digest
 from tempeval.video.decode import check_decoder
 
@@ -117,13 +118,15 @@ def plan_matrix(options: RunOptions) -> list[Plan]:
             raise UnknownName("method", name, method_names())
         if name not in named:
             raise InvalidSetting(f"--set {name}.... has no effect: no chain has {name!r}")
+    annotations = source_digests(options.tasks)
     plans: dict[Path, Plan] = {}
     for budget in options.budgets or (None,):
         for chain in chains:
             folder = options.out / _frames_name(options, budget) / _slug(chain)
             if folder in plans:
                 raise InvalidSetting(f"{chain.spec!r} (budget {budget}) is listed twice")
-            plans[folder] = Plan(chain, budget, folder, _request(options, chain, budget))
+            request = _request(options, chain, budget, annotations)
+            plans[folder] = Plan(chain, budget, folder, request)
     return list(plans.values())
 
 
@@ -186,7 +189,9 @@ def _slug(chain: Chain) -> str:
     return f"{plain.strip('-')}.{hashlib.sha256(chain.spec.encode()).hexdigest()[:8]}"
 
 
-def _request(options: RunOptions, chain: Chain, budget: int | None) -> dict[str, Any]:
+def _request(
+    options: RunOptions, chain: Chain, budget: int | None, annotations: Mapping[str, str]
+) -> dict[str, Any]:
     return {
         "method": chain.spec,
         "visual_token_budget": budget,
@@ -207,4 +212,5 @@ def _request(options: RunOptions, chain: Chain, budget: int | None) -> dict[str,
         "mm_newline_position": options.mm_newline_position,
         "seed": options.seed,
         "tempeval_version": __version__,
+        **({"annotations": annotations} if annotations else {}),
     }

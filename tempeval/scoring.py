@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 LOG_NAME = "host.log"
 _LOG = logging.getLogger(__name__)
-_NOT_MODEL_ARGS = ("tasks", "tasks_digest", "limit", "seed", "tempeval_version")
+_NOT_MODEL_ARGS = ("tasks", "tasks_digest", "annotations", "limit", "seed", "tempeval_version")
 _RUN_FILES = ("*_results.json", "*_samples_*.jsonl", LOG_NAME, FILE_NAME)
 
 

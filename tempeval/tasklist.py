@@ -105,14 +105,17 @@ def group_of(task: str) -> str | None:
 
 
 def tasks_digest(names: Iterable[str]) -> str:
-    """Return the digest of what defines tasks: their folders and the helper modules.
+    """Return the digest of what defines tasks: their folders, helpers, readers and metrics.
 
     Args:
         names: tasks and groups; those of the host itself are left out (its version says it).
     """
     entries = task_entries()
-    folders = {entries[name].path.parent for name in names if name in entries}
-    files = sorted(tasks_path().glob("*.py"))
+    ours = [name for name in names if name in entries]
+    folders = {entries[name].path.parent for name in (*ours, *expand_tasks(ours))}
+    package = Path(__file__).parent
+    code = (tasks_path(), package / "benchmarks", package / "metrics")
+    files = [path for folder in code for path in sorted(folder.glob("*.py"))]
     files += sorted(
         path
         for folder in folders

@@ -1,0 +1,1 @@
+"""The ten benchmarks: official files in, documents for the tasks out."""

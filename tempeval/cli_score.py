@@ -1,0 +1,59 @@
+"""`tempeval score`: a file of answers, scored with a task's own functions."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tempeval.errors import RunFailed
+
+
+def score(
+    task: Annotated[str, typer.Argument(help="A benchmark task or group.")],
+    data_root: Annotated[
+        Path, typer.Option(help="Folder that holds the official annotation files.")
+    ],
+    predictions: Annotated[Path, typer.Option(help="JSON file {sample_id: answer}.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    allow_missing: Annotated[
+        bool, typer.Option(help="Count samples without a prediction as empty answers.")
+    ] = False,
+) -> None:
+    """Score answers without a model: the same functions as in a run, on the official files.
+
+    No video is needed. The exit code is 1 when a metric could not be computed (it is named, the
+    others are printed), 2 when the files or the predictions are not usable.
+    """
+    from tempeval.rescore import read_predictions, rescore
+
+    found = rescore(task, read_predictions(predictions), data_root, allow_missing=allow_missing)
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "task": task,
+                    "metrics": {name: round(value, 6) for name, value in found.metrics.items()},
+                    "errors": found.errors,
+                    "samples": found.samples,
+                    "missing": found.missing,
+                    "unused": found.unused,
+                }
+            )
+        )
+    else:
+        from tabulate import tabulate
+
+        rows = [(name, f"{value:.2f}") for name, value in found.metrics.items()]
+        typer.echo(
+            tabulate(rows, headers=["metric", "%"], tablefmt="github", disable_numparse=True)
+        )
+        typer.echo(f"{found.samples} samples of {task}")
+    if found.missing:
+        typer.echo(f"{found.missing} samples have no prediction: counted as empty", err=True)
+    if found.unused:
+        typer.echo(f"{found.unused} predictions belong to no sample of {task}", err=True)
+    for name, reason in found.errors.items():
+        typer.echo(f"error: {name}: {reason}", err=True)
+    if found.errors:
+        raise RunFailed(f"{len(found.errors)} metrics of {task} could not be computed")

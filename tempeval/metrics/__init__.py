@@ -1,0 +1,1 @@
+"""Scores that the tasks share: each is a pure function of answers and references."""

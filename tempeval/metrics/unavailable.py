@@ -1,0 +1,48 @@
+"""A metric that this machine cannot compute is named and lost alone."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+from tempeval.errors import TempevalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_LOG = logging.getLogger(__name__)
+
+
+class MetricUnavailable(TempevalError):
+    """A metric whose program or data are not installed.
+
+    Args:
+        metric: its name.
+        reason: what is missing, and how to install it.
+    """
+
+    def __init__(self, metric: str, reason: str) -> None:
+        self.metric, self.reason = metric, reason
+        super().__init__(f"{metric} cannot be computed: {reason}")
+
+    def __reduce__(self) -> tuple[type[MetricUnavailable], tuple[str, str]]:
+        return type(self), (self.metric, self.reason)
+
+
+def or_nan(aggregate: Callable[[Sequence[Any]], float]) -> Callable[[Sequence[Any]], float]:
+    """Give NaN, and log the error, where a metric is unavailable: the host loses no other metric.
+
+    `tempeval score` calls the function below it (`__wrapped__`) and reports the error itself.
+    """
+
+    @functools.wraps(aggregate)
+    def found(items: Sequence[Any]) -> float:
+        try:
+            return aggregate(items)
+        except MetricUnavailable as error:
+            _LOG.error("%s", error)
+            return math.nan
+
+    return found
