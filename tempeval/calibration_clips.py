@@ -15,7 +15,7 @@ from tempeval.errors import InvalidSetting
 from tempeval.mini.encode import write_folder
 from tempeval.mini.paint import paint_frames
 from tempeval.mini.paths import default_suite_dir
-from tempeval.mini.render import ANNOTATIONS
+from tempeval.mini.rendering import ANNOTATIONS
 from tempeval.mini.scene import make_scene
 from tempeval.video.clip import VideoRef
 

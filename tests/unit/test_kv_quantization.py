@@ -25,7 +25,7 @@ from tempeval.methods.kv_quantization import KVQuant, dequantize, quantize
 from tempeval.methods.pas import PAS
 from tempeval.methods.registry import parse_chain
 from tempeval.mini.paths import default_suite_dir
-from tempeval.mini.render import ANNOTATIONS, _file_digest
+from tempeval.mini.rendering import ANNOTATIONS, file_digest
 from tempeval.mini.scene import make_scene
 from tempeval.mini.suite import SEED, suite_clips
 from tempeval.stages import Geometry, RunFacts
@@ -494,7 +494,7 @@ def test_test_data_is_refused(tmp_path, monkeypatch):
     copied.write_bytes(b"a mini test clip")
     assert len(find_clips(str(copied.parent), 1, 0, tmp_path)) == 1
     default_suite_dir().mkdir(parents=True)
-    files = {"videos/mini-000.mp4": _file_digest(copied)}
+    files = {"videos/mini-000.mp4": file_digest(copied)}
     (default_suite_dir() / ANNOTATIONS).write_text(json.dumps({"files": files}))
     with pytest.raises(InvalidSetting, match="test clip of the mini suite"):
         find_clips(str(copied.parent), 1, 0, tmp_path)
