@@ -116,7 +116,8 @@ def test_a_training_split_is_rendered_in_another_process_and_says_how_far_it_is(
 
 def test_a_renderer_that_fails_says_why(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way", "utf-8")
-    with pytest.raises(TempevalError, match=r"(?s)rendering the train split of mini audio .* failed: .*Error"):
+    said = r"(?s)rendering the train split of mini audio .* failed: .*Error"
+    with pytest.raises(TempevalError, match=said):
         render_split(side_suite("audio").train(1), tmp_path / "file")
 
 
