@@ -49,6 +49,13 @@ def run(
     max_pixels: Annotated[int | None, typer.Option(help="Most pixels per frame.")] = None,
     decoder: Annotated[str, typer.Option(help="auto (PyAV), pyav or decord.")] = "auto",
     decode_timeout: Annotated[float, typer.Option(help="Seconds per clip.")] = 30.0,
+    match_on: Annotated[
+        str,
+        typer.Option(
+            help="Also run the baseline at each method's token_layers, kv_bytes, prefill_flops or "
+            "frames; visual_tokens needs no other run."
+        ),
+    ] = "visual_tokens",
     max_failures: Annotated[
         str, typer.Option(help="Failed samples a complete run may have: 0, N, or a share like 5%.")
     ] = "0",
@@ -67,38 +74,43 @@ def run(
     GPUs: accelerate launch -m tempeval run ...
     """
     from tempeval.benchmarks.roots import VARIABLE
+    from tempeval.match_on import check_measure, rerun_baselines
     from tempeval.matrix import RunOptions
 
     if data_root is not None:
         # The host's tasks are built deep inside it, and by every rank.
         os.environ[VARIABLE] = str(data_root.expanduser().absolute())
-    evaluate(
-        RunOptions(
-            out=out,
-            methods=_split(methods),
-            tasks=_split(tasks),
-            pretrained=pretrained,
-            num_frames=num_frames,
-            fps=fps,
-            sampling=sampling,
-            budgets=_budgets(budgets),
-            limit=limit,
-            batch_size=batch_size,
-            device=device,
-            dtype=dtype,
-            position_rule=position_rule,
-            mm_newline_position=mm_newline_position,
-            settings=_settings(settings or ()),
-            min_pixels=min_pixels,
-            max_pixels=max_pixels,
-            decoder=decoder,
-            decode_timeout=decode_timeout,
-            max_failures=max_failures,
-            seed=seed,
-            overwrite=overwrite,
-        )
+    check_measure(match_on)
+    options = RunOptions(
+        out=out,
+        methods=_split(methods),
+        tasks=_split(tasks),
+        pretrained=pretrained,
+        num_frames=num_frames,
+        fps=fps,
+        sampling=sampling,
+        budgets=_budgets(budgets),
+        limit=limit,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+        position_rule=position_rule,
+        mm_newline_position=mm_newline_position,
+        settings=_settings(settings or ()),
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
+        decoder=decoder,
+        decode_timeout=decode_timeout,
+        max_failures=max_failures,
+        seed=seed,
+        overwrite=overwrite,
     )
-    report(f"next: tempeval leaderboard {out} -o {out / 'leaderboard'}")
+    folders = evaluate(options)
+    rerun_baselines(options, folders, match_on, report=report, run=evaluate)
+    report(
+        f"next: tempeval leaderboard {out} -o {out / 'leaderboard'}"
+        + ("" if match_on == "visual_tokens" else f" --match-on {match_on}")
+    )
 
 
 def _split(text: str) -> list[str]:

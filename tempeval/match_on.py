@@ -1,0 +1,164 @@
+"""Rerun the baseline at the cost that a method has, when that is not the visual-token budget.
+
+A method that saves token-layers, bytes or arithmetic has the baseline's visual tokens and less of
+the rest. Matched on the rest, its fair opponent is the baseline with fewer visual tokens: how many
+is found from measured runs, since tails, scales and pooling make no cost exactly proportional.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from tempeval.errors import TempevalError, UnknownName
+from tempeval.methods.registry import BASELINE
+from tempeval.record import read_record
+from tempeval.run import run_matrix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from tempeval.matrix import RunOptions
+
+VISUAL_TOKENS = "visual_tokens"
+#: What runs may be matched on, as in `tempeval leaderboard --match-on`.
+MEASURES = (VISUAL_TOKENS, "token_layers", "kv_bytes", "prefill_flops", "frames")
+#: Largest difference of the means that the leaderboard takes as equal.
+TOLERANCE = 0.02
+#: Baseline runs per method, at most: the second corrects the first, the third is rarely needed.
+MAX_RERUNS = 3
+
+
+def check_measure(name: str) -> None:
+    """Raise UnknownName unless runs can be matched on a measure."""
+    if name not in MEASURES:
+        raise UnknownName("measure", name, MEASURES)
+
+
+def rerun_baselines(
+    options: RunOptions,
+    folders: Sequence[Path],
+    match_on: str,
+    *,
+    report: Callable[[str], None] = lambda _line: None,
+    run: Callable[[RunOptions], list[Path]] = run_matrix,
+) -> list[Path]:
+    """Run the baseline at the cost of each method whose cost differs from it.
+
+    Args:
+        options: of the matrix that was run.
+        folders: its run folders.
+        match_on: one of `MEASURES`.
+        report: gets one line of progress at a time.
+        run: evaluates a matrix and returns its folders.
+
+    Returns:
+        The folders of the new runs. None where every method already costs what the baseline does,
+        or the matrix has no baseline.
+
+    Raises:
+        UnknownName: for another measure.
+        TempevalError: as `run` does, and for a record that cannot be read.
+    """
+    check_measure(match_on)
+    if match_on == VISUAL_TOKENS:
+        return []
+    costs = [_Cost.of(folder, match_on) for folder in folders]
+    bases = [cost for cost in costs if cost.method == BASELINE]
+    new: list[Path] = []
+    for target in costs:
+        fitting = [base for base in bases if base.budget == target.budget]
+        if target.method == BASELINE or not fitting:
+            continue
+        known = [fitting[0], *(base for base in bases if base.budget != target.budget)]
+        for _ in range(MAX_RERUNS):
+            if any(_close(base.value, target.value) for base in known):
+                break
+            lower = _next_options(options, known, target, match_on)
+            if lower is None:
+                break
+            report(
+                f"{target.method} costs {target.value:.6g} {match_on} a question: "
+                f"the baseline again with {_said(lower)}"
+            )
+            made = [_Cost.of(folder, match_on) for folder in run(lower)]
+            new += [cost.folder for cost in made]
+            known += made
+            bases += made
+        else:
+            nearest = min(known, key=lambda base: abs(base.value - target.value))
+            report(
+                f"{target.method}: no baseline within {TOLERANCE:.0%} of {target.value:.6g} "
+                f"{match_on}; the nearest has {nearest.value:.6g}"
+            )
+    return new
+
+
+class _Cost:
+    """What the questions of one run cost on average."""
+
+    def __init__(self, folder: Path, method: str, budget: int | None, sums: dict[str, float]):
+        self.folder, self.method, self.budget = folder, method, budget
+        self.value, self.tokens = sums["value"], sums[VISUAL_TOKENS]
+
+    @classmethod
+    def of(cls, folder: Path, measure: str) -> _Cost:
+        record = read_record(folder)
+        if record is None:
+            raise TempevalError(f"{folder} has no record of a run")
+        rows = [counts for task in record["tasks"].values() for counts in _counts(folder, task)]
+        if not rows:
+            raise TempevalError(f"no question of {folder} was answered, so it has no cost")
+        means = {
+            name: math.fsum(float(row[key]) for row in rows) / len(rows)
+            for name, key in (("value", measure), (VISUAL_TOKENS, VISUAL_TOKENS))
+        }
+        budget = record["request"].get("visual_token_budget")
+        return cls(folder, str(record["method"]), budget, means)
+
+
+def _counts(folder: Path, task: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the costs of the answered questions of a task."""
+    path = folder / task["samples_file"]
+    try:
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                counts = (json.loads(line).get("token_counts") or [None])[0]
+                if counts and counts.get("error") is None:
+                    yield counts
+    except (OSError, ValueError) as error:
+        raise TempevalError(f"{path} cannot be read ({error}); run it again") from error
+
+
+def _next_options(
+    options: RunOptions, known: Sequence[_Cost], target: _Cost, measure: str
+) -> RunOptions | None:
+    """Return the matrix of one baseline run that should cost what the target does."""
+    base = replace(options, methods=[BASELINE], settings={})
+    if measure == "frames":
+        frames = round(target.value)
+        return None if options.num_frames == frames else replace(base, num_frames=frames)
+    tokens = round(_tokens_for(known, target.value))
+    if tokens < 1 or any(cost.budget == tokens for cost in known):
+        return None
+    return replace(base, budgets=[tokens])
+
+
+def _tokens_for(known: Sequence[_Cost], value: float) -> float:
+    """Return the visual tokens at which a cost is expected: a line through the two nearest runs."""
+    points = sorted({(c.tokens, c.value) for c in known}, key=lambda p: abs(p[1] - value))
+    (x0, y0), (x1, y1) = points[0], points[1] if len(points) > 1 else (0.0, 0.0)
+    return x0 if y0 == y1 else x0 + (value - y0) * (x1 - x0) / (y1 - y0)
+
+
+def _close(one: float, other: float) -> bool:
+    return abs(one - other) <= TOLERANCE * max(abs(one), abs(other))
+
+
+def _said(options: RunOptions) -> str:
+    if options.budgets:
+        return f"a budget of {options.budgets[0]} visual tokens"
+    return f"{options.num_frames} frames"
