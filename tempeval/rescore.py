@@ -165,7 +165,7 @@ def _part(config: Mapping[str, Any], docs: Sequence[Doc], predictions: Mapping[s
     """Score one task as the host does: each sample, then each metric over those that gave it."""
     items: dict[str, list[Any]] = {}
     for doc in docs:
-        answer = predictions.get(doc["sample_id"], "").strip()
+        answer = predictions.get(doc["sample_id"], "")
         for metric, value in config["process_results"](doc, [answer]).items():
             items.setdefault(metric, []).append(value)
     values: dict[str, float] = {}
