@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import TempevalError
@@ -186,7 +188,9 @@ def _aggregation(named: Any) -> Callable[[Sequence[Any]], float]:
         return lambda found: math.fsum(float(value) for value in found) / len(found)
     if not callable(named):
         raise TempevalError(f"aggregation {named!r} is not known here; accepted: mean, a function")
-    inner: Callable[[Sequence[Any]], float] = getattr(named, "__wrapped__", named)
+    inner: Callable[..., float] = getattr(named, "__wrapped__", named)
+    if "args" in inspect.signature(inner).parameters:  # of the host's command line; there is none
+        return partial(inner, args=None)
     return inner
 
 

@@ -116,6 +116,7 @@ def tasks_digest(names: Iterable[str]) -> str:
     package = Path(__file__).parent
     code = (tasks_path(), package / "benchmarks", package / "metrics")
     files = [path for folder in code for path in sorted(folder.glob("*.py"))]
+    files += sorted(tasks_path().rglob("_*_yaml"))  # a template may lie in another folder
     files += sorted(
         path
         for folder in folders

@@ -1,0 +1,24 @@
+"""NExT-QA, multiple choice: accuracy by group of question types."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tempeval.benchmarks.nextqa import GROUPS
+from tempeval.tasks import multiple_choice
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Doc = dict[str, Any]
+
+
+def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
+    """Score a text that should name one option.
+
+    Returns:
+        As `multiple_choice.scored`, with `acc_c`, `acc_t` or `acc_d` (causal, temporal,
+        descriptive) by the type of the question.
+    """
+    found = multiple_choice.process_results(doc, results)
+    return {**found, f"acc_{GROUPS[doc['category']]}": found["score"]}

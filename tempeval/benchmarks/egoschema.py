@@ -1,0 +1,105 @@
+"""EgoSchema: one five-way question about each three-minute clip of Ego4D.
+
+Source: Mangalam et al., "EgoSchema", NeurIPS 2023; file forms as in egoschema/EgoSchema.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tempeval.benchmarks.base import BadData, Benchmark, Counts, first_file
+from tempeval.benchmarks.document import make_doc
+from tempeval.benchmarks.labels_files import read_json
+from tempeval.benchmarks.video_index import VideoIndex, safe_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tempeval.benchmarks.document import Doc
+
+FOLDERS = ("videos", "good_clips_git", "")
+_OPTIONS = tuple(f"option {index}" for index in range(5))
+
+
+def _annotations(root: Path, split: str) -> list[Path]:
+    """Return the questions; for the subset also its public answers, which the full set ignores."""
+    files = [first_file(root, "questions.json", "annotations/questions.json")]
+    if split == "subset":
+        name = "subset_answers.json"
+        files.append(first_file(root, name, f"annotations/{name}"))
+    return files
+
+
+def _read(root: Path, split: str) -> Iterator[Doc]:
+    questions, *subset = _annotations(root, split)
+    answers = _answers(subset[0]) if subset else {}
+    items = read_json(questions)
+    if not isinstance(items, list):
+        raise BadData(f"{questions} holds a {type(items).__name__}; expected a list of questions")
+    videos = VideoIndex(root, *FOLDERS)
+    for number, item in enumerate(items):
+        where = f"{questions}, item {number}"
+        texts = [item.get(key) for key in ("q_uid", "question", *_OPTIONS)] if _is(item) else [None]
+        if not all(isinstance(text, str) for text in texts):
+            raise BadData(f"{where} has no q_uid, question and option 0 to option 4")
+        name, question, *choices = map(str, texts)
+        if subset and name not in answers:
+            continue
+        index = answers.pop(name, -1)
+        yield make_doc(
+            sample_id=name,
+            video_id=f"egoschema/{name}",
+            video=videos.path_of(safe_name(name, where)),
+            question=question,
+            choices=choices,
+            answer_index=index,
+            answers=[choices[index]] if index >= 0 else [],
+        )
+    if answers:
+        raise BadData(f"{subset[0]} answers {next(iter(answers))!r}, which is in no question")
+
+
+def _is(item: Any) -> bool:
+    return isinstance(item, dict)
+
+
+def _answers(path: Path) -> dict[str, int]:
+    found = read_json(path)
+    if not isinstance(found, dict) or not all(
+        type(index) is int and 0 <= index < len(_OPTIONS) for index in found.values()
+    ):
+        raise BadData(f"{path} is no object {{q_uid: 0 to 4}}")
+    return found
+
+
+EGOSCHEMA = Benchmark(
+    name="egoschema",
+    title="EgoSchema",
+    licence="Ego4D licence (videos), after signing; annotations as in its repository",
+    access=(
+        "1. Clone https://github.com/egoschema/EgoSchema: questions.json and subset_answers.json "
+        "go into egoschema/.\n"
+        "2. Accept the Ego4D licence (https://ego4ddataset.com) and download the clips as its "
+        "README says, into egoschema/videos/.\n"
+        "3. Full set: upload the submission file to the Kaggle competition egoschema-public."
+    ),
+    tree=(
+        "egoschema/\n"
+        "  questions.json          [{q_uid, question, option 0 .. option 4}]\n"
+        "  subset_answers.json     {q_uid: 0 to 4}, 500 of them\n"
+        "  videos/<q_uid>.mp4      (or good_clips_git/)"
+    ),
+    splits={
+        "full": Counts(5_031, 5_031, "paper"),
+        "subset": Counts(500, 500, "subset_answers.json"),
+    },
+    annotations=_annotations,
+    read=_read,
+    tasks=("tempeval_egoschema", "tempeval_egoschema_subset"),
+    metrics="accuracy (subset); submission file (full)",
+    notes=(
+        "The answers of the full set are hidden: its task writes the submission file.",
+        "The subset is easier than the full set; the two are never mixed.",
+    ),
+)

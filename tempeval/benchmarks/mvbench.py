@@ -1,0 +1,151 @@
+"""MVBench: twenty temporal tasks of two hundred questions each, on videos of eleven data sets.
+
+Source: Li et al., "MVBench", CVPR 2024; files and folders as in OpenGVLab/Ask-Anything,
+video_chat2/mvbench.ipynb @ 4dd8210.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tempeval.benchmarks.base import BadData, Benchmark, Counts, first_file
+from tempeval.benchmarks.document import make_doc
+from tempeval.benchmarks.labels_files import read_json
+from tempeval.benchmarks.video_index import FRAME_FOLDERS, VideoIndex, safe_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tempeval.benchmarks.document import Doc
+
+#: Frame rate of TVQA's frame folders (1/s).
+TVQA_FPS = 3.0
+
+
+class SubTask(NamedTuple):
+    """One of the twenty tasks.
+
+    Attributes:
+        folder: official folder of its videos, under `video/`.
+        part: whether its items have `start` and `end`.
+        frames: whether its videos are frame folders.
+    """
+
+    folder: str
+    part: bool = False
+    frames: bool = False
+
+
+SUB_TASKS: dict[str, SubTask] = {
+    "action_sequence": SubTask("star/Charades_v1_480", part=True),
+    "action_prediction": SubTask("star/Charades_v1_480", part=True),
+    "action_antonym": SubTask("ssv2_video"),
+    "fine_grained_action": SubTask("Moments_in_Time_Raw/videos"),
+    "unexpected_action": SubTask("FunQA_test/test"),
+    "object_existence": SubTask("clevrer/video_validation"),
+    "object_interaction": SubTask("star/Charades_v1_480", part=True),
+    "object_shuffle": SubTask("perception/videos"),
+    "moving_direction": SubTask("clevrer/video_validation"),
+    "action_localization": SubTask("sta/sta_video", part=True),
+    "scene_transition": SubTask("scene_qa/video"),
+    "action_count": SubTask("perception/videos"),
+    "moving_count": SubTask("clevrer/video_validation"),
+    "moving_attribute": SubTask("clevrer/video_validation"),
+    "state_change": SubTask("perception/videos"),
+    "fine_grained_pose": SubTask("nturgbd"),
+    "character_order": SubTask("perception/videos"),
+    "egocentric_navigation": SubTask("vlnqa"),
+    "episodic_reasoning": SubTask("tvqa/frames_fps3_hq", part=True, frames=True),
+    "counterfactual_inference": SubTask("clevrer/video_validation"),
+}
+
+
+def _annotations(root: Path, split: str) -> list[Path]:
+    return [first_file(root, f"json/{split}.json", f"{split}.json", f"annotations/{split}.json")]
+
+
+def _read(root: Path, split: str) -> Iterator[Doc]:
+    (path,) = _annotations(root, split)
+    items = read_json(path)
+    if not isinstance(items, list):
+        raise BadData(f"{path} holds a {type(items).__name__}; expected a list of questions")
+    task = SUB_TASKS[split]
+    videos = VideoIndex(
+        root,
+        f"video/{task.folder}",
+        task.folder,
+        **({"extensions": FRAME_FOLDERS} if task.frames else {}),
+        depth=1 if task.frames else 3,
+    )
+    for number, item in enumerate(items):
+        where = f"{path}, item {number}"
+        question, choices, index = _question(item, where)
+        name = safe_name(item.get("video"), where)
+        start, end = _part(item, where) if task.part else (None, None)
+        yield make_doc(
+            sample_id=f"{split}/{number}",
+            # The same file in two sub-tasks is one cluster.
+            video_id=f"mvbench/{task.folder}/{name}",
+            video=videos.path_of(name),
+            question=question,
+            choices=choices,
+            answer_index=index,
+            answers=[choices[index]],
+            category=split,
+            start=start,
+            end=end,
+            fps=TVQA_FPS if task.frames else None,
+        )
+
+
+def _question(item: Any, where: str) -> tuple[str, list[str], int]:
+    found = item if isinstance(item, dict) else {}
+    question, choices, answer = (found.get(key) for key in ("question", "candidates", "answer"))
+    if not isinstance(question, str) or not isinstance(choices, list) or not choices:
+        raise BadData(f"{where} has no question and candidates")
+    texts = [str(choice) for choice in choices]
+    if answer is None or str(answer) not in texts:
+        raise BadData(f"{where} has the answer {answer!r}, which is none of its candidates")
+    return question, texts, texts.index(str(answer))
+
+
+def _part(item: dict[str, Any], where: str) -> tuple[float, float]:
+    start, end = item.get("start"), item.get("end")
+    numbers = isinstance(start, (int, float)) and isinstance(end, (int, float))
+    if not numbers or not 0 <= start < end:
+        raise BadData(f"{where} has start {start!r} and end {end!r}; expected 0 <= start < end (s)")
+    return float(start), float(end)
+
+
+MVBENCH = Benchmark(
+    name="mvbench",
+    title="MVBench",
+    licence="MIT (annotations); videos under the licences of eleven data sets",
+    access=(
+        "1. Download json/ and video/ of https://huggingface.co/datasets/OpenGVLab/MVBench "
+        "(videos on its revision `video`) into mvbench/.\n"
+        "2. Fine-grained pose: request NTU RGB+D (https://rose1.ntu.edu.sg/dataset/actionRecognition)"
+        " and put its videos into mvbench/video/nturgbd/.\n"
+        "3. Run: tempeval data prepare mvbench"
+    ),
+    tree=(
+        "mvbench/\n"
+        "  json/<task>.json   [{video, question, candidates, answer, start, end}]"
+        "\n  video/star/Charades_v1_480/<video>     (and the other folders of the notebook)\n"
+        "  video/tvqa/frames_fps3_hq/<clip>/00001.jpg ...   3 frames a second"
+    ),
+    splits={
+        name: Counts(200, 200, "paper: 20 tasks of 200 questions; videos recur")
+        for name in SUB_TASKS
+    },
+    annotations=_annotations,
+    read=_read,
+    tasks=("tempeval_mvbench", *(f"tempeval_mvbench_{name}" for name in SUB_TASKS)),
+    metrics="accuracy: letter only (strict), and the official rule",
+    notes=(
+        "Official protocol: 16 frames at the centres of equal segments "
+        "(--sampling segment --num-frames 16).",
+        "The same file in several tasks is one cluster.",
+    ),
+)

@@ -1,0 +1,193 @@
+"""NExT-QA: causal, temporal and descriptive questions about everyday videos, MC and open-ended.
+
+Source: Xiao et al., "NExT-QA", CVPR 2021; file forms as in doc-doc/NExT-QA and doc-doc/NExT-OE.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+from tempeval.benchmarks.base import BadData, Benchmark, Counts, MissingData, first_file
+from tempeval.benchmarks.document import make_doc
+from tempeval.benchmarks.labels_files import read_json, read_text
+from tempeval.benchmarks.video_index import VideoIndex, safe_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from tempeval.benchmarks.document import Doc
+
+#: Question type to group: causal, temporal, descriptive. TP is counted with TN, as official.
+GROUPS = {
+    **dict.fromkeys(("CW", "CH"), "c"),
+    **dict.fromkeys(("TN", "TP", "TC"), "t"),
+    **dict.fromkeys(("DB", "DC", "DL", "DO"), "d"),
+}
+_COLUMNS = ("video", "question", "answer", "qid", "type")
+_OPTIONS = ("a0", "a1", "a2", "a3", "a4")
+#: Official video folders; videos lie in numbered folders below, as in VidOR.
+FOLDERS = ("NExTVideo", "videos", "")
+
+
+def _csv(root: Path, split: str) -> Path:
+    name = f"{split}.csv"
+    return first_file(root, name, f"nextqa/{name}", f"dataset/nextqa/{name}", f"annotations/{name}")
+
+
+def _annotations_mc(root: Path, split: str) -> list[Path]:
+    path = _csv(root, split)
+    if "a0" not in _header(path):
+        raise MissingData(f"{path} has no columns a0 to a4: it is the open-ended version")
+    return [path]
+
+
+def _annotations_oe(root: Path, split: str) -> list[Path]:
+    path = _csv(root, split)
+    if "a0" in _header(path):
+        raise MissingData(f"{path} has columns a0 to a4: it is the multiple-choice version")
+    added = _added(path, split)
+    return [path] if added is None else [path, added]
+
+
+def _header(path: Path) -> list[str]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return next(csv.reader(file), [])
+
+
+def _added(path: Path, split: str) -> Path | None:
+    """Return the file of second references, which official data have for the test split."""
+    found = path.parent / f"add_reference_answer_{split}.json"
+    return found if found.is_file() else None
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield `(where, row)`.
+
+    Raises:
+        BadData: if a column is missing or a row is cut.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    missing = [name for name in columns if name not in (reader.fieldnames or ())]
+    if missing:
+        raise BadData(f"{path} has no column {', '.join(missing)}")
+    for row in reader:
+        where = f"{path}, line {reader.line_num}"
+        if any(row[name] is None for name in columns):
+            raise BadData(f"{where} has too few columns")
+        if row["type"] not in GROUPS:
+            raise BadData(f"{where} has type {row['type']!r}; expected one of {', '.join(GROUPS)}")
+        yield where, row
+
+
+def _video(root: Path, csv_path: Path) -> tuple[VideoIndex, Mapping[str, str]]:
+    """Return the videos, and the map of a video to its place, where there is one."""
+    for folder in (csv_path.parent, csv_path.parent.parent, root):
+        path = folder / "map_vid_vidorID.json"
+        if path.is_file():
+            found = read_json(path)
+            if not isinstance(found, dict):
+                raise BadData(f"{path} is no object {{video: folder/video}}")
+            return VideoIndex(root, *FOLDERS, depth=2), found
+    return VideoIndex(root, *FOLDERS, depth=2), {}
+
+
+def _read_mc(root: Path, split: str) -> Iterator[Doc]:
+    (path,) = _annotations_mc(root, split)
+    videos, places = _video(root, path)
+    for where, row in _rows(path, (*_COLUMNS, *_OPTIONS)):
+        choices = [row[name] for name in _OPTIONS]
+        if not row["answer"].isdigit() or int(row["answer"]) >= len(choices):
+            raise BadData(f"{where} has answer {row['answer']!r}; expected 0 to 4")
+        index = int(row["answer"])
+        yield _doc(row, where, videos, places, choices, index, [choices[index]])
+
+
+def _read_oe(root: Path, split: str) -> Iterator[Doc]:
+    path = _annotations_oe(root, split)[0]
+    videos, places = _video(root, path)
+    file = _added(path, split)
+    more = {} if file is None else read_json(file)
+    for where, row in _rows(path, _COLUMNS):
+        second = more.get(row["video"], {}).get(row["qid"])
+        answers = [row["answer"], *([str(second)] if second is not None else [])]
+        yield _doc(row, where, videos, places, [], -1, answers)
+
+
+def _doc(
+    row: Mapping[str, str],
+    where: str,
+    videos: VideoIndex,
+    places: Mapping[str, str],
+    choices: list[str],
+    index: int,
+    answers: list[str],
+) -> Doc:
+    name = safe_name(row["video"], where)
+    place = safe_name(places.get(name, name), where)
+    return make_doc(
+        sample_id=f"{name}_{row['qid']}",
+        video_id=f"nextqa/{name}",
+        video=videos.find(place) or videos.path_of(place if videos.find(name) is None else name),
+        question=row["question"],
+        choices=choices,
+        answer_index=index,
+        answers=answers,
+        category=row["type"],
+    )
+
+
+_ACCESS = (
+    "1. Clone or download https://github.com/doc-doc/{repository} and put its dataset/nextqa/*.csv "
+    "(and map_vid_vidorID.json) into {name}/.\n"
+    "2. Download the videos (NExTVideo, linked there) and unpack them into {name}/NExTVideo/.\n"
+    "3. Check: tempeval data check {name}"
+)
+_TREE = (
+    "{name}/\n"
+    "  {{train,val,test}}.csv             (or nextqa/, dataset/nextqa/)\n"
+    "  map_vid_vidorID.json             {{video: folder/video}}\n"
+    "{more}"
+    "  NExTVideo/<folder>/<video>.mp4   (or NExTVideo/<video>.mp4)"
+)
+_LICENCE = "MIT (annotations); videos from YFCC100M through VidOR"
+
+NEXTQA_MC = Benchmark(
+    name="nextqa_mc",
+    title="NExT-QA (MC)",
+    licence=_LICENCE,
+    access=_ACCESS.format(repository="NExT-QA", name="nextqa_mc"),
+    tree=_TREE.format(name="nextqa_mc", more=""),
+    splits={
+        "test": Counts(8_564, 1_000, "doc-doc/NExT-QA test.csv"),
+        "val": Counts(4_996, 570, "doc-doc/NExT-QA val.csv"),
+        "train": Counts(34_132, 3_870, "paper, table 2"),
+    },
+    annotations=_annotations_mc,
+    read=_read_mc,
+    tasks=("tempeval_nextqa_mc", "tempeval_nextqa_mc_val"),
+    metrics="accuracy: all, causal, temporal, descriptive",
+    notes=("Papers report val or test: the two are never mixed.", "TP counts with TN."),
+)
+NEXTQA_OE = Benchmark(
+    name="nextqa_oe",
+    title="NExT-QA (OE)",
+    licence=_LICENCE,
+    access=_ACCESS.format(repository="NExT-OE", name="nextqa_oe")
+    + "\n4. For WUPS, fetch WordNet and the tagger: tempeval data prepare nextqa_oe",
+    tree=_TREE.format(
+        name="nextqa_oe", more="  add_reference_answer_test.json   second references\n"
+    ),
+    splits={
+        "test": Counts(9_178, 1_000, "doc-doc/NExT-OE test.csv"),
+        "val": Counts(5_343, 570, "doc-doc/NExT-OE val.csv"),
+        "train": Counts(37_523, 3_870, "doc-doc/NExT-OE train.csv"),
+    },
+    annotations=_annotations_oe,
+    read=_read_oe,
+    tasks=("tempeval_nextqa_oe", "tempeval_nextqa_oe_val"),
+    metrics="WUPS@0 and WUPS@0.9: all, causal, temporal, descriptive",
+    notes=("The test split has a second reference for each question.",),
+)
