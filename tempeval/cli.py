@@ -10,6 +10,7 @@ import typer
 from tempeval import __version__
 from tempeval.cli_bench import bench
 from tempeval.cli_calibrate import calibrate
+from tempeval.cli_data import data_app
 from tempeval.cli_features import features
 from tempeval.cli_matrix import Out
 from tempeval.cli_mini import mini_app
@@ -40,6 +41,7 @@ app.command(
     "--predictions answers.json"
 )(score)
 app.command(epilog="Example: tempeval bench --quick -o results/bench")(bench)
+app.add_typer(data_app, name="data")
 app.add_typer(mini_app, name="mini")
 app.add_typer(pave_app, name="pave")
 

@@ -1,0 +1,29 @@
+"""Breakfast's second reading of a label: three of the ten are also known by an English name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tempeval.benchmarks.breakfast import ALIASES
+from tempeval.metrics.label_match import match_label
+from tempeval.tasks.label_classification import labels_of, process_list
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Doc = dict[str, Any]
+
+
+def process_list_with_aliases(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
+    """Score a text as `process_list` does, and once more with `ALIASES` accepted.
+
+    Returns:
+        Its metrics, and `top1_aliases`, in which "fried egg", "scrambled eggs" and "fruit salad"
+        also count.
+    """
+    labels = labels_of(doc)
+    found = process_list(doc, results)
+    index = match_label(results[0], labels).index
+    if index is None:
+        index = match_label(results[0], [ALIASES.get(label, label) for label in labels]).index
+    return {**found, "top1_aliases": float(index == doc["answer_index"])}

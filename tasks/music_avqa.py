@@ -1,0 +1,38 @@
+"""MUSIC-AVQA: equality, and the published substring rule, by modality and type.
+
+Source: facts of PAVE's tools/audio/music-avqa/calculate_acc.py @ ef6a93f.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tempeval.tasks.open_ended import sample
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Doc = dict[str, Any]
+
+
+def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
+    """Score one text by both rules.
+
+    Returns:
+        `overall_<rule>`, `<modality>_<rule>` and `<modality>_<type>_<rule>` for the rules `exact`
+        (the main one: equality without case and outer blanks) and `substring`.
+    """
+    said, known = results[0].strip().lower(), doc["answers"][0].lower()
+    modality, _, kind = doc["category"].lower().replace("-", "_").partition("/")
+    exact, substring = float(said == known), float(known in results[0].lower())
+    return {
+        **sample(doc, said, exact),
+        **_named("exact", exact, modality, kind),
+        **_named("substring", substring, modality, kind),
+        "overall_exact": {"score": exact, "cluster": doc["cluster"]},
+    }
+
+
+def _named(rule: str, score: float, modality: str, kind: str) -> dict[str, Any]:
+    names = ("overall", modality, f"{modality}_{kind}")
+    return {f"{name}_{rule}": score for name in names}

@@ -1,0 +1,67 @@
+"""Questions answered in free words: one prompt, and what every sample of them carries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tempeval.benchmarks.document import identity
+from tempeval.metrics.answer_cleaning import clean_answer
+from tempeval.metrics.exact_match import exact_match, refined_match, refined_match_strict
+from tempeval.tasks.documents import clip
+from tempeval.tasks.turns import ask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Doc = dict[str, Any]
+
+
+def doc_to_text(doc: Doc) -> str:
+    """Return the question alone, as PAVE asks it: no instruction after it."""
+    return str(doc["question"])
+
+
+def doc_to_messages(doc: Doc) -> list[dict[str, Any]]:
+    """Return one user turn: the clip, then the question."""
+    return ask(clip(doc), doc_to_text(doc))
+
+
+def doc_to_target(doc: Doc) -> str:
+    """Return the first reference."""
+    return str(doc["answers"][0])
+
+
+def sample(doc: Doc, text: str, score: float) -> dict[str, Any]:
+    """Return what a sample carries beside its metrics; an empty answer is a parse failure.
+
+    Args:
+        doc: the document.
+        text: what was written, as it is compared.
+        score: the main score, 0 to 1.
+    """
+    empty = not text.strip()
+    return {
+        **identity(doc),
+        "score": score,
+        "parsed": None if empty else text,
+        "parse_status": "empty" if empty else "parsed",
+        "parse_failure": float(empty),
+    }
+
+
+def process_cleaned(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
+    """Score a text against references, both cleaned as LEO's evaluator does.
+
+    Returns:
+        `em` (the main score, with its cluster), `em_refined` (official: an empty answer and `no` in
+        `piano` are hits), `em_refined_strict` (an empty one is wrong), and what `sample` gives.
+    """
+    said = clean_answer(results[0])
+    known = [clean_answer(answer) for answer in doc["answers"]]
+    score = float(exact_match(said, known))
+    return {
+        **sample(doc, said, score),
+        "em": {"score": score, "cluster": doc["cluster"]},
+        "em_refined": float(refined_match(said, known)),
+        "em_refined_strict": float(refined_match_strict(said, known)),
+    }

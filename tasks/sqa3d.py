@@ -1,0 +1,24 @@
+"""SQA3D: exact match by the first word of the question."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tempeval.tasks.open_ended import process_cleaned
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Doc = dict[str, Any]
+
+
+def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
+    """Score one text.
+
+    Returns:
+        As `open_ended.process_cleaned`, with `em_<type>` and `em_refined_<type>`, the type being
+        what, is, how, can, which or other.
+    """
+    found = process_cleaned(doc, results)
+    kind = doc["category"].lower()
+    return {**found, f"em_{kind}": found["score"], f"em_refined_{kind}": found["em_refined"]}
