@@ -1,0 +1,24 @@
+"""AVQA: accuracy by question type."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from tempeval.tasks import multiple_choice
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Doc = dict[str, Any]
+
+
+def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
+    """Score a text that should name one option.
+
+    Returns:
+        As `multiple_choice.scored`, with `acc_<type>` by the type of the question.
+    """
+    found = multiple_choice.process_results(doc, results)
+    kind = re.sub(r"\W+", "_", doc["category"].strip().lower())
+    return {**found, f"acc_{kind}": found["score"]}

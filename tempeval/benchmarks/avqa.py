@@ -1,0 +1,90 @@
+"""AVQA: four-way questions about what is seen and heard in VGG-Sound clips.
+
+Source: Yang et al., "AVQA", ACM MM 2022; keys of the official `train_qa.json` and `val_qa.json`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tempeval.benchmarks.base import BadData, Benchmark, Counts, first_file
+from tempeval.benchmarks.document import make_doc
+from tempeval.benchmarks.labels_files import read_json
+from tempeval.benchmarks.video_index import VideoIndex, safe_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tempeval.benchmarks.document import Doc
+
+OPTIONS = 4
+#: What stands in place of a choice that an item lacks.
+MISSING_CHOICE = "NULL"
+FOLDERS = ("videos", "video", "VGGSound", "")
+
+
+def _annotations(root: Path, split: str) -> list[Path]:
+    name = f"{split}_qa.json"
+    return [first_file(root, name, f"annotations/{name}", f"data/{name}")]
+
+
+def _read(root: Path, split: str) -> Iterator[Doc]:
+    (path,) = _annotations(root, split)
+    items = read_json(path)
+    if not isinstance(items, list):
+        raise BadData(f"{path} holds a {type(items).__name__}; expected a list of questions")
+    videos = VideoIndex(root, *FOLDERS)
+    for number, item in enumerate(items):
+        where = f"{path}, item {number}"
+        wanted = {"video_name", "question_text", "multi_choice", "answer", "question_type"}
+        if not isinstance(item, dict) or not wanted <= set(item):
+            raise BadData(f"{where} lacks one of {', '.join(sorted(wanted))}")
+        given = item["multi_choice"]
+        if not isinstance(given, list) or not 1 <= len(given) <= OPTIONS:
+            raise BadData(f"{where} has multi_choice {given!r}; expected one to {OPTIONS} texts")
+        choices = [str(choice) for choice in given]
+        choices += [MISSING_CHOICE] * (OPTIONS - len(choices))
+        index = item["answer"]
+        if type(index) is not int or not 0 <= index < len(given):
+            raise BadData(f"{where} has answer {index!r}; expected an index of multi_choice")
+        name = safe_name(item["video_name"], where)
+        yield make_doc(
+            sample_id=str(item.get("id", number)),
+            video_id=f"vggsound/{name}",
+            video=videos.path_of(name),
+            question=str(item["question_text"]),
+            choices=choices,
+            answer_index=index,
+            answers=[choices[index]],
+            category=str(item["question_type"]),
+        )
+
+
+AVQA = Benchmark(
+    name="avqa",
+    title="AVQA (VGG-Sound)",
+    licence="CC BY 4.0 (VGG-Sound annotations); videos from YouTube",
+    access=(
+        "1. Download train_qa.json and val_qa.json from https://mn.cs.tsinghua.edu.cn/avqa into "
+        "avqa/.\n"
+        "2. Get the VGG-Sound clips (https://www.robots.ox.ac.uk/~vgg/data/vggsound) into "
+        "avqa/videos/. Many of their YouTube ids are gone.\n"
+        "3. Check: tempeval data check avqa"
+    ),
+    tree=(
+        "avqa/\n"
+        "  {train,val}_qa.json    [{id, video_name, question_text, multi_choice, answer, "
+        "question_type}]\n"
+        "  videos/<youtube id>_<start, 6 digits>.mp4"
+    ),
+    splits={
+        "val": Counts(16_910, 16_910, "recalled from the paper, not checked"),
+        "train": Counts(40_425, 40_425, "recalled from the paper, not checked"),
+    },
+    annotations=_annotations,
+    read=_read,
+    tasks=("tempeval_avqa",),
+    metrics="accuracy, by question type",
+    notes=("Missing choices are shown as NULL.",),
+)
