@@ -20,14 +20,20 @@ Doc = dict[str, Any]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _INSTRUCTION = "Answer with the option's letter from the given choices directly."
 
-#: `(B)` or `[b]` anywhere.
-_BRACKETED = re.compile(r"[(\[]\s*([A-Za-z])\s*[)\]]")
-#: A letter that begins a line: alone, or before `)`, `.`, `:`, a closing quote or bracket.
-_LEADING = re.compile(r"^[\s\"'“*_(\[]*([A-Za-z])\s*(?:[)\].:*_]|[\"'”](?!\w)|$)", re.MULTILINE)
-#: `answer is B`, `Answer: B`, `option B`, when nothing but an end or a reason follows the letter.
+#: `(B)` or `[b]` anywhere but at the end of a word, as in "object(s)".
+_BRACKETED = re.compile(r"(?<!\w)[(\[]\s*([A-Za-z])\s*[)\]]")
+#: A letter that begins a line: alone, or before `)`, `.`, `:`, a closing quote or bracket; the dot
+#: of "e.g." is none.
+_LEADING = re.compile(
+    r"^[\s\"'“*_(\[]*([A-Za-z])\s*(?:[)\]:*_]|\.(?!\w\.)|[\"'”](?!\w)|$)", re.MULTILINE
+)
+#: `answer is B`, `Answer: b`, `option B`, when nothing but an end or a reason follows the letter.
+#: A small "a" needs the colon: "the answer is a" may be the start of more.
 _NAMED = re.compile(
-    r"\b(?:[Aa]nswer|ANSWER|[Oo]ption|[Cc]hoice)\b(?:\s+(?:is|would be|should be))?\s*:?\s*"
-    r"(?:[Oo]ption\s+)?[\"'“*(\[]*([A-Z])(?=[\s\"'”*)\]]*(?:$|[.,;:\n]|\b(?:because|since|as)\b))"
+    r"\b(?:answer|option|choice)\b(?:\s+(?:is|would\s+be|should\s+be))?\s*"
+    r"(?::\s*(?:option\s+)?[\"'“*(\[]*([a-z])|(?:option\s+)?[\"'“*(\[]*((?-i:[A-Zb-z])))"
+    r"(?=[\s\"'”*)\]]*(?:$|[.,;:\n]|\b(?:because|since|as)\b))",
+    re.IGNORECASE,
 )
 #: `D or A`, `B, C`: a text of nothing but capital letters.
 _LISTED = re.compile(r"\W*[A-Z](?:\s*(?:,|/|&|\bor\b|\band\b)\s*[A-Z])+\W*")
@@ -36,6 +42,8 @@ _LEAD_IN = re.compile(
     r"^\s*(?:the\s+)?(?:best\s+|correct\s+|right\s+)?(?:answer|option|choice)\s*(?:is|:)\s*:?\s*",
     re.IGNORECASE,
 )
+#: With one of these, an option's words in a sentence may say what is not so.
+_NEGATIONS = re.compile(r"\b(?:not?|none|nor|neither|never|cannot|without|\w+n t)\b")
 
 
 class Parsed(NamedTuple):
@@ -54,9 +62,10 @@ def parse_option(text: str, options: Sequence[str], *, digits: bool = False) -> 
     """Read which option an answer means: exactly one, or none.
 
     A letter counts alone, in brackets, before `)`, `.` or `:` at the start of a line, or after
-    "answer" or "option"; the word "a" does not. An option's text counts when it is the whole
-    answer, its first line or sentence, or what follows "the answer is". A letter and a text that
-    contradict each other are ambiguous.
+    "answer" or "option"; the word "a" does not. Without a letter, an option's text counts when it
+    is the whole answer or follows "the answer is", or when its words stand in the answer, those of
+    no other option do, and nothing is negated. A letter and a text that contradict each other are
+    ambiguous.
 
     Args:
         text: what the model wrote.
@@ -68,18 +77,18 @@ def parse_option(text: str, options: Sequence[str], *, digits: bool = False) -> 
         return Parsed(None, "empty")
     if digits and stripped.isascii() and stripped.isdigit():
         return _one({int(stripped)}, options)
-    whole = _equal(stripped, options)
-    if len(whole) == 1:
-        return Parsed(whole.pop(), "parsed")
+    whole = _equal(_LEAD_IN.sub("", stripped), options) or _equal(stripped, options)
+    if whole:
+        return _one(whole, options)
     letters = _letters(stripped)
-    if letters:
-        found = {LETTERS.index(letter) for letter in letters}
-        # "D) a cup" where a cup is option B: nobody knows what was meant.
-        said = _LEADING.sub("", stripped, count=1)
-        return _one(found | _equal(said, options), options)
-    pieces = (stripped.splitlines()[0], re.split(r"(?<=[.!?])\s", stripped)[0], stripped)
-    named = {index for p in pieces for index in _equal(_LEAD_IN.sub("", p), options)}
-    return _one(named, options)
+    if not letters:
+        return _one(_contained(stripped, options), options)
+    found = {LETTERS.index(letter) for letter, _ in letters}
+    # "D) a cup" where a cup is option B: nobody knows what was meant.
+    for _, rest in letters:
+        for piece in (rest, rest.partition("\n")[0], re.split(r"(?<=[.!?])\s", rest)[0]):
+            found |= _equal(piece, options)
+    return _one(found, options)
 
 
 def _one(found: set[int], options: Sequence[str]) -> Parsed:
@@ -92,20 +101,35 @@ def _one(found: set[int], options: Sequence[str]) -> Parsed:
 
 
 def _equal(text: str, options: Sequence[str]) -> set[int]:
+    """Return the one option whose words are those of a text, if there is one."""
     wanted = normalise(text)
     same = {i for i, option in enumerate(options) if wanted and normalise(option) == wanted}
     return same if len(same) == 1 else set()
 
 
-def _letters(text: str) -> set[str]:
+def _contained(text: str, options: Sequence[str]) -> set[int]:
+    """Return the options whose words stand in a text, none if the rest of it negates something.
+
+    An option that only occurs inside a longer one ("red" in "dark red") is not meant by itself, and
+    a bare "no" is no answer in "there is no way to tell".
+    """
+    rest = f" {normalise(text)} "
+    found: set[int] = set()
+    named = [normalise(option) for option in options]
+    for words in sorted(set(named), key=lambda known: (-len(known), known)):
+        if words and not _NEGATIONS.fullmatch(words) and f" {words} " in rest:
+            found |= {index for index, option in enumerate(named) if option == words}
+            rest = rest.replace(f" {words} ", " | ")
+    return set() if _NEGATIONS.search(rest) else found
+
+
+def _letters(text: str) -> list[tuple[str, str]]:
+    """Return the letters that a text names, each with what follows it."""
     if _LISTED.fullmatch(text):
-        return set(re.findall(r"\b[A-Z]\b", text))
-    found = [
-        *_BRACKETED.findall(text),
-        *(m[1] for m in _LEADING.finditer(text)),
-        *(m[1] for m in _NAMED.finditer(text)),
-    ]
-    return {letter.upper() for letter in found}
+        return [(letter, "") for letter in re.findall(r"\b[A-Z]\b", text)]
+    matches = [m for rule in (_BRACKETED, _LEADING, _NAMED) for m in rule.finditer(text)]
+    ends = [(m, m.end(m.lastindex or 0)) for m in matches]
+    return [(m[m.lastindex or 0].upper(), text[end:].lstrip(" \t\n.):*]\"'”_")) for m, end in ends]
 
 
 def lettered(choices: Iterable[str], form: str = "{}. {}") -> str:

@@ -1,0 +1,169 @@
+"""NExT-QA, EgoSchema, MVBench and TempCompass: official files, fine print, rules and their bugs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tempeval.benchmarks.base import BadData, MissingData
+from tempeval.benchmarks.egoschema import EGOSCHEMA
+from tempeval.benchmarks.mvbench import MVBENCH, SUB_TASKS
+from tempeval.benchmarks.nextqa import NEXTQA_MC, NEXTQA_OE
+from tempeval.benchmarks.tempcompass import TEMPCOMPASS, source_clip
+from tempeval.tasks import egoschema, mvbench, tempcompass
+from tempeval.tasks.multiple_choice import LETTERS
+
+METRICS = Path(__file__).parents[1] / "reference" / "metrics"
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Any:
+    def made(name: str) -> Path:
+        return Path(shutil.copytree(METRICS / name / "annotations", tmp_path / name))
+
+    return made
+
+
+def golden(name: str) -> tuple[dict[str, str], dict[str, Any]]:
+    texts = json.loads((METRICS / name / "predictions.json").read_text("utf-8"))
+    return texts, json.loads((METRICS / name / "expected.json").read_text("utf-8"))["per_item"]
+
+
+class TestNextQA:
+    def test_videos_are_found_through_the_official_map(self, copy: Any) -> None:
+        root = copy("nextqa_mc")
+        (root / "NExTVideo" / "1000").mkdir(parents=True)
+        (root / "NExTVideo" / "1000" / "4100000000.mp4").touch()
+        docs = list(NEXTQA_MC.read(root, "test"))
+        assert docs[0]["video"] == str(root / "NExTVideo" / "1000" / "4100000000.mp4")
+        assert docs[0]["sample_id"] == "4100000000_0"
+        assert not Path(docs[-1]["video"]).exists()  # missing: a failure of its sample
+
+    def test_the_two_versions_are_told_apart(self, copy: Any) -> None:
+        with pytest.raises(MissingData, match="open-ended"):
+            NEXTQA_MC.annotations(copy("nextqa_oe"), "test")
+        with pytest.raises(MissingData, match="multiple-choice"):
+            NEXTQA_OE.annotations(copy("nextqa_mc"), "test")
+
+    def test_the_second_reference(self, copy: Any) -> None:
+        docs = {doc["sample_id"]: doc for doc in NEXTQA_OE.read(copy("nextqa_oe"), "test")}
+        assert docs["4200000000_1"]["answers"][1] == "with a knife"
+
+    def test_a_cut_line_is_named(self, copy: Any) -> None:
+        path = copy("nextqa_mc") / "nextqa" / "test.csv"
+        path.write_text(path.read_text() + "4100000000,300,640\n")
+        with pytest.raises(BadData, match="too few columns"):
+            list(NEXTQA_MC.read(path.parents[1], "test"))
+
+
+class TestEgoSchema:
+    def test_subset_and_full_are_never_mixed(self, copy: Any) -> None:
+        root = copy("egoschema")
+        subset, full = (list(EGOSCHEMA.read(root, split)) for split in ("subset", "full"))
+        assert (len(subset), len(full)) == (24, 36)
+        assert all(doc["answer_index"] >= 0 for doc in subset)
+        assert all(doc["answer_index"] == -1 and not doc["answers"] for doc in full)
+
+    def test_the_submission_file(self, copy: Any, tmp_path: Path) -> None:
+        texts, items = golden("egoschema")
+        docs = list(EGOSCHEMA.read(copy("egoschema"), "full"))
+        found = [egoschema.process_full(d, [texts[d["sample_id"]]])["submission"] for d in docs]
+        share = egoschema.write_submission(found, SimpleNamespace(output_path=str(tmp_path)))
+        written = json.loads((tmp_path / egoschema.FILE_NAME).read_text())
+        assert written == {name: known["intended"] for name, known in items.items()}
+        assert share == sum(index >= 0 for index in written.values()) / 36
+
+    def test_the_full_set_has_no_accuracy(self, copy: Any) -> None:
+        doc = next(iter(EGOSCHEMA.read(copy("egoschema"), "full")))
+        assert "acc" not in egoschema.process_full(doc, ["A"])
+
+    def test_an_answer_to_no_question_is_named(self, copy: Any) -> None:
+        root = copy("egoschema")
+        (root / "subset_answers.json").write_text('{"nobody": 1}')
+        with pytest.raises(BadData, match="nobody"):
+            list(EGOSCHEMA.read(root, "subset"))
+
+
+class TestMVBench:
+    @pytest.mark.parametrize("split", sorted(SUB_TASKS))
+    def test_both_rules_item_by_item(self, split: str) -> None:
+        texts, items = golden("mvbench")
+        for doc in MVBENCH.read(METRICS / "mvbench" / "annotations", split):
+            known, text = items[doc["sample_id"]], texts[doc["sample_id"]]
+            found = mvbench.process_results(doc, [text])
+            assert found["acc_official"] == known["check_ans"], text
+            assert found["parsed"] == known["strict_letter"], text
+            assert found["acc_strict"]["score"] == known["strict"], text
+
+    def test_parts_frame_folders_and_clusters(self, tmp_path: Path) -> None:
+        shutil.copytree(METRICS / "mvbench" / "annotations", tmp_path, dirs_exist_ok=True)
+        folder = tmp_path / "video" / "tvqa" / "frames_fps3_hq" / "clip_18_0"
+        folder.mkdir(parents=True)
+        episodic = next(iter(MVBENCH.read(tmp_path, "episodic_reasoning")))
+        assert (episodic["video"], episodic["fps"]) == (str(folder), 3.0)
+        assert (episodic["start"], episodic["end"]) == (3.9, 15.1)
+        antonym = next(iter(MVBENCH.read(tmp_path, "action_antonym")))
+        assert antonym["start"] is antonym["fps"] is None
+        # The same folder and file in two sub-tasks is one cluster.
+        sequence = next(iter(MVBENCH.read(tmp_path, "action_sequence")))
+        assert sequence["cluster"].startswith("mvbench/star/Charades_v1_480/")
+
+    @pytest.mark.parametrize(
+        "broken", [{"start": 9.0, "end": 3.0}, {"answer": "none of them"}, {"video": "/etc/x.mp4"}]
+    )
+    def test_a_damaged_item_is_named(self, tmp_path: Path, broken: dict[str, Any]) -> None:
+        shutil.copytree(METRICS / "mvbench" / "annotations", tmp_path, dirs_exist_ok=True)
+        path = tmp_path / "json" / "action_sequence.json"
+        items = json.loads(path.read_text())
+        path.write_text(json.dumps([items[0], {**items[1], **broken}]))
+        with pytest.raises(BadData, match="item 1"):
+            list(MVBENCH.read(tmp_path, "action_sequence"))
+
+
+class TestTempCompass:
+    @pytest.mark.parametrize("split", ["multi-choice", "yes_no", "caption_matching"])
+    def test_official_ratings_item_by_item(self, split: str) -> None:
+        process = getattr(tempcompass, f"process_{split.replace('-', '_')}")
+        texts, items = golden("tempcompass")
+        for doc in TEMPCOMPASS.read(METRICS / "tempcompass" / "annotations", split):
+            known, text = items[doc["sample_id"]], texts[doc["sample_id"]]
+            found = process(doc, [text])
+            assert found["avg"]["score"] == known["rating"], text
+            assert found["match_success"] == known["match_success"], text
+
+    @pytest.mark.parametrize(
+        ("text", "index"), [("yes", 0), ("No, it does not.", 1), ("yesterday", None), ("", None)]
+    )
+    def test_the_strict_reader_wants_the_word(self, text: str, index: int | None) -> None:
+        assert tempcompass.strict_yes_no(text).index == index
+
+    def test_official_bugs_are_kept_beside_the_strict_score(self) -> None:
+        docs = list(TEMPCOMPASS.read(METRICS / "tempcompass" / "annotations", "yes_no"))
+        doc = next(doc for doc in docs if doc["answers"] == ["no"])
+        found = tempcompass.process_yes_no(doc, ["not sure"])
+        assert (found["avg"]["score"], found["avg_strict"]) == (1.0, 0.0)
+
+    @pytest.mark.parametrize(
+        ("video", "source"),
+        [("1051", "1051"), ("1051_reverse", "1051"), ("1051_double", "1051"), ("x", "x")],
+    )
+    def test_a_clip_and_its_manipulations_are_one_cluster(self, video: str, source: str) -> None:
+        assert source_clip(video) == source
+
+    def test_captioning_is_asked_as_multiple_choice(self) -> None:
+        docs = TEMPCOMPASS.read(METRICS / "tempcompass" / "annotations", "captioning")
+        doc = next(iter(docs))
+        assert doc["choices"] == ["sitting down", "pouring water", "laughing"]
+        assert tempcompass.captioning_mcq_text(doc).splitlines()[1] == "A. sitting down"
+        right = LETTERS[doc["answer_index"]]
+        assert tempcompass.process_captioning_mcq(doc, [right])["avg"]["score"] == 1.0
+
+    def test_every_answer_is_one_of_the_options(self) -> None:
+        for split in TEMPCOMPASS.splits:
+            for doc in TEMPCOMPASS.read(METRICS / "tempcompass" / "annotations", split):
+                assert doc["answer_index"] >= 0, doc
