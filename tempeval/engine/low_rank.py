@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import nn
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+class Matrices(dict[str, "tuple[Tensor, Tensor]"]):
+    """(A, B) by name; unlike a plain dictionary it can be referred to weakly."""
+
+
 @dataclass(frozen=True, eq=False)
 class LowRank:
     """Low-rank changes of linear maps: `y = W x + b` becomes `y + scale * B (A x)`.
@@ -29,12 +33,20 @@ class LowRank:
         matrices: (A `[r, in]`, B `[out, r]`) by the linear map's dotted name inside the family's
             text model, such as `layers.0.self_attn.q_proj`.
         merged: compute `(W + scale * B A) x` from weights merged once, which costs a copy of these
-            weights but no time, instead of two more products per map.
+            weights but no time, instead of two more products per map. The copy lives as long as
+            `matrices` does.
+        deeper: maps, such as `mlp.up_proj`, that it was trained in in every layer that is deeper
+            than those of `matrices`: a model with such a layer shows that some are lost.
     """
 
     scale: float
     matrices: Mapping[str, tuple[Tensor, Tensor]]
     merged: bool = False
+    deeper: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.matrices, Matrices):
+            object.__setattr__(self, "matrices", Matrices(self.matrices))
 
     def numbers_in(self, layer: int) -> int:
         """Count the numbers of both matrices of all maps in a decoder layer."""
@@ -48,13 +60,10 @@ class LowRank:
 
 
 class _Prepared:
-    """Matrices or merged weights as one model takes them, and what they were made from.
-
-    Holds the low-rank matrices, whose identity is its key.
-    """
+    """Matrices or merged weights as one model takes them, and what they were made from."""
 
     def __init__(self, low_rank: LowRank, maps: Mapping[str, nn.Linear]) -> None:
-        self.low_rank = low_rank
+        self.is_merged = low_rank.merged
         self.made_from = [_identity(m.weight, low_rank.merged) for m in maps.values()]
         pairs = [(low_rank.matrices[name], m.weight) for name, m in maps.items()]
         if low_rank.merged:
@@ -64,12 +73,26 @@ class _Prepared:
 
     def fits(self, maps: Mapping[str, nn.Linear]) -> bool:
         """Whether the model's weights are still those that this was made from."""
-        now = [_identity(m.weight, self.low_rank.merged) for m in maps.values()]
+        now = [_identity(m.weight, self.is_merged) for m in maps.values()]
         return now == self.made_from
 
 
-#: Made once per model and adapter: methods take turns on every video.
-_PREPARED: WeakKeyDictionary[nn.Module, dict[Any, _Prepared]] = WeakKeyDictionary()
+#: Made once per model and adapter, since methods take turns on every video. An entry goes with its
+#: model, or with the adapter's matrices, which only those who use them hold.
+_PREPARED: WeakKeyDictionary[nn.Module, dict[int, _Entry]] = WeakKeyDictionary()
+
+
+class _Entry:
+    """What was made of one adapter's matrices, by scale and whether merged.
+
+    Attributes:
+        alive: the matrices; their end is the entry's.
+        made: the results.
+    """
+
+    def __init__(self, alive: ref[Matrices]) -> None:
+        self.alive = alive
+        self.made: dict[tuple[float, bool], _Prepared] = {}
 
 
 def linear_maps(model: nn.Module, low_rank: LowRank) -> dict[str, nn.Linear]:
@@ -80,9 +103,11 @@ def linear_maps(model: nn.Module, low_rank: LowRank) -> dict[str, nn.Linear]:
         low_rank: the change.
 
     Raises:
-        InvalidSetting: naming a map that the model does not have, or one of another size.
+        InvalidSetting: naming a map that the model does not have, one of another size, or one that
+            the change must have and has not.
     """
     modules = dict(model.named_modules())
+    _check_depth(modules, low_rank)
     found = {}
     for name, (a, b) in low_rank.matrices.items():
         module = modules.get(name)
@@ -103,6 +128,20 @@ def linear_maps(model: nn.Module, low_rank: LowRank) -> dict[str, nn.Linear]:
             )
         found[name] = module
     return found
+
+
+def _check_depth(modules: Mapping[str, nn.Module], low_rank: LowRank) -> None:
+    layers, changed = (
+        {int(name.split(".")[1]) for name in names if name.startswith("layers.")}
+        for names in (modules, low_rank.matrices)
+    )
+    deepest = max(changed, default=-1)
+    if low_rank.deeper and max(layers, default=-1) > deepest:
+        raise InvalidSetting(
+            f"a low-rank change was trained in every {low_rank.deeper[0]}, and has none below "
+            f"layer {deepest}; the text model has {len(layers)} layers. A part of the adapter is "
+            "lost, or it was trained on another base model"
+        )
 
 
 @torch.no_grad()
@@ -162,10 +201,15 @@ def _restore(module: nn.Linear, weight: Tensor) -> Callable[[], None]:
 
 def _prepared(model: nn.Module, low_rank: LowRank, maps: Mapping[str, nn.Linear]) -> _Prepared:
     known = _PREPARED.setdefault(model, {})
-    key = (id(low_rank.matrices), low_rank.scale, low_rank.merged)
-    if key not in known or not known[key].fits(maps):
-        known[key] = _Prepared(low_rank, maps)
-    return known[key]
+    matrices: Any = low_rank.matrices  # `Matrices`, made sure of when it was made
+    number = id(matrices)  # nobody else's while they live, and gone from here when they do not
+    if number not in known:
+        known[number] = _Entry(ref(matrices, lambda _: known.pop(number, None)))
+    made = known[number].made
+    key = (low_rank.scale, low_rank.merged)
+    if key not in made or not made[key].fits(maps):
+        made[key] = _Prepared(low_rank, maps)
+    return made[key]
 
 
 def _identity(weight: Tensor, content: bool) -> tuple[Any, ...]:

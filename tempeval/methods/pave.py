@@ -15,8 +15,8 @@ from tempeval.errors import BadSideChannel, InvalidSetting, UnsupportedModel
 from tempeval.methods.base import Method
 from tempeval.methods.pave_adapter import load_adapter
 from tempeval.methods.pave_patch import PavePatch
-from tempeval.side_channels.align import neighbors
-from tempeval.side_channels.registry import side_spec
+from tempeval.methods.pave_side import asked_side
+from tempeval.side_channels.align import backwards, neighbors
 
 if TYPE_CHECKING:
     from tempeval.engine.low_rank import LowRank
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PAVE", "PavePatch"]
 
-DEFAULT_CHANNEL, NEWLINES = "audio", "mm_newline_position"
+NEWLINES = "mm_newline_position"
 #: Characters with a meaning in the spelling of a chain or of lmms-eval's model arguments.
 _RESERVED = "+[];,"
 
@@ -56,7 +56,8 @@ class PAVE(Method):
         neighborhood: how many steps on each side of the one nearest to a frame's middle it hears;
             None for the steps in its own part of the time; `trained` for what the adapter says,
             else None.
-        shift: seconds added to the side channel's times; an ablation.
+        shift: seconds added to the side channel's times; `reversed` plays it backwards in the time
+            of the frames, so that it says the opposite of what is seen when. An ablation.
         shuffle: seed by which each video gets the side channel of another; None for its own. An
             ablation.
         lora: `kept` (two small products more per linear map), `merged` (merged once into copies of
@@ -73,7 +74,7 @@ class PAVE(Method):
     features: str | None = None
     side_settings: tuple[str, ...] = ()
     neighborhood: int | Literal["trained"] | None = "trained"
-    shift: float = 0.0
+    shift: float | Literal["reversed"] = 0.0
     shuffle: int | None = None
     lora: Literal["kept", "merged", "none"] = "kept"
     kv_share: bool | None = None
@@ -106,18 +107,9 @@ class PAVE(Method):
             UnknownName: if there is none of that name.
             InvalidSetting: if it does not take one of the settings, or lacks one.
         """
-        trained = self.loaded.side
-        name = self.side_channel or (trained.name if trained else DEFAULT_CHANNEL)
-        given: dict[str, Any] = dict(trained.settings) if trained and trained.name == name else {}
-        for text in self.side_settings:
-            key, colon, value = text.partition(":")
-            if not colon:
-                raise InvalidSetting(
-                    f"pave.side_settings has {text!r}; accepted: name:value, several joined by /"
-                )
-            given[key] = value
-        own = {"folder": self.features, "shuffle": self.shuffle}
-        return side_spec(name, given | {k: v for k, v in own.items() if v is not None})
+        return asked_side(
+            self.loaded.side, self.side_channel, self.features, self.shuffle, self.side_settings
+        )
 
     @property
     def steps_each_side(self) -> int | None:
@@ -129,8 +121,10 @@ class PAVE(Method):
     @cached_property
     def low_rank(self) -> LowRank | None:
         """The adapter's low-rank changes, as `lora` says; None where there are none."""
-        changes = self.loaded.weights.lora
-        if changes is None or self.lora == "none":
+        if self.lora == "none":
+            return None
+        changes = self.loaded.low_rank
+        if changes is None:
             return None
         return replace(changes, merged=self.lora == "merged")
 
@@ -169,7 +163,7 @@ class PAVE(Method):
             )
         if self.shift and self.steps_each_side is None and self._grids(facts) == 1:
             raise InvalidSetting(
-                f"pave.shift={self.shift:g} means nothing with one temporal grid per video; give "
+                f"pave.shift={self.shift} means nothing with one temporal grid per video; give "
                 "more frames"
             )
         return {
@@ -188,7 +182,8 @@ class PAVE(Method):
         """Name ablations, and an adapter that was not trained."""
         found = []
         if self.shift:
-            found.append("ablation: side channel shifted")
+            how = "reversed" if self.shift == "reversed" else "shifted"
+            found.append(f"ablation: side channel {how}")
         if self.shuffle is not None:
             found.append("ablation: side channel shuffled")
         if self.loaded.is_silent:
@@ -251,7 +246,7 @@ class PAVE(Method):
                 "pave was given visual tokens without their features or without side channel "
                 f"{self.side.name!r}; encode them under the frame plan of the chain"
             )
-        return heard, features
+        return (backwards(heard, _spans(tokens)) if self.shift == "reversed" else heard), features
 
     def _patch(self, like: torch.Tensor) -> PavePatch:
         own = self.loaded.weights.kv_share
@@ -260,15 +255,12 @@ class PAVE(Method):
 
     def _near(self, tokens: VisualTokens, heard: SideFeatures) -> list[range] | None:
         """Return the steps that each temporal grid asks; None for the equal partition."""
-        spans = tokens.spans
-        if spans is None:
-            spans = torch.full((tokens.grid[0], 2), torch.nan, dtype=torch.float64)
         try:
             return neighbors(
-                spans,
+                _spans(tokens),
                 heard.spans,
                 neighborhood=self.steps_each_side,
-                shift=self.shift,
+                shift=0.0 if self.shift == "reversed" else self.shift,
                 steps=heard.features.shape[0],
             )
         except InvalidSetting as error:
@@ -292,3 +284,10 @@ class PAVE(Method):
                 f"{problem} (side channel {self.side.name}); extract the features again, with "
                 "the encoder that the patch was trained with",
             )
+
+
+def _spans(tokens: VisualTokens) -> torch.Tensor:
+    """Return the times of the grids, float64 `[T, 2]`; NaN where they have none."""
+    if tokens.spans is not None:
+        return tokens.spans
+    return torch.full((tokens.grid[0], 2), torch.nan, dtype=torch.float64)

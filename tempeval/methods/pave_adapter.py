@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import ref
 
+from tempeval.engine.low_rank import Matrices
 from tempeval.errors import UnsupportedModel
 from tempeval.methods.pave_checkpoint import read_pave
 from tempeval.methods.pave_patch import PavePatch
 from tempeval.mini.paths import located_adapter
-from tempeval.side_channels.registry import parse_side_spec
+from tempeval.side_channels.registry import side_channel_class, split_side_text
+from tempeval.video.clip import SideSpec
 
 if TYPE_CHECKING:
     import torch
 
+    from tempeval.engine.low_rank import LowRank
     from tempeval.methods.pave_checkpoint import PaveWeights
-    from tempeval.video.clip import SideSpec
 
 
 class Adapter:
@@ -29,6 +33,7 @@ class Adapter:
     def __init__(self, weights: PaveWeights) -> None:
         self.weights = weights
         self._patches: dict[tuple[torch.device, torch.dtype, bool], PavePatch] = {}
+        self._matrices: ref[Matrices] | None = None
 
     @cached_property
     def is_silent(self) -> bool:
@@ -36,15 +41,38 @@ class Adapter:
         state = self.weights.patch_state
         return not any(bool(state[f"output_norm.{name}"].any()) for name in ("weight", "bias"))
 
+    @property
+    def low_rank(self) -> LowRank | None:
+        """The low-rank changes of the text stack; None where there are none.
+
+        All who use them at one time share one mapping, which nobody else holds: what the engine
+        makes of it, such as merged weights, goes with the last of them, though this adapter stays.
+        """
+        lora = self.weights.lora
+        if lora is None:
+            return None
+        shared = None if self._matrices is None else self._matrices()
+        if shared is None:
+            shared = Matrices(lora.matrices)
+            self._matrices = ref(shared)
+        return replace(lora, matrices=shared)
+
     @cached_property
     def side(self) -> SideSpec | None:
         """The side channel that the patch was trained with; None if the file does not say.
+
+        Its settings are as they are written: those that are of a machine, such as a folder, are
+        not among them.
 
         Raises:
             TempevalError: if it is none that is known here.
         """
         text = self.weights.metadata.get("side_channel")
-        return None if text is None else parse_side_spec(text)
+        if text is None:
+            return None
+        name, given = split_side_text(text)
+        side_channel_class(name)
+        return SideSpec(name, tuple(sorted(given.items())))
 
     @property
     def neighborhood(self) -> int | None:

@@ -54,6 +54,7 @@ class PaveWeights:
         num_heads: attention heads of the patch.
         kv_share: whether its values come from `k_linear`.
         mm_newline_position: where newline tokens lay in training; None if nothing says.
+        says_newlines: whether the checkpoint itself says so; else all released ones have it.
         metadata: what was saved along (safetensors layout only).
     """
 
@@ -64,6 +65,7 @@ class PaveWeights:
     num_heads: int = HEADS
     kv_share: bool = True
     mm_newline_position: str | None = NEWLINES
+    says_newlines: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def patch(self) -> PavePatch:
@@ -123,7 +125,8 @@ def save_pave(
         lora: low-rank changes of the text model, if there are any.
         rank: r of the LoRA.
         alpha: its lora_alpha.
-        metadata: saved along; `mm_newline_position` and `base_model` are read from it.
+        metadata: saved along; `base_model` is read from it, and `mm_newline_position`, which is
+            unknown where it is not there.
 
     Raises:
         InvalidSetting: if the LoRA's scale is not `alpha / rank`, or metadata has a reserved name.
@@ -136,7 +139,7 @@ def save_pave(
     torch.save(patch.official_state(RELEASED_PREFIX), folder / PATCH_FILE)
     if lora is not None:
         save_adapter(folder, lora, rank=rank, alpha=alpha, base_model=metadata.get("base_model"))
-    newlines = metadata.get("mm_newline_position", NEWLINES)
+    newlines = metadata.get("mm_newline_position")
     # The official config has the first; the others are what no shape tells.
     facts = {
         "mm_newline_position": newlines,
@@ -145,7 +148,7 @@ def save_pave(
     }
     (folder / "config.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
     own = patch.official_state(AGGREGATOR)
-    header = {**metadata, "format": FORMAT, "mm_newline_position": newlines}
+    header = {**metadata, "format": FORMAT}
     header |= {"num_heads": str(patch.num_heads), "kv_share": str(patch.kv_share).lower()}
     if lora is not None:
         own |= flat(lora)
@@ -187,6 +190,9 @@ def _read_released(folder: Path) -> PaveWeights:
 def _facts(path: Path) -> dict[str, Any]:
     """Return what the configuration beside a patch says; a released one has newlines alone.
 
+    Released checkpoints all have newlines in a grid, also where nothing says so; ours say null
+    where the base model has none.
+
     Raises:
         UnsupportedModel: if it cannot be read, or has values that are not accepted.
     """
@@ -198,8 +204,11 @@ def _facts(path: Path) -> dict[str, Any]:
             raise UnsupportedModel(f"{path} is not valid JSON: {error}") from error
     if not isinstance(config, dict):
         config = {}
-    newlines = config.get("mm_newline_position")
-    facts: dict[str, Any] = {"mm_newline_position": NEWLINES if newlines is None else str(newlines)}
+    newlines = config.get("mm_newline_position", NEWLINES)
+    facts: dict[str, Any] = {
+        "mm_newline_position": None if newlines is None else str(newlines),
+        "says_newlines": config.get("mm_newline_position") is not None,
+    }
     for name, kind in (("num_heads", int), ("kv_share", bool)):
         if name in config:
             if type(config[name]) is not kind:
@@ -238,6 +247,7 @@ def _read_own(path: Path) -> PaveWeights:
         num_heads=heads,
         kv_share=metadata.get("kv_share") != "false",
         mm_newline_position=metadata.get("mm_newline_position"),
+        says_newlines="mm_newline_position" in metadata,
         metadata={k: v for k, v in metadata.items() if k not in _RESERVED},
     )
 
@@ -250,6 +260,7 @@ def _made(
     num_heads: int = HEADS,
     kv_share: bool = True,
     mm_newline_position: str | None,
+    says_newlines: bool,
     metadata: Mapping[str, str] | None = None,
 ) -> PaveWeights:
     try:
@@ -258,9 +269,6 @@ def _made(
             raise InvalidSetting(f"{num_heads} heads do not divide its width {sizes.hidden}")
     except InvalidSetting as error:
         raise UnsupportedModel(f"{path}: {error}") from error
-    for key, tensor in named.items():
-        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
-            raise UnsupportedModel(f"{path}: {key} has numbers that are not finite floats")
     return PaveWeights(
         patch_state=named,
         lora=lora,
@@ -269,6 +277,7 @@ def _made(
         num_heads=num_heads,
         kv_share=kv_share,
         mm_newline_position=mm_newline_position,
+        says_newlines=says_newlines,
         metadata=metadata or {},
     )
 

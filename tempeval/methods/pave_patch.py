@@ -69,6 +69,8 @@ class PavePatch(nn.Module):
     ) -> PavePatch:
         """Build from official weights; all sizes but the number of heads are read from them.
 
+        The weights are copied: the caller's tensors stay its own.
+
         Args:
             state: tensors under the official names, with or without a prefix such as
                 `base_model.model.model.temporal_aggregator.`.
@@ -76,12 +78,15 @@ class PavePatch(nn.Module):
             kv_share: see the class.
 
         Raises:
-            InvalidSetting: naming a missing or unexpected key, or one of another shape.
+            InvalidSetting: naming a missing or unexpected key, one of another shape, or a value
+                that is no dense tensor of finite floats.
         """
         named, sizes = checked_state(state)
         with torch.device("meta"):  # no numbers are drawn that are replaced at once
             patch = cls(sizes, num_heads=num_heads, kv_share=kv_share)
-        patch.load_state_dict(named, assign=True)
+        # `assign` keeps each weight's dtype, and would share its memory with the caller.
+        copies = {key: value.detach().clone() for key, value in named.items()}
+        patch.load_state_dict(copies, assign=True)
         return patch.eval()
 
     def official_state(self, prefix: str = "") -> dict[str, torch.Tensor]:

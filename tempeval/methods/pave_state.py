@@ -6,12 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from tempeval.errors import InvalidSetting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import torch
 
 #: What the patch is called in the official model.
 AGGREGATOR = "temporal_aggregator."
@@ -60,10 +60,13 @@ def checked_state(
     the patch's.
 
     Raises:
-        InvalidSetting: naming a missing or unexpected key, or one of another shape.
+        InvalidSetting: naming a missing or unexpected key, one of another shape, or a value that is
+            no dense tensor of finite floats.
     """
     prefix = _prefix(state)
     named = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    for key, value in named.items():
+        _check_value(prefix + key, value)
     sizes = _sizes(named)
     expected = expected_shapes(sizes)
     if missing := sorted(expected.keys() - named.keys()):
@@ -113,11 +116,29 @@ def expected_shapes(sizes: PatchSizes) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def _check_value(key: str, value: object) -> None:
+    if not isinstance(value, torch.Tensor):
+        raise InvalidSetting(f"{key} is a {type(value).__name__}; accepted: a tensor of floats")
+    if not value.is_floating_point() or value.layout != torch.strided or value.is_meta:
+        raise InvalidSetting(
+            f"{key} is of {value.dtype}, {value.layout}, on {value.device}; accepted: a dense "
+            "tensor of floats"
+        )
+    wrong = int((~torch.isfinite(value)).sum())
+    if wrong:
+        raise InvalidSetting(
+            f"{key} has numbers that are not finite floats ({wrong} of {value.numel()})"
+        )
+
+
 def _prefix(state: Mapping[str, torch.Tensor]) -> str:
     """Find what stands before the patch's names.
 
     `query_input_mapping.weight` ends like `input_mapping.weight`, so whole names are compared.
     """
+    for key in state:
+        if not isinstance(key, str):
+            raise InvalidSetting(f"the patch's weights have the key {key!r}; accepted: names")
     found = {
         key[: -len(_FIRST)]
         for key in state
@@ -135,6 +156,8 @@ def _prefix(state: Mapping[str, torch.Tensor]) -> str:
 
 def _sizes(named: Mapping[str, torch.Tensor]) -> PatchSizes:
     layers = {int(match[1]) for key in named if (match := _LAYER.match(key))}
+    if gaps := set(range(len(layers))) - layers:
+        raise InvalidSetting(f"the patch's weights lack cross_attn_layers.{min(gaps)}")
 
     def shape(key: str, dims: int) -> tuple[int, ...]:
         if key not in named:
@@ -151,7 +174,7 @@ def _sizes(named: Mapping[str, torch.Tensor]) -> PatchSizes:
         query=shape("query_input_mapping.weight", 2)[1],
         output=output,
         hidden=hidden,
-        layers=max(layers, default=-1) + 1,
+        layers=len(layers),
         feed_forward=shape("cross_attn_layers.0.ffn.1.weight", 2)[0],
         output_hidden=output_hidden,
     )

@@ -12,20 +12,17 @@ from safetensors.torch import save_file
 
 from tempeval.engine.low_rank import LowRank
 from tempeval.errors import UnsupportedModel
+from tempeval.methods.peft_targets import PREFIX, PROJECTION, Targets
 from tempeval.shards import read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from pathlib import Path
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
-#: Before `layers.`: the original model; transformers' class, releases 5 and 4; a text model alone.
-_PREFIX = r"(?:base_model\.model\.)?(?:model\.language_model\.|language_model\.model\.|model\.)?"
-_MODULE = r"layers\.\d+\.(?:self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj)"
-_KEY = re.compile(rf"{_PREFIX}({_MODULE})\.lora_([AB])(?:\.default)?\.weight")
-_TARGET = re.compile(rf"{_PREFIX}({_MODULE})")
+_KEY = re.compile(rf"{PREFIX}(layers\.\d+\.{PROJECTION})\.lora_([AB])(?:\.default)?\.weight")
 #: How the original model calls the text model's modules.
 RELEASED_PREFIX = "base_model.model.model."
 
@@ -69,8 +66,8 @@ def read_adapter(folder: Path) -> LowRank:
 
     Raises:
         UnsupportedModel: if a file is missing or broken; for an option that changes what the
-            adapter computes and is not supported; for weights that are missing, unexpected, of
-            another rank, or not numbers.
+            adapter computes and is not supported; for weights that are missing (also of a layer
+            that the configuration names in any way), unexpected, of another rank, or not numbers.
     """
     settings = _settings(folder / CONFIG)
     path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
@@ -78,9 +75,10 @@ def read_adapter(folder: Path) -> LowRank:
         raise UnsupportedModel(f"{str(folder)!r} has {CONFIG} but neither of {', '.join(WEIGHTS)}")
     rank = settings["r"]
     matrices = paired(read_file(path), rank, str(path))
-    _check_targets(settings.get("target_modules"), matrices, path)
+    targets = Targets.of(settings, folder / CONFIG)
+    targets.check(matrices, path)
     root = math.sqrt(rank) if settings.get("use_rslora") else rank
-    return LowRank(settings["lora_alpha"] / root, matrices)
+    return LowRank(settings["lora_alpha"] / root, matrices, deeper=targets.deeper(matrices))
 
 
 def paired(
@@ -189,22 +187,3 @@ def _settings(path: Path) -> dict[str, Any]:
         if isinstance(value, bool) or not isinstance(value, kind) or value <= 0:
             raise UnsupportedModel(f"{path} has {name}={value!r}; it must be a number above 0")
     return settings
-
-
-def _check_targets(targets: Any, modules: Mapping[str, Any], path: Path) -> None:
-    """Compare the weights with the list of what was trained: an adapter may have lost some."""
-    if not isinstance(targets, list):
-        return  # a pattern over the names of a model that is not here
-    names = [m[1] if (m := _TARGET.fullmatch(str(target))) else str(target) for target in targets]
-
-    def meets(module: str, name: str) -> bool:
-        return module == name or module.endswith("." + name)
-
-    for name in names:
-        if not any(meets(module, name) for module in modules):
-            raise UnsupportedModel(f"{path} has no weights for the target module {name!r}")
-    for module in modules:
-        if not any(meets(module, name) for name in names):
-            raise UnsupportedModel(
-                f"{path} has weights for {module}, which is not in target_modules"
-            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,16 +11,16 @@ import torch
 from tempeval.methods.pave_checkpoint import save_pave
 from tempeval.methods.pave_patch import PavePatch
 from tempeval.pave.lora import trained_lora
+from tempeval.side_channels.origin import PLACES
+from tempeval.side_channels.registry import STORED
 from tempeval.versions import versions
+from tempeval.video.clip import SideSpec
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tempeval.engine.low_rank import LowRank
     from tempeval.pave.config import TrainConfig
     from tempeval.pave.prepare import Prepared
     from tempeval.pave.student import Student
-    from tempeval.video.clip import SideSpec
 
 RECORD = "training.json"
 NEWLINES = "mm_newline_position"
@@ -48,7 +49,7 @@ def write_adapter(
     known = {name: value for name, value in record.items() if isinstance(value, str | int | float)}
     metadata = {name: str(value) for name, value in known.items()}
     metadata["config"] = json.dumps(record["config"], sort_keys=True)
-    metadata["side_channel"] = spelled(prepared.eyes.spec)
+    metadata["side_channel"] = record["side_channel"]
     metadata["neighborhood"] = str(config.side_channel.neighborhood).lower()
     if (newlines := prepared.family.settings.get(NEWLINES)) is not None:
         metadata[NEWLINES] = newlines
@@ -70,16 +71,17 @@ def training_record(
     config: TrainConfig, prepared: Prepared, steps: int, measured: dict[str, float]
 ) -> dict[str, Any]:
     """Return what made the adapter, as JSON values; places of this machine are left out."""
-    local = ("out", "feature_cache")
+    settings = public_settings(config)
     return {
-        "base_model": config.base.pretrained,
+        "base_model": settings["base"]["pretrained"],
         "base_revision": prepared.family.revision,
         "family": prepared.family.name,
         "config_digest": config.digest(),
-        "config": {name: v for name, v in config.record().items() if name not in local},
-        "side_channel": spelled(prepared.eyes.spec),
+        "config": settings,
+        "side_channel": spelled(trained_side(prepared)),
         "data": prepared.examples.origin,
         "data_digest": prepared.examples.digest,
+        "videos_digest": prepared.content,
         "videos": len(prepared.videos.items) - len(prepared.bad),
         "videos_held_out": len(prepared.videos.held_out),
         "videos_unusable": len(prepared.bad),
@@ -87,6 +89,38 @@ def training_record(
         **{f"held_out_{name}": value for name, value in measured.items()},
         "packages": versions(),
     }
+
+
+def public_settings(config: TrainConfig) -> dict[str, Any]:
+    """Return a configuration without what names places of this machine.
+
+    Of a base model in a local folder and of a file of examples the own name is left.
+    """
+    settings = config.record()
+    for name in ("out", "feature_cache"):
+        del settings[name]
+    base, data, side = settings["base"], settings["data"], settings["side_channel"]
+    if _is_local(base["pretrained"]):
+        base["pretrained"] = Path(base["pretrained"]).name
+    if data["path"] is not None:
+        data["path"] = Path(data["path"]).name
+    side["settings"] = {k: v for k, v in side["settings"].items() if k not in PLACES}
+    return settings
+
+
+def trained_side(prepared: Prepared) -> SideSpec:
+    """Return the side channel without where its files lie, but with how they were made."""
+    spec = prepared.eyes.spec
+    settings = {name: value for name, value in spec.settings if name not in PLACES}
+    if spec.name == STORED and settings.get("origin") is None:
+        first = prepared.videos.items[prepared.training[0].video]
+        settings["origin"] = prepared.eyes.origin(*first)
+    return SideSpec(spec.name, tuple(sorted(settings.items())))
+
+
+def _is_local(pretrained: str) -> bool:
+    place = Path(pretrained).expanduser()
+    return place.is_absolute() or pretrained.startswith(".") or place.exists()
 
 
 def spelled(spec: SideSpec) -> str:

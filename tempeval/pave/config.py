@@ -235,7 +235,9 @@ class TrainConfig:
     Attributes:
         base, data, side_channel, patch, lora, training, checkpoints: its sections.
         out: folder that is written.
-        feature_cache: `memory`, `disk` (in the user's cache), or a folder.
+        feature_cache: where encoded videos are kept: `memory`, `disk` (in the user's cache), or a
+            folder; `none` encodes each whenever it is needed, for data that fit nowhere (a 7B base
+            with 32 frames makes about 60 MB of a video).
         save_dtype: of the adapter's weights; checkpoints are exact whatever it is.
     """
 

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from tempeval.engine.encoder import DecodeOptions
 from tempeval.errors import BadVideo, InvalidSetting, RunFailed
-from tempeval.pave.features import DiskStore, MemoryStore, Seen, video_key
+from tempeval.pave.features import DiskStore, MemoryStore, NoStore, Seen, video_key
 from tempeval.side_channels.align import frame_spans, neighbors
 from tempeval.side_channels.base import doc_of
+from tempeval.side_channels.content import content_key
+from tempeval.side_channels.decoding import SideDecoder
 from tempeval.side_channels.registry import build_side_channel, side_spec
 from tempeval.video.clip import Sampling
 from tempeval.video.pool import ClipRequest, ClipStream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from tempeval.families.base import Family
     from tempeval.pave.config import SideSettings
     from tempeval.pave.features import Store
+    from tempeval.stages import SideFeatures
     from tempeval.video.clip import Clip, VideoRef
+
+Key = TypeVar("Key")
 
 
 class Eyes:
@@ -53,6 +62,10 @@ class Eyes:
         self._decoding = decoding or DecodeOptions()
         self._channel = build_side_channel(self.spec, family, self._decoding)
         self._keys: dict[tuple[VideoRef, str], str] = {}
+        self._decoder = SideDecoder(self._decoding)
+        # Videos that are decoded ahead of use, in this order, and the stream of their clips.
+        self._coming: deque[tuple[VideoRef, str]] = deque()
+        self._ahead: ClipStream[int] | None = None
 
     def key(self, ref: VideoRef, video_id: str) -> str:
         """Name what a video's entry depends on; looked up once."""
@@ -76,16 +89,55 @@ class Eyes:
         ]
         return video_key(ref, settings)
 
-    def get(self, key: str) -> Seen | None:
-        """Return what is known under a key."""
-        return self._store.get(key)
+    def get(self, ref: VideoRef, video_id: str) -> Seen | None:
+        """Return a video as it was encoded, or without a cache encode it now.
+
+        Returns:
+            None if it is gone from the cache, or was changed.
+
+        Raises:
+            BadVideo: if it is encoded now and cannot be used any more.
+        """
+        if self._store.keeps:
+            return self._store.get(self.key(ref, video_id))
+        return self._seen(self._clip(ref, video_id), ref, video_id)
+
+    @contextlib.contextmanager
+    def ahead(self, videos: Sequence[tuple[VideoRef, str]]) -> Iterator[None]:
+        """Without a cache, decode ahead of use in processes of their own.
+
+        Args:
+            videos: in the order in which they will be asked for.
+        """
+        if self._store.keeps or not videos:
+            yield
+            return
+        with self._stream(list(enumerate(ref for ref, _ in videos))) as stream:
+            self._ahead, self._coming = stream, deque(videos)
+            try:
+                yield
+            finally:
+                self._ahead, self._coming = None, deque()
+
+    def content(self, videos: Sequence[tuple[VideoRef, str]]) -> str:
+        """Name the content of videos and their side channels, wherever they lie."""
+        whole = hashlib.sha256()
+        for ref, video_id in videos:
+            heard = self._channel.content(doc_of(ref, video_id))
+            part = [video_id, ref.start, ref.end, ref.fps, content_key(ref.path), heard]
+            whole.update(json.dumps(part).encode())
+        return whole.hexdigest()[:16]
+
+    def origin(self, ref: VideoRef, video_id: str) -> str | None:
+        """Return how the file of a video's features was made; None where there is none."""
+        return self._channel.origin(doc_of(ref, video_id))
 
     def encode_all(
         self,
         videos: Sequence[tuple[VideoRef, str]],
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[int, BadVideo]:
-        """Encode the videos that are not known yet.
+        """Encode the videos that are not known yet; without a cache, see that they can be.
 
         Args:
             videos: files with their ids.
@@ -96,26 +148,47 @@ class Eyes:
         """
         keys = [self.key(*video) for video in videos]
         missing = [n for n, key in enumerate(keys) if key not in self._store]
-        resize = self._family.resize()
-        requests = [ClipRequest(n, videos[n][0], self._sampling, resize) for n in missing]
         bad: dict[int, BadVideo] = {}
-        options = self._decoding
-        with ClipStream(
-            requests,
-            workers=options.workers,
-            timeout_s=options.timeout_s,
-            memory_limit=options.memory_limit,
-        ) as stream:
+        with self._stream([(n, videos[n][0]) for n in missing]) as stream:
             for done, (number, clip) in enumerate(stream, start=1):
                 try:
                     if isinstance(clip, BadVideo):
                         raise clip
-                    self._store.put(keys[number], self._seen(clip, *videos[number]))
+                    self._put(keys[number], clip, *videos[number])
                 except BadVideo as error:
                     bad[number] = error
                 if progress is not None:
                     progress(len(videos) - len(missing) + done, len(videos))
         return bad
+
+    def _put(self, key: str, clip: Clip, ref: VideoRef, video_id: str) -> None:
+        if isinstance(self._store, NoStore):
+            self._heard(clip, ref, video_id)  # the tower takes what can be decoded
+            self._store.put(key)
+        else:
+            self._store.put(key, self._seen(clip, ref, video_id))
+
+    def _stream(self, videos: Sequence[tuple[Key, VideoRef]]) -> ClipStream[Key]:
+        resize, options = self._family.resize(), self._decoding
+        return ClipStream(
+            [ClipRequest(key, ref, self._sampling, resize) for key, ref in videos],
+            workers=options.workers,
+            timeout_s=options.timeout_s,
+            memory_limit=options.memory_limit,
+        )
+
+    def _clip(self, ref: VideoRef, video_id: str) -> Clip:
+        if self._ahead is not None and self._coming and self._coming[0] == (ref, video_id):
+            self._coming.popleft()
+            _, clip = next(self._ahead)
+            if isinstance(clip, BadVideo):
+                raise clip
+            return clip
+        return self._decoder.clip(ref, self._sampling, self._family.resize())
+
+    @torch.no_grad()
+    def _heard(self, clip: Clip, ref: VideoRef, video_id: str) -> SideFeatures:
+        return self._channel.features(doc_of(ref, video_id), clip)
 
     @torch.no_grad()
     def _seen(self, clip: Clip, ref: VideoRef, video_id: str) -> Seen:
@@ -125,7 +198,7 @@ class Eyes:
                 f"family {self._family.name} gives no features before the projector for one run "
                 "of tokens; PAVE needs them"
             )
-        side = self._channel.features(doc_of(ref, video_id), clip)
+        side = self._heard(clip, ref, video_id)
         matched = neighbors(
             frame_spans(clip, tokens.grid[0]),
             side.spans,
@@ -140,13 +213,15 @@ def open_store(place: str, default: Path) -> Store:
     """Return where encoded videos are kept.
 
     Args:
-        place: `memory`, `disk`, or a folder.
+        place: `memory`, `disk`, `none`, or a folder.
         default: the folder that `disk` means.
     """
     from pathlib import Path
 
     if place == "memory":
         return MemoryStore()
+    if place == "none":
+        return NoStore(default / "usable.txt")
     return DiskStore(default if place == "disk" else Path(place).expanduser())
 
 

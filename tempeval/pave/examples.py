@@ -159,7 +159,7 @@ def digest_of(items: Iterable[Example], root: Path | None = None) -> str:
         if root is not None and place.is_relative_to(root.resolve()):
             place = place.relative_to(root.resolve())
         video = [str(place), item.video.start, item.video.end, item.video.fps]
-        whole.update(json.dumps([video, _texts(item), item.answer]).encode())
+        whole.update(json.dumps([video, item.video_id, _texts(item), item.answer]).encode())
     return whole.hexdigest()[:16]
 
 

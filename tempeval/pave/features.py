@@ -43,7 +43,13 @@ class Seen:
 
 
 class Store(Protocol):
-    """Where encoded videos are kept."""
+    """Where encoded videos are kept.
+
+    Attributes:
+        keeps: whether what is put can be got again.
+    """
+
+    keeps: bool
 
     def __contains__(self, key: str) -> bool:
         """Say whether there is an entry; it is not read."""
@@ -60,6 +66,8 @@ class Store(Protocol):
 
 class MemoryStore:
     """Entries in this process's memory, on the CPU."""
+
+    keeps = True
 
     def __init__(self) -> None:
         self._entries: dict[str, Seen] = {}
@@ -83,6 +91,8 @@ class DiskStore:
     Args:
         folder: is made if need be.
     """
+
+    keeps = True
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -110,6 +120,35 @@ class DiskStore:
         draft = self._folder / f"{key}.{os.getpid()}.draft"
         save_file(tensors, draft, {"facts": json.dumps(facts)})
         draft.replace(self._folder / f"{key}.safetensors")
+
+
+class NoStore:
+    """Nothing but the names of videos that can be used: they are encoded whenever they are needed.
+
+    Args:
+        names: file of the names, one a line, so that a training that goes on need not look again.
+    """
+
+    keeps = False
+
+    def __init__(self, names: Path) -> None:
+        self._path = names
+        names.parent.mkdir(parents=True, exist_ok=True)
+        self._names = set(names.read_text("utf-8").split()) if names.is_file() else set()
+
+    def __contains__(self, key: str) -> bool:
+        """Say whether a video was found usable."""
+        return key in self._names
+
+    def get(self, key: str) -> Seen | None:
+        """Return None."""
+        return None
+
+    def put(self, key: str, seen: Seen | None = None) -> None:
+        """Keep the name."""
+        self._names.add(key)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(f"{key}\n")
 
 
 def video_key(ref: VideoRef, settings: Sequence[Any]) -> str:

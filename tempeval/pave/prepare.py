@@ -38,6 +38,7 @@ class Prepared:
         videos: theirs.
         training, held_out: units to train on, and to measure on.
         eyes: gives what the frozen parts see.
+        content: digest of the content of the videos and their side channels.
         bad: what is wrong with unusable videos, by number.
     """
 
@@ -47,6 +48,7 @@ class Prepared:
     training: list[Unit]
     held_out: list[Unit]
     eyes: Eyes
+    content: str
     bad: dict[int, BadVideo]
 
     def seen(self, video: int) -> Seen:
@@ -54,9 +56,10 @@ class Prepared:
 
         Raises:
             InvalidSetting: if it is gone from the cache.
+            BadVideo: if there is no cache, and it cannot be used any more.
         """
         ref, video_id = self.videos.items[video]
-        found = self.eyes.get(self.eyes.key(ref, video_id))
+        found = self.eyes.get(ref, video_id)
         if found is None:
             raise InvalidSetting(
                 f"the features of {ref.path!r} are gone from the cache, or the file was changed; "
@@ -85,12 +88,13 @@ def prepare(config: TrainConfig, accelerator: Any, report: Report) -> Prepared:
     videos = find_videos(examples.items, data.limit, data.held_out, config.training.seed)
     store = open_store(config.feature_cache, cache_dir() / "pave-features")
     eyes = Eyes(family, config.base.frames, config.side_channel, store)
+    content = eyes.content(videos.items)
     bad = _encode(eyes, videos, accelerator, isinstance(store, MemoryStore), report)
     refuse_too_many(bad, len(videos.items), data.max_failures)
     training, held_out = make_units(
         family, examples.items, videos, config.training.questions_per_video, bad
     )
-    return Prepared(family, examples, videos, training, held_out, eyes, bad)
+    return Prepared(family, examples, videos, training, held_out, eyes, content, bad)
 
 
 def load_base(config: TrainConfig, device: str) -> Family:

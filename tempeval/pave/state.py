@@ -33,12 +33,14 @@ class Identity:
         config: digest of the configuration.
         base: revision of the base model.
         data: digest of the examples.
+        videos: digest of the content of their videos and side channels.
         micro_batches: per step, over all processes.
     """
 
     config: str
     base: str
     data: str
+    videos: str
     micro_batches: int
 
 
@@ -140,11 +142,12 @@ def _check_identity(path: Path, facts: Mapping[str, Any], identity: Identity) ->
         "config": "another configuration",
         "base": "another revision of the base model",
         "data": "other examples",
+        "videos": "videos or features of other content",
         "micro_batches": "another number of micro-batches per step (accumulation x processes)",
     }
     for name, wanted in asdict(identity).items():
-        if facts[name] != wanted:
+        if (found := facts.get(name)) != wanted:
             raise InvalidSetting(
-                f"{str(path)!r} is of a training with {what[name]}: {name} {facts[name]!r}, now "
+                f"{str(path)!r} is of a training with {what[name]}: {name} {found!r}, now "
                 f"{wanted!r}. Use the settings it was made with, or another `out`"
             )

@@ -22,6 +22,7 @@ def task_examples(name: str) -> Examples:
         UnknownName: if there is no such task.
         InvalidSetting: if it has no training split, or that is what it is tested on; if it makes no
             messages, or a target that is no text.
+        MissingData, BadData: for a benchmark whose files are not there or not official.
     """
     from tempeval.host import HostTasks
 
@@ -46,8 +47,29 @@ def _training_docs(name: str, task: Any) -> Any:
         raise InvalidSetting(
             f"task {name!r} scores choices and makes no messages; name the task that generates"
         )
+    # The host has already run `process_docs` on every split that the task names.
     docs = task.training_docs()
-    return docs if task.config.process_docs is None else task.config.process_docs(docs)
+    found = _benchmark_docs(docs)
+    if found is None:
+        return docs
+    tested = {doc["sample_id"] for doc in task.eval_docs_no_media if "sample_id" in doc}
+    if both := sorted(tested & {doc["sample_id"] for doc in found}):
+        raise InvalidSetting(
+            f"task {name!r} tests on {both[0]!r}, which its training split has too"
+        )
+    return found
+
+
+def _benchmark_docs(docs: Any) -> list[dict[str, Any]] | None:
+    """Return the documents that the one row of a benchmark's source stands for; None for others.
+
+    A training split is large, so its task leaves it as that row until it is trained on.
+    """
+    if len(docs) != 1 or "benchmark" not in docs[0] or "sample_id" in docs[0]:
+        return None
+    from tempeval.benchmarks.sources import load_docs
+
+    return load_docs(docs[0])
 
 
 def _example(name: str, task: Any, doc: Any) -> Example:
@@ -60,8 +82,9 @@ def _example(name: str, task: Any, doc: Any) -> Example:
         raise InvalidSetting(
             f"task {name!r} has a prompt with {len(visuals)} visuals; training takes one video"
         )
-    known = doc.get("video_id") if isinstance(doc, dict) else None
-    return Example(video, str(known or video_id(doc_of(video))), messages, _target(name, task, doc))
+    # As in evaluation: tasks name videos otherwise, such as `music_avqa/00000001`.
+    own = video_id(doc_of(video))
+    return Example(video, own, messages, _target(name, task, doc))
 
 
 def _target(name: str, task: Any, doc: Any) -> str:

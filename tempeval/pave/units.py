@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from tempeval.errors import InvalidSetting
 from tempeval.pave.batch import Tail, Unit, make_tail
 from tempeval.pave.order import derived_seed
+from tempeval.side_channels.base import doc_of, video_id
+from tempeval.side_channels.content import content_key
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
@@ -26,7 +29,7 @@ class Videos:
     Attributes:
         items: each with its id, in the order first met.
         of_example: number of each example's video.
-        held_out: numbers of the videos that are measured, not trained on.
+        held_out: numbers of the videos that are measured, not trained on; all parts of them.
     """
 
     items: tuple[tuple[VideoRef, str], ...]
@@ -36,6 +39,9 @@ class Videos:
 
 def find_videos(examples: Sequence[Example], limit: int | None, held_out: int, seed: int) -> Videos:
     """List videos and choose those that are held out.
+
+    Parts and copies of one video stay together, in training or out of it: it is known by its
+    content, and by an id that is not just the name of its file.
 
     Args:
         examples: all of them.
@@ -48,20 +54,54 @@ def find_videos(examples: Sequence[Example], limit: int | None, held_out: int, s
     """
     numbers: dict[tuple[VideoRef, str], int] = {}
     of_example = [numbers.setdefault((e.video, e.video_id), len(numbers)) for e in examples]
-    shuffled = np.random.default_rng(derived_seed(seed, "videos")).permutation(len(numbers))
+    videos = list(numbers)
+    footage = same_footage(videos)
+    shuffled = np.random.default_rng(derived_seed(seed, "videos")).permutation(1 + max(footage))
     used = shuffled[:limit].tolist()
     if held_out >= len(used):
         raise InvalidSetting(
-            f"data.held_out={held_out} leaves none of the {len(used)} videos to train on"
+            f"data.held_out={held_out} leaves none of the {len(used)} videos to train on; parts "
+            "and copies of a video count once"
         )
+    kept, out = set(used), set(used[:held_out])
     # Left out ones are dropped here, so that nobody encodes them.
-    place = {old: new for new, old in enumerate(sorted(used))}
-    items = [video for video, number in numbers.items() if number in place]
+    place = {n: new for new, n in enumerate(n for n in range(len(videos)) if footage[n] in kept)}
     return Videos(
-        tuple(items),
+        tuple(videos[n] for n in place),
         tuple(place.get(number, -1) for number in of_example),
-        frozenset(place[number] for number in used[:held_out]),
+        frozenset(new for n, new in place.items() if footage[n] in out),
     )
+
+
+def same_footage(videos: Sequence[tuple[VideoRef, str]]) -> list[int]:
+    """Number videos so that parts and copies of one have the same number.
+
+    Args:
+        videos: files or folders, with their ids.
+
+    Returns:
+        A number for each, from 0 in the order first met.
+    """
+    contents: dict[str, str] = {}
+    parent = list(range(len(videos)))
+
+    def root(number: int) -> int:
+        while parent[number] != number:
+            parent[number] = number = parent[parent[number]]
+        return number
+
+    met: dict[tuple[str, str], int] = {}
+    for number, (ref, name) in enumerate(videos):
+        if ref.path not in contents:
+            contents[ref.path] = content_key(ref.path) or str(Path(ref.path).resolve())
+        marks = [("content", contents[ref.path])]
+        if name != video_id(doc_of(ref)):
+            marks.append(("id", name))
+        for mark in marks:
+            first, own = sorted((root(met.setdefault(mark, number)), root(number)))
+            parent[own] = first
+    groups: dict[int, int] = {}
+    return [groups.setdefault(root(number), len(groups)) for number in range(len(videos))]
 
 
 def make_units(

@@ -6,6 +6,7 @@ special case of a side channel that lasts as long as the frames.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from tempeval.errors import BadSideChannel, InvalidSetting
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from tempeval.stages import SideFeatures
     from tempeval.video.clip import Clip
 
     Floats = NDArray[np.float64]
@@ -121,6 +123,27 @@ def frame_spans(clip: Clip, grids: int, *, num_groups: int = 1) -> torch.Tensor:
         (ordered[n : n + per_grid, 0].min(), ordered[n : n + per_grid, 1].max()) for n in starts
     ]
     return torch.tensor(spans, dtype=torch.float64)
+
+
+def backwards(side: SideFeatures, frame_spans: torch.Tensor) -> SideFeatures:
+    """Play a side channel backwards: what was at the start of the frames' time comes at its end.
+
+    Args:
+        side: features with their times; without times they fill that of the frames.
+        frame_spans: float64 `[T_q, 2]`, as `neighbors` takes them.
+
+    Raises:
+        BadSideChannel: if the side channel has times and the frames have none.
+    """
+    features = side.features.flip(0)
+    if side.spans is None:
+        return replace(side, features=features)
+    if not bool(torch.isfinite(frame_spans).all()):
+        raise BadSideChannel(
+            side.source, "the frames have no timestamps, so it cannot be played backwards in them"
+        )
+    mirrored = frame_spans.min() + frame_spans.max() - side.spans
+    return replace(side, features=features, spans=mirrored.flip(0, 1))
 
 
 def equal_parts(start: float, end: float, count: int) -> torch.Tensor:

@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from tempeval.errors import BadSideChannel
 
 if TYPE_CHECKING:
+    import torch
+
     from tempeval.engine.encoder import DecodeOptions
     from tempeval.families.base import Family
     from tempeval.stages import SideFeatures
     from tempeval.video.clip import Clip, VideoRef
+
+#: Seconds that are no time at all: rounding.
+_SAME = 1e-6
 
 #: What is known of a video beside its frames: `video` (path), `video_id` (its stem, or the name of
 #: a folder of frames), `fps` (1/s, of a folder of frames), and `start`, `end` in seconds where
@@ -71,6 +76,30 @@ class Channel(ABC):
     def stamp(self, doc: Doc) -> str:
         """Name the content that the features come from; see `SideChannel`."""
 
+    def part_spans(self, doc: Doc, steps: int) -> torch.Tensor | None:
+        """Return when steps are, for a part of a video, where features of the whole have no times.
+
+        Args:
+            doc: the video.
+            steps: T_k.
+
+        Returns:
+            float64 `[steps, 2]` in seconds; None if that is not known.
+        """
+        return None
+
+    def content(self, doc: Doc) -> str:
+        """Name what `stamp` does, the same for a copy in another place, of another time."""
+        return self.stamp(doc)
+
+    def origin(self, doc: Doc) -> str | None:
+        """Return how the file of a video's features was made (see `origin`); None if unknown.
+
+        Raises:
+            BadSideChannel: if there is no such file, or it is not readable.
+        """
+        return None
+
 
 def doc_of(ref: VideoRef, name: str | None = None) -> Doc:
     """Return what a side channel is told of a video.
@@ -110,6 +139,22 @@ def video_id(doc: Doc) -> str:
     if Path(name).name != name or name in ("..", ".") or "\\" in name or "\0" in name:
         raise BadSideChannel(name, "the video's id is not a plain name without slashes")
     return name
+
+
+def is_whole(doc: Doc, clip: Clip) -> bool:
+    """Tell whether a clip is the whole video: no part is meant, or one from end to end.
+
+    The last frame's end is the clip's only where no frame follows, so an `end` that is not before
+    it is the video's.
+    """
+    start, end = video_part(doc)
+    if start is None and end is None:
+        return True
+    if clip.span is None:
+        return False
+    first, last = clip.span
+    begins = first <= _SAME and (start is None or start <= _SAME)
+    return begins and (end is None or end >= last - _SAME)
 
 
 def _name_of(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from tempeval.errors import BadSideChannel, BadVideo, InvalidSetting
 from tempeval.families.registry import family_class, family_of
 from tempeval.mini.paths import located
 from tempeval.side_channels.align import clip_span
+from tempeval.side_channels.content import content_key
 from tempeval.side_channels.shuffle import is_frame_folder
 from tempeval.side_channels.stored import read_facts, write_features
 from tempeval.versions import versions
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from tempeval.engine.encoder import DecodeOptions
     from tempeval.families.base import Family, LoadOptions
-    from tempeval.side_channels.base import SideChannel
+    from tempeval.side_channels.base import Channel
     from tempeval.video.clip import Clip, SideSpec
 
 FAILURES = "failures.json"
@@ -120,7 +122,7 @@ def load_family(pretrained: str, options: LoadOptions, num_frames: int) -> Famil
 def extract(
     videos: Sequence[Video],
     spec: SideSpec,
-    channel: SideChannel,
+    channel: Channel,
     family: Family | None,
     decoding: DecodeOptions,
     *,
@@ -152,7 +154,7 @@ def extract(
         return done
     out = videos[0].target.parent
     facts = _facts(spec, family, num_frames)
-    missing = [v for v in videos if overwrite or not _is_made(v, facts)]
+    missing = [v for v in videos if overwrite or not _is_made(v, channel, facts)]
     done.kept = len(videos) - len(missing)
     out.mkdir(parents=True, exist_ok=True)
     progress(done)
@@ -180,9 +182,7 @@ def extract(
 
 
 @torch.no_grad()
-def _write(
-    video: Video, clip: Clip | BadVideo, channel: SideChannel, facts: dict[str, Any]
-) -> None:
+def _write(video: Video, clip: Clip | BadVideo, channel: Channel, facts: dict[str, Any]) -> None:
     if isinstance(clip, BadVideo):
         raise clip
     side = channel.features(video.doc, clip)
@@ -191,12 +191,15 @@ def _write(
         "video_id": video.video_id,
         "video": Path(video.ref.path).name,
         "video_stamp": _stamp(video),
+        "video_content": content_key(video.ref.path),
+        "source_stamp": _source_stamp(video, channel),
         "duration": None if whole is None else whole[1],
         "flags": list(clip.flags),
         "flops": side.flops,
         "packages": versions(),
     }
-    write_features(video.target, side, facts | own)
+    part = channel.part_spans(video.doc, len(side.features)) if side.spans is None else None
+    write_features(video.target, side, facts | own, part)
 
 
 def _facts(spec: SideSpec, family: Family | None, num_frames: int) -> dict[str, Any]:
@@ -213,8 +216,8 @@ def _facts(spec: SideSpec, family: Family | None, num_frames: int) -> dict[str, 
     return facts
 
 
-def _is_made(video: Video, facts: dict[str, Any]) -> bool:
-    """Tell whether the features of a video are there, made of it and in this way.
+def _is_made(video: Video, channel: Channel, facts: dict[str, Any]) -> bool:
+    """Tell whether the features of a video are there, made of it, its source, and in this way.
 
     Raises:
         InvalidSetting: if they were made in another way.
@@ -232,12 +235,21 @@ def _is_made(video: Video, facts: dict[str, Any]) -> bool:
                 f"{str(video.target)!r} was made with {key} {known.get(key)}, not "
                 f"{wanted.get(key)}; choose another -o, or pass --overwrite"
             )
-    return bool(known.get("video_stamp") == _stamp(video))
+    source = known.get("source_stamp", "")
+    return bool(
+        known.get("video_stamp") == _stamp(video) and source == _source_stamp(video, channel)
+    )
 
 
 def _stamp(video: Video) -> Any:
     stamp = content_stamp(video.ref.path)
     return None if stamp is None else list(stamp)
+
+
+def _source_stamp(video: Video, channel: Channel) -> str:
+    """Name what features come from besides the video, such as the file that is converted."""
+    stamp = channel.stamp(video.doc)
+    return stamp and hashlib.sha256(stamp.encode()).hexdigest()[:16]
 
 
 def _list_failures(path: Path, failures: dict[str, str]) -> None:

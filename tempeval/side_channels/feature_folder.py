@@ -13,9 +13,12 @@ from tempeval.engine.question import content_stamp
 from tempeval.errors import BadSideChannel, InvalidSetting
 from tempeval.shards import DAMAGED
 from tempeval.side_channels.base import video_id
+from tempeval.side_channels.content import content_key
 from tempeval.side_channels.shuffle import another, pairs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tempeval.side_channels.base import Doc
 
 SUFFIXES = (".safetensors", ".pt")
@@ -73,6 +76,19 @@ class FeatureFolder:
             return f"missing: {error.reason}"
         return f"{path.relative_to(self.folder)}: {content_stamp(str(path))}"
 
+    def content(self, doc: Doc) -> str:
+        """Name the content of the file of a video, wherever a copy lies; never raises."""
+        try:
+            return f"{content_key(self.find(doc))}"
+        except BadSideChannel as error:
+            return f"missing: {error.reason}"
+
+    def files(self) -> Iterator[Path]:
+        """Yield the files of all ids, in alphabetical order of these."""
+        for name in sorted(self._names()):
+            if (path := self._path(name)) is not None:
+                yield path
+
     def _places(self, name: str) -> list[Path]:
         flat = [self.folder / f"{name}{suffix}" for suffix in SUFFIXES]
         return flat + [self.folder / name / f"{NESTED}{suffix}" for suffix in SUFFIXES]
@@ -85,10 +101,13 @@ class FeatureFolder:
         """Return the pairs of the ids of all files, of either layout."""
         changed = self.folder.stat().st_mtime_ns
         if self._paired is None or self._paired[0] != changed:
-            entries = [e for e in self.folder.iterdir() if not e.name.startswith(".")]
-            names = {entry.name if entry.is_dir() else entry.stem for entry in entries}
-            self._paired = changed, pairs((n for n in names if self._path(n) is not None), seed)
+            self._paired = changed, pairs(self._names(), seed)
         return self._paired[1]
+
+    def _names(self) -> list[str]:
+        entries = [e for e in self.folder.iterdir() if not e.name.startswith(".")]
+        names = {entry.name if entry.is_dir() else entry.stem for entry in entries}
+        return [name for name in names if self._path(name) is not None]
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

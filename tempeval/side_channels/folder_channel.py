@@ -52,3 +52,7 @@ class FolderChannel(Channel):
     def stamp(self, doc: Doc) -> str:
         """Name the file of a video by size and time."""
         return self._files.stamp(doc)
+
+    def content(self, doc: Doc) -> str:
+        """Name the content of the file of a video."""
+        return self._files.content(doc)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from tempeval.errors import BadSideChannel
 from tempeval.side_channels.align import clip_span, equal_parts
-from tempeval.side_channels.base import video_part
+from tempeval.side_channels.base import is_whole, video_part, video_path
 from tempeval.side_channels.feature_folder import (
     check_length,
     check_shape,
@@ -20,6 +21,7 @@ from tempeval.side_channels.feature_folder import (
 )
 from tempeval.side_channels.folder_channel import FolderChannel
 from tempeval.stages import SideFeatures
+from tempeval.video.sampling import SCENE_VIEWS, is_scene
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,12 +46,19 @@ class OfficialChannel(FolderChannel):
         path = self._files.find(doc)
         tensors, _ = read_tensors(path)
         raw = the_features(path, tensors, self.accepted)
-        whole = clip_span(clip) if video_part(doc) == (None, None) else None
+        whole = is_whole(doc, clip)
+        known = clip_span(clip) if whole else None
         # Of a shuffled file the length is that of the other video.
-        seconds = whole[1] if whole and self.settings.shuffle is None else None
+        seconds = known[1] if known and self.settings.shuffle is None else None
         features = self._arranged(path, raw, seconds)
         # Of a whole video: none, so that released weights get the partition they were trained with.
-        spans = None if whole is not None else self._part_spans(len(features))
+        spans = None if whole else self.part_spans(doc, len(features))
+        if spans is None and not whole:
+            raise BadSideChannel(
+                str(path),
+                f"its steps have no times, so the part {video_part(doc)} s of a video cannot be "
+                "found among them; use whole videos",
+            )
         return SideFeatures(features, spans, str(path))
 
     @abstractmethod
@@ -61,13 +70,6 @@ class OfficialChannel(FolderChannel):
             raw: float32, finite, not empty.
             seconds: duration of the video where the file has to match it.
         """
-
-    def _part_spans(self, steps: int) -> torch.Tensor | None:
-        """Return `[steps, 2]` in seconds, where only a part of a video is meant; None if unknown.
-
-        The duration of the whole is not known then, but the rate of the steps may be.
-        """
-        return None
 
 
 class ImageBind(OfficialChannel):
@@ -82,7 +84,8 @@ class ImageBind(OfficialChannel):
             check_length(path, "steps of one second", len(raw), expected, max(2, 0.1 * expected))
         return raw[:, None, None]
 
-    def _part_spans(self, steps: int) -> torch.Tensor | None:
+    def part_spans(self, doc: Doc, steps: int) -> torch.Tensor | None:
+        """Return the windows: 2 s long, one every second."""
         starts = torch.arange(steps, dtype=torch.float64)
         return torch.stack([starts, starts + 2], dim=1)
 
@@ -102,17 +105,28 @@ class LanguageBind(OfficialChannel):
             check_length(path, "frames at 2 per second", len(raw), expected, max(8, 0.1 * expected))
         return raw[:, 1:].reshape(len(raw), 2, 2, WIDTH)
 
-    def _part_spans(self, steps: int) -> torch.Tensor | None:
+    def part_spans(self, doc: Doc, steps: int) -> torch.Tensor | None:
+        """Return equal parts of half a second."""
         return equal_parts(0.0, steps / 2, steps)
 
 
 class Llava3D(OfficialChannel):
-    """LLaVA-3D's features of a scene: `[1, 18432, 1024]` are 32 views of 24 x 24 cells."""
+    """LLaVA-3D's features of a scene: `[1, 18432, 1024]` are 32 views of 24 x 24 cells.
 
-    views: ClassVar[int] = 32
+    Of a folder `posed_images_new/<scene>`, image i is view i (see `tempeval.video.sampling`).
+    """
+
+    views: ClassVar[int] = SCENE_VIEWS
     side: ClassVar[int] = 24
     accepted: ClassVar[str] = "[1, 18432, 1024], 32 views of 24 x 24"
 
     def _arranged(self, path: Path, raw: torch.Tensor, seconds: float | None) -> torch.Tensor:
         check_shape(path, raw, (1, self.views * self.side**2, WIDTH))
         return raw.view(self.views, self.side, self.side, WIDTH)
+
+    def part_spans(self, doc: Doc, steps: int) -> torch.Tensor | None:
+        """Return the times of the views where they are the images of a ScanNet scene's folder."""
+        fps = doc.get("fps")
+        if fps is None or not is_scene(video_path(doc)):
+            return None
+        return equal_parts(0.0, steps / float(fps), steps)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import InvalidSetting, UnknownName
 from tempeval.methods.registry import read_settings
+from tempeval.side_channels.origin import origin_of_spec
 from tempeval.video.clip import SideSpec
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from tempeval.engine.encoder import DecodeOptions
     from tempeval.families.base import Family
-    from tempeval.side_channels.base import Channel, SideChannel
+    from tempeval.side_channels.base import Channel
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class SideEntry:
     summary: str
 
 
+#: The side channel that reads what `tempeval features` wrote of another.
+STORED = "features"
+
 SIDE_CHANNELS: dict[str, SideEntry] = {
     entry.name: entry
     for entry in (
@@ -47,7 +51,7 @@ SIDE_CHANNELS: dict[str, SideEntry] = {
             "log-mel spectrum of the video's own sound track",
         ),
         SideEntry(
-            "features",
+            STORED,
             "tempeval.side_channels.stored:Stored",
             "what `tempeval features` has written to a folder, of any kind",
         ),
@@ -84,6 +88,15 @@ def parse_side_spec(text: str) -> SideSpec:
         UnknownName: for a side channel or a setting that does not exist.
         InvalidSetting: for a value that cannot be read, a missing one, or a malformed text.
     """
+    return side_spec(*split_side_text(text))
+
+
+def split_side_text(text: str) -> tuple[str, dict[str, str]]:
+    """Split `audio[step=0.05;mels=80]` into its name and its settings, which are not looked at.
+
+    Raises:
+        InvalidSetting: for a malformed text.
+    """
     match = _SPEC.fullmatch(text.strip())
     if not match:
         raise InvalidSetting(
@@ -96,7 +109,7 @@ def parse_side_spec(text: str) -> SideSpec:
             problem = "is set twice" if sep else "is not 'name=value'"
             raise InvalidSetting(f"side channel {text!r}: setting {pair.strip()!r} {problem}")
         given[key] = value
-    return side_spec(match["name"], given)
+    return match["name"], given
 
 
 def side_spec(name: str, settings: Mapping[str, Any]) -> SideSpec:
@@ -116,7 +129,7 @@ def side_spec(name: str, settings: Mapping[str, Any]) -> SideSpec:
 
 def build_side_channel(
     spec: SideSpec, family: Family | None, decoding: DecodeOptions | None = None
-) -> SideChannel:
+) -> Channel:
     """Build a side channel.
 
     Args:
@@ -147,6 +160,28 @@ def side_channel_class(name: str) -> type[Channel]:
         raise UnknownName("side channel", name, SIDE_CHANNELS)
     module, attribute = SIDE_CHANNELS[name].path.split(":")
     return typing.cast("type[Channel]", getattr(importlib.import_module(module), attribute))
+
+
+def reads_folder(name: str) -> bool:
+    """Tell whether a side channel reads files from a folder that must be given.
+
+    Raises:
+        UnknownName: if there is no such side channel.
+    """
+    return any(field.name == "folder" for field in fields(side_channel_class(name).settings_type))
+
+
+def stored_origin(spec: SideSpec) -> str:
+    """Return what `features` must be made of to stand for a side channel (see `origin`).
+
+    Args:
+        spec: the side channel; settings that are left out have their defaults.
+
+    Raises:
+        InvalidSetting: for a setting that is not accepted.
+    """
+    nowhere = {"folder": "-"} if reads_folder(spec.name) else {}
+    return origin_of_spec(side_spec(spec.name, nowhere | dict(spec.settings)))
 
 
 def _sorted_fields(settings: Any) -> list[Any]:

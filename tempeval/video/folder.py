@@ -15,6 +15,7 @@ from tempeval.errors import BadVideo
 from tempeval.video import flags
 from tempeval.video.container import reason_of
 from tempeval.video.reading import Choose, Gatherer, Reading
+from tempeval.video.sampling import is_scene, scene_views
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,11 +24,16 @@ if TYPE_CHECKING:
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
+SCENE_SUFFIXES = frozenset({".jpg"})
+"""Of a ScanNet scene's colour images."""
+
 _NUMBER = re.compile(r"(\d+)")
 
 
 def read(path: str, fps: float | None, choose: Choose, resize: Resize | None) -> Reading:
     """Read the images that `choose` picks; image i is shown at i / `fps` seconds.
+
+    Of a ScanNet scene (`posed_images_new/<scene>`) the images are the 32 views of `scene_views`.
 
     Raises:
         BadVideo: `fps` is missing, or the folder or one of the wanted images is unusable.
@@ -37,6 +43,12 @@ def read(path: str, fps: float | None, choose: Choose, resize: Resize | None) ->
     if not (math.isfinite(fps) and fps > 0):
         raise BadVideo(path, f"fps={fps} must be positive (frames per second)")
     images = _images(path)
+    if is_scene(path):  # a selection of views: their numbers need no order of their own
+        views = scene_views(len(images))
+        found = {flags.REPEATED_FRAMES} if len(images) < len(views) else set()
+        images = [images[view] for view in views]
+    else:
+        found = {flags.NUMBER_GAPS} if _has_gaps(images) else set()
     times = np.arange(len(images)) / fps
     gatherer = Gatherer(choose(times), resize)
     size: tuple[int, int] | None = None
@@ -51,8 +63,7 @@ def read(path: str, fps: float | None, choose: Choose, resize: Resize | None) ->
             )
         size = height, width
         gatherer.take(index, VideoFrame.from_ndarray(rgb, format="rgb24"))
-    gaps = {flags.NUMBER_GAPS} if _has_gaps(images) else set()
-    return gatherer.reading(times, frozenset(gaps))
+    return gatherer.reading(times, frozenset(found))
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -69,15 +80,17 @@ def _images(path: str) -> list[Path]:
         entries = list(Path(path).iterdir())
     except OSError as error:
         raise BadVideo(path, f"the folder cannot be listed: {reason_of(error)}") from error
+    # Beside a scene's colour images lie depth images of other suffixes.
+    suffixes = SCENE_SUFFIXES if is_scene(path) else IMAGE_SUFFIXES
     images = [
         entry
         for entry in entries
-        if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".")
+        if entry.suffix.lower() in suffixes and not entry.name.startswith(".")
     ]
     if not images:
         raise BadVideo(
             path,
-            f"the folder holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}) among its "
+            f"the folder holds no images ({', '.join(sorted(suffixes))}) among its "
             f"{len(entries)} entries",
         )
     unnumbered = [image.name for image in images if not _NUMBER.search(image.stem)]

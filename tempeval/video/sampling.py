@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from tempeval.video.clip import Sampling
+
+
+SCENES, SCENE_VIEWS = "posed_images_new", 32
+"""ScanNet scenes as PAVE's 3D features know them: `posed_images_new/<scene>/*.jpg`, 32 views each.
+
+Source: dragonlzm/PAVE (facts in papers.md, A2 and B10).
+"""
 
 
 class SamplingError(ValueError):
@@ -86,6 +96,25 @@ def duration(timestamps: NDArray[np.float64]) -> float:
         return 1.0
     first, last = float(timestamps[0]), float(timestamps[-1])
     return last + (last - first) / (count - 1)
+
+
+def is_scene(path: str | Path) -> bool:
+    """Tell whether a path is that of a ScanNet scene's folder of views, by its name alone."""
+    return PurePath(path).parent.name == SCENES
+
+
+def scene_views(count: int) -> NDArray[np.int64]:
+    """Return which image each of a scene's 32 views is: cut after 32, or filled up with the last.
+
+    So image i is view i of the scene's 3D features, however many images a folder has.
+
+    Args:
+        count: images in the folder, at least 1.
+
+    Returns:
+        int64 `[32]`.
+    """
+    return np.minimum(np.arange(SCENE_VIEWS), count - 1)
 
 
 def _segment_centres(first: int, last: int, num_segments: int) -> NDArray[np.int64]:

@@ -16,10 +16,10 @@ from original_onevision import (
     square,
     video_logits,
 )
-from released_pave import NAMINGS, PATCH_PREFIX, patch_state, save_released_pave
+from released_pave import NAMINGS, PATCH_PREFIX, PROJECTIONS, patch_state, save_released_pave
 from safetensors.torch import load_file, save_file
 
-from tempeval.engine.low_rank import LowRank
+from tempeval.engine.low_rank import LowRank, linear_maps
 from tempeval.errors import BadArchive, InvalidSetting, UnsupportedModel
 from tempeval.methods.pave import PavePatch
 from tempeval.methods.pave_checkpoint import read_pave, save_pave
@@ -146,6 +146,19 @@ def test_newlines_as_trained(family, tmp_path):
     assert read_pave(made.path).mm_newline_position == "one_token"
 
 
+def test_newlines_that_nothing_says(family, released, tmp_path):
+    """A released checkpoint without a word has a grid; ours of a base without newlines has none."""
+    bare = read_pave(save_released_pave(tmp_path / "x", family, newline=None).path)
+    assert (bare.mm_newline_position, bare.says_newlines) == ("grid", False)
+    assert read_pave(released.path, cache=tmp_path).says_newlines
+    folder = saved(tmp_path / "own", released)
+    for _ in range(2):
+        own = read_pave(folder)
+        assert (own.mm_newline_position, own.says_newlines) == (None, False)
+        assert "mm_newline_position" not in own.metadata
+        (folder / "pave.safetensors").unlink(missing_ok=True)  # the released layout alone says so
+
+
 def test_rslora_scale(family, tmp_path):
     made = save_released_pave(tmp_path / "x", family, rank=4, alpha=2, use_rslora=True)
     assert read_pave(made.path).lora.scale == 1.0
@@ -181,6 +194,98 @@ def test_short_names_of_targets(family, tmp_path):
     names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     made = save_released_pave(tmp_path / "x", family, target_modules=names)
     assert len(read_pave(made.path).lora.matrices) == 21
+
+
+def lose(copy, *modules):
+    """Take modules' weights from an adapter."""
+
+    def change(state):
+        for key in [k for k in state if any(f".{module}." in k for module in modules)]:
+            del state[key]
+
+    edit_adapter(copy, change)
+
+
+LAST = [f"layers.2.{name}" for name in PROJECTIONS]
+
+
+@pytest.mark.parametrize(
+    ("targets", "lost", "message"),
+    [
+        (["up_proj", "q_proj"], ["layers.1.mlp.up_proj"], r"'layers\.1\.mlp\.up_proj'"),
+        (["mlp.up_proj", "q_proj"], ["layers.0.mlp.up_proj"], r"'layers\.0\.mlp\.up_proj'"),
+        # The deepest layer is another map's.
+        (["up_proj", "q_proj"], ["layers.2.mlp.up_proj"], r"'layers\.2\.mlp\.up_proj'"),
+        (r".*\.(up|q)_proj", ["layers.2.mlp.up_proj"], r"'layers\.2\.mlp\.up_proj'"),
+        (r"model\.layers\.\d+\.(mlp\.up|self_attn\.q)_proj", ["layers.1"], r"'layers\.1\.self_"),
+    ],
+)
+def test_a_layer_that_was_lost_is_named(family, tmp_path, targets, lost, message):
+    made = save_released_pave(tmp_path / "x", family, target_modules=targets)
+    lose(made.path, *(f"mlp.{n}_proj" for n in ("gate", "down")))
+    lose(made.path, *(f"self_attn.{n}_proj" for n in "kvo"))
+    assert len(read_pave(made.path).lora.matrices) == 6
+    lose(made.path, *lost)
+    with pytest.raises(UnsupportedModel, match=message):
+        read_pave(made.path)
+
+
+def test_all_linear_maps_are_all_of_them(family, tmp_path):
+    made = save_released_pave(tmp_path / "x", family, target_modules="all-linear")
+    assert len(read_pave(made.path).lora.matrices) == 21
+    lose(made.path, "layers.0.self_attn.o_proj")
+    with pytest.raises(UnsupportedModel, match=r"'layers\.0\.self_attn\.o_proj'"):
+        read_pave(made.path)
+
+
+@pytest.mark.parametrize("targets", [[n.split(".")[1] for n in PROJECTIONS], r".*_proj"])
+def test_a_last_layer_that_was_lost_is_named_when_the_model_is_known(family, tmp_path, targets):
+    made = save_released_pave(tmp_path / "x", family, target_modules=targets)
+    whole = read_pave(made.path).lora
+    assert len(linear_maps(family.text_model, whole)) == 21
+    lose(made.path, *LAST)
+    low_rank = read_pave(made.path).lora
+    with pytest.raises(InvalidSetting, match=r"self_attn\.q_proj, and has none below layer 1"):
+        linear_maps(family.text_model, low_rank)
+
+
+@pytest.mark.parametrize(
+    ("changes", "lost"),
+    [
+        ({"layers_to_transform": [0, 1]}, LAST),
+        ({"layers_to_transform": 1}, [*LAST, "layers.0"]),
+        ({"exclude_modules": ["layers.1.mlp.up_proj"]}, ["layers.1.mlp.up_proj"]),
+        ({"exclude_modules": r".*layers\.1\..*"}, ["layers.1"]),
+        ({"target_modules": r"model\.layers\.[02]\..*_proj"}, ["layers.1"]),
+    ],
+)
+def test_layers_that_were_never_meant_are_not_missed(family, tmp_path, changes, lost):
+    names = [name.split(".")[1] for name in PROJECTIONS]
+    made = save_released_pave(tmp_path / "x", family, **({"target_modules": names} | changes))
+    with pytest.raises(UnsupportedModel, match="not in target_modules"):
+        read_pave(made.path)
+    lose(made.path, *lost)
+    low_rank = read_pave(made.path).lora
+    assert linear_maps(family.text_model, low_rank).keys() == low_rank.matrices.keys()
+    # Of those that were meant, each is missed.
+    lose(made.path, next(iter(low_rank.matrices)))
+    with pytest.raises(UnsupportedModel, match=next(iter(low_rank.matrices)).split(".")[-1]):
+        read_pave(made.path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target_modules": 3}, "target_modules=3; accepted"),
+        ({"target_modules": "(("}, "no pattern"),
+        ({"exclude_modules": [1]}, r"exclude_modules=\[1\]"),
+        ({"layers_to_transform": "1"}, "layers_to_transform='1'"),
+    ],
+)
+def test_targets_of_no_kind_are_named(family, tmp_path, changes, message):
+    made = save_released_pave(tmp_path / "x", family, **changes)
+    with pytest.raises(UnsupportedModel, match=message):
+        read_pave(made.path)
 
 
 def edit_adapter(copy, change):
@@ -314,7 +419,8 @@ def saved(folder, released, **metadata):
 
 
 def test_saved_and_read_again(released, family, make_clip, message, tmp_path):
-    folder = saved(tmp_path / "out", released, base_model="tiny", note="x")
+    says = {"base_model": "tiny", "note": "x", "mm_newline_position": "grid"}
+    folder = saved(tmp_path / "out", released, **says)
     own = read_pave(folder)
     official = tmp_path / "official"
     folder.rename(official)
@@ -322,11 +428,7 @@ def test_saved_and_read_again(released, family, make_clip, message, tmp_path):
     again, alone = read_pave(official), read_pave(tmp_path / "alone.safetensors")
     assert own.digest == again.digest == alone.digest
     assert own.digest == read_pave(released.path, cache=tmp_path).digest
-    assert own.metadata == {
-        "base_model": "tiny",
-        "note": "x",
-        "mm_newline_position": "grid",
-    }
+    assert own.metadata == says
     config = json.loads((official / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"]) == (4, 2)
     assert config["base_model_name_or_path"] == "tiny"

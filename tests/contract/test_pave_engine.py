@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import shutil
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -231,6 +234,34 @@ def test_the_wrapper_needs_an_adapter(tiny_qwen2_5_vl_folder):
         TempevalPAVE(str(tiny_qwen2_5_vl_folder), device="cpu")
 
 
+def test_newlines_lie_where_they_lay_in_training(
+    tiny_llava_onevision_folder, tiny_qwen2_5_vl_folder, tiny_qwen2_5_vl, adapters, tmp_path
+):
+    """The wrapper that runs PAVE alone takes them from an adapter that says where."""
+    base = load_llava_onevision(tiny_llava_onevision_folder)
+    assert base.settings == {"mm_newline_position": "one_token"}
+
+    def loaded(adapter, folder=tiny_llava_onevision_folder, **arguments):
+        arguments |= {"adapter": adapter, "pave.side_channel": "tiny", "device": "cpu"}
+        model = TempevalPAVESimple(str(folder), num_frames=4, **arguments)
+        return model.family.settings, model.run_facts()["method_notes"]
+
+    grid, one = ({"mm_newline_position": name} for name in ("grid", "one_token"))
+    other = "mm_newline_position one_token, trained with grid"
+    silent = adapters(base)
+    assert loaded(silent) == (one, [other])
+    says = tmp_path / "says"
+    shutil.copytree(silent, says)
+    (says / "config.json").write_text('{"mm_newline_position": "grid"}')
+    assert loaded(str(says)) == (grid, [])
+    assert loaded(str(says), mm_newline_position="one_token") == (one, [other])
+    # A base model that has no newlines has none then either.
+    qwen = tmp_path / "qwen"
+    shutil.copytree(adapters(tiny_qwen2_5_vl), qwen)
+    (qwen / "config.json").write_text('{"mm_newline_position": "grid"}')
+    assert loaded(str(qwen), tiny_qwen2_5_vl_folder) == ({}, [])
+
+
 def snapshot(family):
     """Every parameter object with a copy of its numbers, and all hooks."""
     parameters = {n: (p, p.detach().clone()) for n, p in family.model.named_parameters()}
@@ -329,6 +360,33 @@ def test_merged_and_kept_agree_and_are_made_once(qwen, adapters, make_clip, mess
         assert sorted(made) == [False, True, True]
     finally:
         weight.copy_(kept)
+
+
+@torch.no_grad()
+def test_merged_weights_go_with_the_last_chain_that_uses_them(qwen, adapters, make_clip, message):
+    layout, _, _ = laid_out(qwen, message, [qwen.encode(make_clip(4, 84, 84))], QUESTIONS)
+    text = f"pave[adapter={adapters(qwen)};side_channel=tiny;lora=merged]"
+    weight = qwen.text_model.layers[0].mlp.up_proj.weight
+    own, chain = weakref.ref(weight), parse_chain(text)
+
+    def merged_now(chain):
+        with Attachment(qwen, make_plan(chain, layout, qwen.geometry)):
+            return weakref.ref(qwen.text_model.layers[0].mlp.up_proj.weight)
+
+    first = merged_now(chain)
+    assert first is not own
+    gc.collect()
+    assert first() is not None
+    other = parse_chain(text)  # as a matrix makes it of the same words
+    assert merged_now(other)() is first()
+    del chain
+    gc.collect()
+    assert first() is not None
+    del other
+    gc.collect()
+    assert first() is None
+    assert own() is weight is qwen.text_model.layers[0].mlp.up_proj.weight
+    assert merged_now(parse_chain(text)) is not None  # and is made again when it is asked for
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ with the answers of method `pave` through the engine.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,27 +16,35 @@ import pytest
 import torch
 from accelerate import Accelerator
 from pave_training import small_config
+from safetensors.torch import load_file
 from torch.nn import functional
 from transformers import modeling_utils
+from video_files import write_video
 from video_task import TASK, show_tasks, write_task
 
+from tempeval.engine.encoder import DecodeOptions
 from tempeval.engine.inference import Inference
 from tempeval.engine.question import Question
 from tempeval.errors import InvalidSetting, RunFailed
 from tempeval.methods.pave_checkpoint import read_pave
 from tempeval.methods.pave_patch import PavePatch
 from tempeval.methods.registry import parse_chain
+from tempeval.mini.paths import cache_dir, located
 from tempeval.mini.side import side_suite
 from tempeval.pave.adapter import spelled
 from tempeval.pave.batch import Tail, Unit, collate, make_tail
 from tempeval.pave.features import Seen
+from tempeval.pave.loop import Loop
 from tempeval.pave.prepare import Prepared, load_base, prepare
 from tempeval.pave.state import checkpoints
 from tempeval.pave.student import Student
 from tempeval.pave.task_examples import task_examples
 from tempeval.pave.train import Progress, train
+from tempeval.side_channels.decoding import SideDecoder
+from tempeval.side_channels.extract import extract, find_videos
+from tempeval.side_channels.registry import build_side_channel, parse_side_spec, stored_origin
 from tempeval.stages import VisualTokens
-from tempeval.video.clip import Sampling
+from tempeval.video.clip import Sampling, VideoRef
 
 if TYPE_CHECKING:
     from tempeval.families.base import Family
@@ -214,6 +223,201 @@ def test_a_checkpoint_of_another_training_is_refused(straight: TrainConfig) -> N
             train(config, resume=True)
 
 
+def test_videos_and_features_of_other_content_are_another_training(
+    straight: TrainConfig, tmp_path: Path
+) -> None:
+    """A copy is the same; another id, video or file of features is not."""
+    source = Path(prepare_videos(straight))
+    features = tmp_path / "features"
+    features.mkdir()
+
+    def fill(changed: str = "") -> None:
+        lines = []
+        for number in range(3):
+            content = (source / f"mini-audio-train-5-00{number}.mp4").read_bytes()
+            if changed == "video" and number == 2:
+                content = (source / "mini-audio-train-5-003.mp4").read_bytes()
+            video = tmp_path / f"{number}.mp4"
+            video.write_bytes(content)
+            os.utime(video, (number, number))
+            name = "1" if changed == "id" and number == 2 else str(number)
+            lines.append({"video": video.name, "question": "?", "answer": "2", "video_id": name})
+            value = float(number) + (0.5 if changed == "features" and number == 2 else 0)
+            torch.save(torch.full((9, 1, 1, 16), value), features / f"{number}.pt")
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / "x.jsonl").write_text(text)
+
+    config = small_config(
+        tmp_path / "out",
+        data={"source": "jsonl", "path": str(tmp_path / "x.jsonl"), "held_out": 0},
+        training={"steps": 2},
+        checkpoints={"every": 1},
+        side_channel={"name": "features", "settings": {"folder": str(features)}},
+    )
+    fill()
+    with pytest.raises(RunFailed):
+        train(config, stop_after=1)
+    for changed, said in (
+        ("id", "other examples: data"),
+        ("video", "videos or features of other content"),
+        ("features", "videos or features of other content"),
+    ):
+        fill(changed)
+        with pytest.raises(InvalidSetting, match=said):
+            train(config, resume=True)
+    fill()  # written anew, the same
+    train(config, resume=True)
+
+
+def test_what_is_no_number_ends_a_training_before_a_checkpoint_has_it(
+    straight: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(
+        tmp_path / "out", feature_cache=straight.feature_cache, checkpoints={"every": 1}
+    )
+    own, calls = Student.forward, []
+
+    def spoiled(self: Student, batch: Any) -> Any:
+        loss, *rest = own(self, batch)
+        calls.append(1)
+        if len(calls) == 7:  # step 4: a loss that is finite, whose gradient is not
+            loss = loss + 0 * (loss - loss.detach()).sqrt()
+        return loss, *rest
+
+    monkeypatch.setattr(Student, "forward", spoiled)
+    monkeypatch.setattr(Loop, "_measure", lambda self: {})
+    with pytest.raises(RunFailed, match=r"norm nan at step 4.*another `out`") as caught:
+        train(config)
+    assert "the loss is nan" not in str(caught.value)
+    newest = checkpoints(tmp_path / "out")[-1]
+    assert newest.step == 3
+    for tensor in load_file(newest.path / "weights.safetensors").values():
+        assert tensor.isfinite().all()
+    # The advice holds: the checkpoints do not go on otherwise, a new training does.
+    calls[:] = [0] * 7
+    lower: dict[str, Any] = {"training": {"learning_rate": 1e-4, "steps": 1}}
+    lower["feature_cache"] = straight.feature_cache
+    with pytest.raises(InvalidSetting, match="another configuration"):
+        train(small_config(tmp_path / "out", **lower), resume=True)
+    train(small_config(tmp_path / "anew", **lower))
+
+
+def test_going_on_with_what_is_done_keeps_what_was_measured(
+    straight: TrainConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(straight.out, out)
+    before = json.loads((out / "training.json").read_text())
+    log = (out / "log.jsonl").read_bytes()
+    config = small_config(out, feature_cache=straight.feature_cache)
+    assert train(config, resume=True).held_out["accuracy"] == before["held_out_accuracy"]
+    assert json.loads((out / "training.json").read_text()) == before
+    assert read_pave(out).metadata == read_pave(straight.out).metadata
+    assert (out / "log.jsonl").read_bytes() == log
+
+
+def test_without_a_cache_the_same_is_trained(
+    straight: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, also with a stop; nothing is kept, and steps' videos are decoded ahead."""
+    own, at_once = SideDecoder.clip, []
+
+    def counted(self: SideDecoder, ref: VideoRef, *more: Any) -> Any:
+        at_once.append(ref)
+        return own(self, ref, *more)
+
+    monkeypatch.setattr(SideDecoder, "clip", counted)
+    kept = cache_dir() / "pave-features"
+    before = set(kept.rglob("*")) if kept.exists() else set()
+    config = small_config(tmp_path / "out", feature_cache="none")
+    with pytest.raises(RunFailed):
+        train(config, stop_after=1)
+    train(config, resume=True)
+    assert read_pave(tmp_path / "out").digest == read_pave(straight.out).digest
+    record = [json.loads((Path(c.out) / "training.json").read_text()) for c in (config, straight)]
+    assert record[0] == record[1]
+    assert {path.name for path in set(kept.rglob("*")) - before} <= {"usable.txt"}
+    # One to learn the sizes, in each of the two; and the one that is held out, twice for its two
+    # units. The 16 of the 4 steps came ahead.
+    assert len(at_once) == 2 + 2 * 2
+
+
+def test_without_a_cache_unusable_videos_are_found_before_the_first_step(
+    straight: TrainConfig, tmp_path: Path
+) -> None:
+    source = Path(prepare_videos(straight))
+    lines = []
+    for number in range(3):
+        path = tmp_path / f"{number}.mp4"
+        path.write_bytes((source / f"mini-audio-train-5-00{number}.mp4").read_bytes())
+        lines.append({"video": path.name, "question": "?", "answer": "2"})
+    write_video(tmp_path / "1.mp4", range(9))  # without sound
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    data = {"source": "jsonl", "path": str(tmp_path / "x.jsonl"), "held_out": 0}
+    config = small_config(tmp_path / "out", data=data, feature_cache="none")
+    with pytest.raises(RunFailed, match=r"1 of 3 videos.*1\.mp4.*no sound track"):
+        train(config)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_names_no_place_of_this_machine(straight: TrainConfig, tmp_path: Path) -> None:
+    """Trained on features of files, from a file of examples, on a base in a folder."""
+    private = tmp_path / "private"
+    source = Path(prepare_videos(straight))
+    (private / "videos").mkdir(parents=True)
+    lines = []
+    for number in range(3):
+        video = private / "videos" / f"{number}.mp4"
+        video.write_bytes((source / f"mini-audio-train-5-00{number}.mp4").read_bytes())
+        lines.append({"video": f"videos/{number}.mp4", "question": "How many?", "answer": "2"})
+    (private / "x.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    spec = parse_side_spec("audio[step=0.2;mels=16]")
+    videos = find_videos(private / "videos", private / "features")
+    extract(videos, spec, build_side_channel(spec, None), None, DecodeOptions(workers=0))
+    shutil.copytree(located("mini"), private / "base")
+    config = small_config(
+        private / "out",
+        base={"pretrained": str(private / "base")},
+        data={"source": "jsonl", "path": str(private / "x.jsonl"), "held_out": 0},
+        training={"steps": 1},
+        side_channel={"name": "features", "settings": {"folder": str(private / "features")}},
+    )
+    train(config)
+    (private / "out" / "checkpoints").rename(tmp_path / "checkpoints")
+    for path in (private / "out").rglob("*"):
+        if path.is_file():
+            assert b"private" not in path.read_bytes(), path
+    own = read_pave(private / "out")
+    origin = stored_origin(spec)
+    assert own.metadata["side_channel"] == f"features[origin={origin}]"
+    assert own.metadata["base_model"] == "base"
+    # Read back, it wants such files, wherever they lie.
+    private.rename(tmp_path / "moved")
+    moved = tmp_path / "moved"
+    chain = parse_chain(f"pave[adapter={moved / 'out'};features={moved / 'features'}]")
+    inference = Inference(load_base(straight, "cpu"), Sampling(num_frames=8))
+    messages = ({"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "?"}]},)
+    video = VideoRef(str(moved / "videos" / "0.mp4"))
+    question = Question(0, messages, (video,), gen_kwargs={"max_new_tokens": 1})
+
+    def error() -> str | None:
+        (answered,) = inference.run(inference.plan([question]), [chain])
+        return answered.outcome.ledger.error
+
+    assert error() is None
+    other = parse_side_spec("audio[step=0.1;mels=16]")
+    videos = find_videos(moved / "videos", moved / "features")
+    extract(
+        videos,
+        other,
+        build_side_channel(other, None),
+        None,
+        DecodeOptions(workers=0),
+        overwrite=True,
+    )
+    assert f"accepted: {origin}" in str(error())
+
+
 def test_a_damaged_checkpoint_is_named(straight: TrainConfig, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(straight.out, out)
@@ -343,9 +547,77 @@ def test_a_task_s_training_split_is_learnt_from(
     assert found.items[-1].messages[0]["content"][1]["text"] == "Is it slower?"
 
 
-def _fill(student: Student, path: Path) -> None:
-    from safetensors.torch import load_file
+def test_a_benchmark_s_training_split_is_read_when_it_is_trained_on(
+    straight: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its one row stands for documents; ids are those by which evaluation finds features."""
+    videos = sorted(prepare_videos(straight).glob("*.mp4"))[:2]
+    folder = write_task(tmp_path / "tasks", videos)
+    show_tasks(folder, monkeypatch)
+    row = {"benchmark": "jester", "split": "train", "lazy": True}
+    for name, own in (("source", row), ("test", {**row, "split": "test", "lazy": False})):
+        (folder / f"{name}.jsonl").write_text(json.dumps(own) + "\n")
+    (folder / "process.py").write_text(
+        "import json, pathlib, datasets\n"
+        "def load(rows):\n"
+        "    if rows[0]['lazy']:\n"
+        "        return rows\n"
+        "    lines = (pathlib.Path(__file__).parent / 'questions.jsonl').read_text().splitlines()\n"
+        "    return datasets.Dataset.from_list([json.loads(line) for line in lines])\n"
+    )
+    yaml = folder / f"{TASK}.yaml"
+    split = "    train: source.jsonl\n    test: test.jsonl"
+    text = yaml.read_text().replace("    test: questions.jsonl", split)
+    yaml.write_text(text + "\ntraining_split: train\nprocess_docs: !function process.load\n")
+    asked: list[dict[str, Any]] = []
+    docs = [
+        {
+            "sample_id": f"train-{number}",
+            "video_id": f"jester/{number}",
+            "video": str(video),
+            "fps": None,
+            "question": "Is it slower?",
+            "answer": "no",
+        }
+        for number, video in enumerate(videos)
+    ]
 
+    def load_docs(row: dict[str, Any]) -> list[dict[str, Any]]:
+        asked.append(dict(row))
+        return docs
+
+    monkeypatch.setattr("tempeval.benchmarks.sources.load_docs", load_docs)
+    found = task_examples(TASK)
+    assert asked == [row]
+    assert [item.answer for item in found.items] == ["no", "no"]
+    assert [item.video.path for item in found.items] == [str(video) for video in videos]
+    assert [item.video_id for item in found.items] == [video.stem for video in videos]
+    tested = json.loads((folder / "questions.jsonl").read_text().splitlines()[0])["sample_id"]
+    docs[1]["sample_id"] = tested
+    with pytest.raises(InvalidSetting, match=f"tests on '{tested}', which its training split has"):
+        task_examples(TASK)
+
+
+def test_documents_are_processed_once(
+    straight: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = sorted(prepare_videos(straight).glob("*.mp4"))[:2]
+    folder = write_task(tmp_path / "tasks", videos)
+    show_tasks(folder, monkeypatch)
+    (folder / "train.jsonl").write_text((folder / "questions.jsonl").read_text())
+    (folder / "process.py").write_text(
+        "def ask(docs):\n"
+        "    return docs.map(lambda doc: {**doc, 'question': 'Well? ' + doc['question']})\n"
+    )
+    yaml = folder / f"{TASK}.yaml"
+    split = "    train: train.jsonl\n    test: questions.jsonl"
+    text = yaml.read_text().replace("    test: questions.jsonl", split)
+    yaml.write_text(text + "\ntraining_split: train\nprocess_docs: !function process.ask\n")
+    texts = [item.messages[0]["content"][1]["text"] for item in task_examples(TASK).items]
+    assert texts == ["Well? Is it faster?"] * 2
+
+
+def _fill(student: Student, path: Path) -> None:
     state = load_file(path)
     with torch.no_grad():
         for name, weight in student.trainable().items():

@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import adaptive_avg_pool2d
-from video_files import write_video
+from video_files import numbers_of, picture, write_video
 
 from tempeval.engine.encoder import DecodeOptions
 from tempeval.errors import BadSideChannel
+from tempeval.methods.pave_patch import equal_partition
 from tempeval.mini.side import side_suite
 from tempeval.mini.sound import VOICES
 from tempeval.side_channels.align import equal_parts, frame_spans, neighbors
 from tempeval.side_channels.audio import FFT, RATE, _filters
+from tempeval.side_channels.base import doc_of
+from tempeval.side_channels.extract import extract, find_videos
 from tempeval.side_channels.registry import build_side_channel, parse_side_spec
 from tempeval.video.clip import Clip, Sampling, VideoRef
 from tempeval.video.decode import read_clip
@@ -170,3 +174,77 @@ def test_sounds_of_the_mini_suite_are_heard_in_their_frames(tmp_path: Path) -> N
         expected = {int(8 * tone.start / seconds) for tone in beeps}
         loudest = set(by_frame.topk(len(expected)).indices.tolist())
         assert loudest == expected
+
+
+@pytest.mark.parametrize("images", [32, 20, 45])
+def test_of_a_scene_frame_i_is_view_i(tmp_path: Path, images: int) -> None:
+    """Images in ScanNet's layout, with depth and poses beside them, against the 3D features."""
+    scene = tmp_path / "posed_images_new" / "scene0011_00"
+    scene.mkdir(parents=True)
+    for number in range(images):
+        place = scene / f"{17 * number + number % 3:05d}.jpg"
+        Image.fromarray(picture(number)).save(place, quality=95)
+        Image.fromarray(picture(60)[::2, ::2]).save(place.with_suffix(".png"))
+        place.with_suffix(".txt").write_text("a pose")
+    clip = read_clip(VideoRef(str(scene), fps=1.0), Sampling("uniform", 32))
+    views = [*range(min(images, 32)), *[images - 1] * max(0, 32 - images)]
+    assert numbers_of(clip) == views
+    assert clip.flags == (("repeated_frames",) if images < 32 else ())
+    assert (clip.source_frames, clip.span) == (32, (0.0, 32.0))
+
+    raw = torch.arange(32.0).repeat_interleave(576)[None, :, None].expand(1, 18432, 1024)
+    (tmp_path / "features" / scene.name).mkdir(parents=True)
+    torch.save(raw.half().contiguous(), tmp_path / "features" / scene.name / "video_features.pt")
+    spec = parse_side_spec(f"llava_3d[folder={tmp_path / 'features'}]")
+    channel = build_side_channel(spec, None, HERE)
+    doc = {"video": str(scene), "fps": 1.0}
+
+    def seen(clip: Clip, part: dict[str, float]) -> list[set[float]]:
+        side = channel.features({**doc, **part}, clip)
+        spans = frame_spans(clip, clip.num_frames)
+        own = neighbors(spans, side.spans) or equal_partition(32, clip.num_frames)
+        return [set(side.features[list(steps)].unique().tolist()) for steps in own]
+
+    assert seen(clip, {}) == [{float(n)} for n in range(32)]
+    # Of 8 frames each is among the 4 views that it stands for.
+    few = read_clip(VideoRef(str(scene), fps=1.0), Sampling("uniform", 8))
+    for place, own in zip(np.linspace(0, 31, 8, dtype=int), seen(few, {}), strict=True):
+        assert place in own
+        assert len(own) == 4
+    ref = VideoRef(str(scene), start=8.0, end=11.0, fps=1.0)
+    part = read_clip(ref, Sampling("uniform", 4))
+    assert seen(part, {"start": 8.0, "end": 11.0}) == [{8.0}, {9.0}, {10.0}, {11.0}]
+
+
+def test_features_of_a_whole_video_serve_its_parts(tmp_path: Path) -> None:
+    """Converted official features and direct ones alike; on clips as they are decoded."""
+    (tmp_path / "videos").mkdir()
+    video = write_video(tmp_path / "videos" / "v.mp4", range(1, 101), rate=10)  # 10 s
+    (tmp_path / "official").mkdir()
+    torch.save(torch.arange(9.0)[:, None].expand(9, 1024).contiguous(), tmp_path / "official/v.pt")
+    spec = parse_side_spec(f"imagebind[folder={tmp_path / 'official'}]")
+    direct = build_side_channel(spec, None, HERE)
+    extract(find_videos(video.parent, tmp_path / "out"), spec, direct, None, HERE)
+    stored = build_side_channel(parse_side_spec(f"features[folder={tmp_path / 'out'}]"), None, HERE)
+    for start, end, whole in (
+        (None, None, True),
+        (0.0, None, True),
+        (0.0, 10.0, True),
+        (None, 12.5, True),
+        (0.0, 5.0, False),
+        (4.0, 8.0, False),
+    ):
+        ref = VideoRef(str(video), start, end)
+        clip = read_clip(ref, Sampling("uniform", 4))
+        sides = [channel.features(doc_of(ref), clip) for channel in (direct, stored)]
+        assert torch.equal(sides[0].features, sides[1].features)
+        if whole:
+            assert sides[0].spans is sides[1].spans is None
+            continue
+        torch.testing.assert_close(sides[0].spans, sides[1].spans)
+        heard = neighbors(frame_spans(clip, 4), sides[1].spans)
+        assert heard == neighbors(frame_spans(clip, 4), sides[0].spans)
+        assert heard is not None
+        for (first, last), own in zip(frame_spans(clip, 4).tolist(), heard, strict=True):
+            # The middle of step n, which lasts from n to n + 2, is n + 1.
+            assert all(first <= step + 1 < last for step in own) or len(own) == 1

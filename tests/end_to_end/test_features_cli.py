@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 from sound_files import tone, write_sounding
 from video_files import write_video
 
 from tempeval.cli import main
 from tempeval.engine.encoder import DecodeOptions
 from tempeval.side_channels.registry import build_side_channel, parse_side_spec
-from tempeval.side_channels.stored import read_facts
+from tempeval.side_channels.stored import read_facts, read_features
 from tempeval.video.clip import Sampling, VideoRef
 from tempeval.video.decode import read_clip
 
@@ -81,6 +82,31 @@ def test_writes_once_and_goes_on_where_it_was(call: Any, data: Path, tmp_path: P
     said, _ = call("--side-channel", "audio[step=0.2]")
     assert "written: 1" in said
     assert read_facts(out / "a.safetensors")["duration"] == pytest.approx(2.0, abs=0.01)
+
+
+def test_a_conversion_follows_its_source(call: Any, data: Path, tmp_path: Path) -> None:
+    """Of official files, the one that changed is converted again, and no other."""
+    source = tmp_path / "official"
+    source.mkdir()
+    spec = f"imagebind[folder={source}]"
+    for name in ("a", "b"):
+        torch.save(torch.zeros(2, 1024), source / f"{name}.pt")
+    said, _ = call("--side-channel", spec)
+    assert "written: 2" in said
+    said, _ = call("--side-channel", spec)
+    assert "kept: 2" in said
+    torch.save(torch.ones(2, 1024), source / "b.pt")
+    said, _ = call("--side-channel", spec)
+    assert "written: 1" in said
+    assert "kept: 1" in said
+    side, facts = read_features(tmp_path / "out" / "b.safetensors")
+    assert side.features.unique().tolist() == [1.0]
+    assert side.spans is None
+    assert "official" not in facts["source_stamp"]
+    clip = read_clip(VideoRef(str(data / "a.mkv"), 0.5), Sampling(num_frames=2))
+    part = build_side_channel(parse_side_spec(f"features[folder={tmp_path / 'out'}]"), None)
+    heard = part.features({"video": str(data / "a.mkv"), "start": 0.5}, clip)
+    assert heard.spans.tolist() == [[0.0, 2.0], [1.0, 3.0]]
 
 
 def test_other_settings_need_another_folder(call: Any, tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ from tempeval.methods.pave_state import PatchSizes
 from tempeval.methods.registry import parse_chain
 from tempeval.model_wrappers.arguments import chain_with_settings
 from tempeval.reuse import _reads_features
+from tempeval.side_channels.align import equal_parts
+from tempeval.side_channels.origin import origin_of
 from tempeval.stages import Geometry, RunFacts, SideFeatures, VisualTokens
 from tempeval.video.clip import FramePlan, SideSpec
 
@@ -148,6 +150,76 @@ def test_settings_without_effect_are_refused(tmp_path):
     with pytest.raises(InvalidSetting, match=r"shift=0\.5 means nothing"):
         tiny(bare, shift=0.5).resolve(replace(FACTS, num_frames=1))
     tiny(bare, shift=0.5, neighborhood=1).resolve(replace(FACTS, num_frames=1))
+
+
+def test_a_reversed_side_channel_is_the_flipped_one(adapter):
+    method, plain = tiny(adapter, shift="reversed"), tiny(adapter)
+    tokens = tokens_of(plain)
+    heard = tokens.side[plain.side]
+    flipped = replace(heard, features=heard.features.flip(0))
+    got = method.encode(tokens).embeddings
+    assert torch.equal(got, plain.encode(replace(tokens, side={plain.side: flipped})).embeddings)
+    assert (got - plain.encode(tokens).embeddings).abs().max() > 1e-2
+    assert method.encode_flops(tokens) == plain.encode_flops(tokens)
+    # With times that are not the frames' own: what was heard at the start is heard at the end.
+    timed = replace(
+        tokens,
+        spans=equal_parts(0, 4, 4),
+        side={plain.side: replace(heard, spans=equal_parts(0, 2, 8))},
+    )
+    bare = tokens.embeddings.view(4, 9, 32)
+    forth = plain.encode(timed).embeddings.view(4, 9, 32)
+    back = method.encode(timed).embeddings.view(4, 9, 32)
+    for moved, frames in ((forth, [0, 1]), (back, [2, 3])):
+        changed = (moved - bare).abs().amax((1, 2)) > 0
+        assert changed.nonzero().flatten().tolist() == frames
+    chain = parse_chain(f"pave[adapter={adapter};side_channel=tiny;shift=reversed]")
+    assert chain == Chain([method])
+    assert parse_chain(chain.spec) == chain
+    assert method.labels(FACTS) == ("ablation: side channel reversed",)
+    with pytest.raises(InvalidSetting, match="shift=reversed means nothing"):
+        method.resolve(replace(FACTS, num_frames=1))
+    with pytest.raises(InvalidSetting, match="shift"):
+        parse_chain(f"pave[adapter={adapter};side_channel=tiny;shift=backwards]")
+
+
+def trained_with(tmp_path, adapter, side_channel):
+    weights = PAVE(adapter).loaded.weights
+    folder = tmp_path / "own"
+    says = {"side_channel": side_channel}
+    save_pave(folder, weights.patch(), weights.lora, rank=2, alpha=3.0, metadata=says)
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", ["audio", "imagebind", "features"])
+def test_features_must_be_what_the_adapter_was_trained_with(adapter, tmp_path, name):
+    said = {"audio": "audio[mels=32;step=0.2]", "imagebind": "imagebind", "features": "features"}
+    said["features"] += "[origin=highfps-12345678-9abcdef0;width=6]"
+    own = trained_with(tmp_path, adapter, said[name])
+    side = dict(PAVE(own, side_channel="features", features=str(tmp_path)).side.settings)
+    facts = {
+        "audio": {"side_channel": "audio", "settings": {"mels": 32, "shuffle": None, "step": 0.2}},
+        "imagebind": {
+            "side_channel": "imagebind",
+            "settings": {"folder": "/x", "shuffle": None},
+        },
+    }
+    if name == "features":
+        assert side["origin"] == "highfps-12345678-9abcdef0"
+        assert side["width"] == 6
+    else:
+        assert side["origin"] == origin_of(facts[name])
+    assert side["folder"] == str(tmp_path)
+    for text, origin in (("origin:none", None), ("origin:audio", "audio")):
+        method = PAVE(own, side_channel="features", features="x", side_settings=(text,))
+        assert dict(method.side.settings)["origin"] == origin
+
+
+def test_a_side_channel_that_is_read_needs_a_folder(adapter, tmp_path):
+    own = trained_with(tmp_path, adapter, "imagebind")
+    with pytest.raises(InvalidSetting, match=r"imagebind is read from files.*features=FOLDER"):
+        PAVE(own).resolve(FACTS)
+    assert dict(PAVE(own, features="x").side.settings) == {"folder": "x", "shuffle": None}
 
 
 @pytest.mark.parametrize("name", ["nowhere", "file.bin"])

@@ -172,6 +172,15 @@ def test_foreign_keys_beside_the_patch_are_left_out() -> None:
         ("output_norm.bias", torch.zeros(3), r"output_norm\.bias has shape \(3,\)"),
         ("output_mapping.2.weight", torch.zeros(3), r"shape \(3,\); accepted: 2 dimensions"),
         ("another.input_mapping.weight", torch.zeros(4, 6), "several patches"),
+        ("output_norm.bias", torch.zeros(7, dtype=torch.int64), r"output_norm\.bias is of .*int64"),
+        ("output_norm.bias", torch.zeros(7).to_sparse(), r"output_norm\.bias is of .*sparse"),
+        ("output_norm.bias", torch.zeros(7, device="meta"), r"output_norm\.bias is of .*meta"),
+        ("output_norm.bias", [0.0] * 7, r"output_norm\.bias is a list"),
+        ("output_norm.bias", 7, r"output_norm\.bias is a int"),
+        ("output_norm.bias", torch.full((7,), math.nan), r"output_norm\.bias .*finite.*7 of 7"),
+        ("input_mapping.weight", torch.full((16, 6), math.inf), r"input_mapping\.weight .*finite"),
+        ("input_mapping.weight", 3, r"input_mapping\.weight is a int"),
+        ("cross_attn_layers.999999999.x", torch.zeros(1), r"lack cross_attn_layers\.2"),
     ],
 )
 def test_other_weights_are_refused_by_name(key, value, message: str) -> None:
@@ -181,6 +190,25 @@ def test_other_weights_are_refused_by_name(key, value, message: str) -> None:
         state[RELEASED_PREFIX + key] = value
     with pytest.raises(InvalidSetting, match=message):
         PavePatch.from_state_dict(state)
+
+
+def test_a_key_that_is_no_name_is_refused() -> None:
+    state = state_of(random_patch(2, 4, 16, kv_share=True))
+    with pytest.raises(InvalidSetting, match="the key 5"):
+        PavePatch.from_state_dict({5: torch.zeros(1), **state})  # type: ignore[dict-item]
+
+
+def test_the_callers_tensors_stay_its_own() -> None:
+    state = random_patch(2, 4, 16, kv_share=True).state_dict()
+    before = {key: value.clone() for key, value in state.items()}
+    patch = PavePatch.from_state_dict(state)
+    for weight in patch.parameters():
+        weight.data.add_(1)
+    assert all(torch.equal(state[key], value) for key, value in before.items())
+    for value in state.values():
+        value.zero_()
+    after = patch.state_dict()
+    assert all(torch.equal(after[key], value + 1) for key, value in before.items())
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,13 @@ from tempeval.methods.pave_patch import PavePatch
 from tempeval.methods.pave_state import PatchSizes
 from tempeval.pave.batch import IGNORED, packed_mask
 from tempeval.pave.config import DataSettings
+from tempeval.pave.encode import open_store
 from tempeval.pave.examples import find_examples, jsonl_examples
 from tempeval.pave.features import DiskStore, MemoryStore, Seen, video_key
 from tempeval.pave.order import Order
 from tempeval.pave.schedule import Schedule
 from tempeval.pave.student import _by_question, patch_outputs
-from tempeval.pave.units import find_videos
+from tempeval.pave.units import find_videos, same_footage
 from tempeval.stages import VisualTokens
 from tempeval.video.clip import VideoRef
 
@@ -225,3 +226,61 @@ def test_videos_are_listed_once_and_some_are_held_out(tmp_path: Path) -> None:
     assert sum(video < 0 for video in few.of_example) == 8
     with pytest.raises(InvalidSetting, match="leaves none"):
         find_videos(items, limit=None, held_out=5, seed=1)
+
+
+def test_parts_and_copies_of_a_video_are_held_out_together(tmp_path: Path) -> None:
+    """By content and by an explicit id; of files of one name in two folders each is its own."""
+    (tmp_path / "more").mkdir()
+    for name, content in (("a.mp4", b"one"), ("b.mp4", b"two"), ("more/a.mp4", b"three")):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "copy.mp4").write_bytes(b"one")
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "b.mp4")
+    lines = [
+        {"video": "a.mp4"},
+        {"video": "a.mp4", "start": 1.0, "end": 2.0},
+        {"video": "copy.mp4"},
+        {"video": "b.mp4"},
+        {"video": "more/a.mp4"},
+        {"video": "link.mp4", "start": 0.5},
+        {"video": "more/a.mp4", "video_id": "scene"},
+        {"video": "other.mp4", "video_id": "scene"},
+        {"video": "alone.mp4"},
+    ]
+    items = jsonl_examples(
+        _write(tmp_path / "x.jsonl", *({**LINE, **line} for line in lines))
+    ).items
+    alike = [0, 0, 0, 1, 2, 1, 2, 2, 3]
+    assert same_footage([(item.video, item.video_id) for item in items]) == alike
+    for seed in range(20):
+        videos = find_videos(items, limit=None, held_out=2, seed=seed)
+        out = {alike[n] for n, v in enumerate(videos.of_example) if v in videos.held_out}
+        left = {alike[n] for n, v in enumerate(videos.of_example) if v not in videos.held_out}
+        assert len(out) == 2
+        assert not out & left
+        few = find_videos(items, limit=2, held_out=1, seed=seed)
+        used = {alike[n] for n, v in enumerate(few.of_example) if v >= 0}
+        assert len(used) == 2
+        for example, video in zip(items, few.of_example, strict=True):
+            assert video < 0 or few.items[video] == (example.video, example.video_id)
+    with pytest.raises(InvalidSetting, match=r"leaves none of the 4 videos.*copies"):
+        find_videos(items, limit=None, held_out=4, seed=0)
+
+
+def test_another_id_is_another_example(tmp_path: Path) -> None:
+    digests = {
+        jsonl_examples(_write(tmp_path / "x.jsonl", {**LINE, **changed})).digest
+        for changed in ({}, {"video_id": "b"}, {"start": 1.0}, {"question": "Why?"})
+    }
+    assert len(digests) == 4
+
+
+def test_without_a_cache_only_names_are_kept(tmp_path: Path) -> None:
+    seen = _seen(torch.Generator().manual_seed(1), (2, 2, 2), 5, matched=True)
+    store = open_store("none", tmp_path / "cache")
+    assert not store.keeps
+    store.put("a", seen)
+    assert "a" in store
+    assert "b" not in store
+    assert store.get("a") is None
+    assert "a" in open_store("none", tmp_path / "cache")
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) == 2

@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tempeval.video.clip import Sampling
-from tempeval.video.sampling import SamplingError, duration, frame_indices, trim
+from tempeval.video.sampling import (
+    SamplingError,
+    duration,
+    frame_indices,
+    is_scene,
+    scene_views,
+    trim,
+)
 
 counts = st.integers(1, 400)
 wanted = st.integers(1, 64)
@@ -136,3 +143,21 @@ def test_missing_timestamps_matter_only_where_time_is_used() -> None:
 def test_the_last_frame_lasts_as_long_as_the_others() -> None:
     assert duration(steady(300)) == pytest.approx(10.0)
     assert duration(np.array([0.0])) == 1.0
+
+
+@given(counts)
+def test_a_scene_has_32_views_cut_or_filled_up_with_the_last(count: int) -> None:
+    views = scene_views(count).tolist()
+    official = list(range(count))[:32]
+    official += [official[-1]] * (32 - len(official))
+    assert views == official
+    # All of them are shown, each in its place, when 32 frames are wanted.
+    shown = frame_indices(Sampling("uniform", 32), steady(len(views), 1.0))
+    assert shown.tolist() == list(range(32))
+
+
+def test_a_scene_is_known_by_its_folder() -> None:
+    for path in ("/data/posed_images_new/scene0011_00", "posed_images_new/scene0011_00/"):
+        assert is_scene(path)
+    for path in ("/data/posed_images_new", "/posed_images_new/a/b", "/data/scene0011_00"):
+        assert not is_scene(path)

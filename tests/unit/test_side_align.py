@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from tempeval.errors import BadSideChannel, InvalidSetting
 from tempeval.methods.pave_patch import equal_partition
-from tempeval.side_channels.align import clip_span, equal_parts, frame_spans, neighbors
+from tempeval.side_channels.align import (
+    backwards,
+    clip_span,
+    equal_parts,
+    frame_spans,
+    neighbors,
+)
+from tempeval.stages import SideFeatures
 from tempeval.video.clip import Clip, Order
 from tempeval.video.sampling import frame_indices
 
@@ -254,3 +261,39 @@ def test_the_end_is_estimated_where_a_clip_does_not_know_it() -> None:
 def test_grids_that_frames_cannot_make_are_refused(grids: int, groups: int) -> None:
     with pytest.raises(InvalidSetting):
         frame_spans(clip_of([0.0, 1.0, 2.0, 3.0]), grids, num_groups=groups)
+
+
+@pytest.mark.parametrize("timed", [True, False])
+@pytest.mark.parametrize(("frames", "steps"), [(4, 8), (4, 4), (3, 7), (8, 3)])
+def test_backwards_a_frame_hears_what_its_mirror_image_heard(
+    frames: int, steps: int, timed: bool
+) -> None:
+    shown = equal_parts(2.0, 10.0, frames)
+    side = SideFeatures(
+        torch.arange(float(steps))[:, None, None, None], equal_parts(2, 10, steps), "sound"
+    )
+    if not timed:
+        side = replace(side, spans=None)
+    mirrored = backwards(side, shown)
+    assert mirrored.source == "sound"
+
+    def heard(one: SideFeatures) -> list[list[float]]:
+        # By time also where the official partition would do: a shift of nothing much asks for it.
+        found = neighbors(shown, one.spans, shift=1e-9, steps=steps)
+        assert found is not None
+        return [sorted(one.features[list(own)].flatten().tolist()) for own in found]
+
+    assert heard(mirrored) == heard(side)[::-1]
+    again = backwards(mirrored, shown)
+    assert torch.equal(again.features, side.features)
+    if timed:
+        torch.testing.assert_close(again.spans, side.spans)
+
+
+def test_backwards_a_sound_that_starts_late_ends_early() -> None:
+    side = SideFeatures(torch.zeros(2, 1, 1, 1), torch.tensor([[6.0, 7.0], [7.0, 9.5]]).double())
+    spans = backwards(side, equal_parts(0, 10, 4)).spans
+    assert spans is not None
+    assert spans.tolist() == [[0.5, 3.0], [3.0, 4.0]]
+    with pytest.raises(BadSideChannel, match="no timestamps"):
+        backwards(side, torch.full((4, 2), torch.nan))

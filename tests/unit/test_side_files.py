@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,13 @@ import torch
 from safetensors.torch import save_file
 
 from tempeval.engine.encoder import DecodeOptions
+from tempeval.engine.question import content_stamp
 from tempeval.errors import BadSideChannel
 from tempeval.methods.pave_patch import PavePatch
 from tempeval.methods.pave_state import PatchSizes
 from tempeval.side_channels.align import equal_parts, frame_spans, neighbors
+from tempeval.side_channels.content import content_key
+from tempeval.side_channels.origin import origin_of
 from tempeval.side_channels.registry import build_side_channel, side_spec
 from tempeval.side_channels.stored import read_facts, read_features, write_features
 from tempeval.stages import SideFeatures
@@ -84,6 +88,66 @@ def test_languagebind_loses_its_cls(tmp_path: Path) -> None:
     # Of a part, steps keep their rate of 2 per second.
     part = made.features(doc(start=10.0, end=20.0), clip_of(10.0))
     torch.testing.assert_close(part.spans, equal_parts(0, 60, 120))
+
+
+OFFICIAL = {
+    "imagebind": (59, 1024),
+    "languagebind": (120, 5, 1024),
+    "llava_3d": (1, 18432, 1024),
+}
+WHOLE = ({}, {"start": 0.0}, {"end": 60.0}, {"start": 0.0, "end": 60.0}, {"end": 1e9})
+
+
+@pytest.mark.parametrize("part", WHOLE, ids=str)
+@pytest.mark.parametrize("kind", OFFICIAL)
+def test_a_part_from_end_to_end_is_the_whole_video(
+    tmp_path: Path, kind: str, part: dict[str, float]
+) -> None:
+    torch.save(numbers(*OFFICIAL[kind]), tmp_path / "v.pt")
+    side = channel(kind, tmp_path).features(doc(**part), clip_of(60.0))
+    assert side.spans is None
+    assert neighbors(frame_spans(clip_of(60.0), 32), side.spans) is None
+    if kind != "llava_3d":
+        with pytest.raises(BadSideChannel, match="another video's"):
+            channel(kind, tmp_path).features(doc(**part), clip_of(20.0))
+
+
+@pytest.mark.parametrize(
+    ("part", "span"),
+    [
+        ({"start": 0.02}, (0.0, 60.0)),
+        ({"end": 59.9}, (0.0, 60.0)),
+        ({"start": 30.0}, (30.0, 60.0)),
+        # A part's last frame lasts until the next one: past the end that was asked for.
+        ({"start": 0.0, "end": 60.0}, (0.0, 60.02)),
+    ],
+)
+def test_any_other_part_goes_by_time(
+    tmp_path: Path, part: dict[str, float], span: tuple[float, float]
+) -> None:
+    torch.save(numbers(59, 1024), tmp_path / "v.pt")
+    clip = replace(clip_of(span[1] - span[0]), span=span)
+    assert channel("imagebind", tmp_path).features(doc(**part), clip).spans is not None
+
+
+@pytest.mark.parametrize("kind", OFFICIAL)
+def test_the_official_partition_needs_no_timestamps(tmp_path: Path, kind: str) -> None:
+    torch.save(numbers(*OFFICIAL[kind]), tmp_path / "v.pt")
+    clip = replace(clip_of(), span=None, timestamps=np.full(32, np.nan))
+    side = channel(kind, tmp_path).features(doc(), clip)
+    assert side.spans is None
+    assert neighbors(frame_spans(clip, 32), side.spans) is None
+
+
+def test_views_of_a_scene_have_times_in_its_own_folder_alone(tmp_path: Path) -> None:
+    torch.save(numbers(1, 18432, 1024).half(), tmp_path / "s.pt")
+    made = channel("llava_3d", tmp_path)
+    part = {"video_id": "s", "start": 4.0, "end": 8.0, "fps": 2.0}
+    clip = replace(clip_of(4.5), span=(4.0, 8.5))
+    side = made.features({"video": "/data/posed_images_new/s", **part}, clip)
+    torch.testing.assert_close(side.spans, equal_parts(0, 16, 32))
+    with pytest.raises(BadSideChannel, match=r"steps have no times.*part \(4\.0, 8\.0\)"):
+        made.features({"video": "/data/frames/s", **part}, clip)
 
 
 @pytest.mark.parametrize("layout", ["flat", "nested"])
@@ -322,6 +386,192 @@ def test_our_own_files_know_their_video(tmp_path: Path) -> None:
         channel("features", tmp_path, width=7).features(doc(), clip_of(4.0))
 
 
+def test_our_own_files_of_a_whole_video_serve_its_parts_by_time(tmp_path: Path) -> None:
+    side = SideFeatures(numbers(60, 1, 1, 5))
+    write_features(tmp_path / "v.safetensors", side, {}, equal_parts(0, 60, 60))
+    made = channel("features", tmp_path)
+    assert made.features(doc(), clip_of()).spans is None
+    assert made.features(doc(start=0.0, end=60.0), clip_of()).spans is None
+    clip = replace(clip_of(10.0, 10), timestamps=30 + np.arange(10.0), span=(30.0, 40.0))
+    part = made.features(doc(start=30.0, end=39.5), clip)
+    assert neighbors(frame_spans(clip, 10), part.spans) == [range(n, n + 1) for n in range(30, 40)]
+    write_features(tmp_path / "v.safetensors", side, {})
+    assert made.features(doc(), clip_of()).spans is None
+    with pytest.raises(BadSideChannel, match=r"steps have no times.*part \(30\.0, 39\.5\)"):
+        made.features(doc(start=30.0, end=39.5), clip)
+
+
+HOW: dict[str, Any] = {
+    "side_channel": "highfps",
+    "settings": {"fps": 8.0, "factor": None, "folder": "/somewhere"},
+    "model": {"pretrained": "/m", "revision": "r1", "num_frames": 8, "dtype": "float32"},
+}
+
+
+def how(**changed: Any) -> dict[str, Any]:
+    """`HOW` with some of it changed, by dotted path with `__`."""
+    facts: dict[str, Any] = json.loads(json.dumps(HOW))
+    for path, value in changed.items():
+        section, _, name = path.partition("__")
+        place = facts if not name else facts[section]
+        place[name or section] = value
+    return facts
+
+
+OTHERWISE: list[dict[str, Any]] = [
+    {"side_channel": "audio"},
+    {"settings__fps": 4.0},
+    {"model__revision": "r2"},
+    {"model": None},
+]
+ALIKE: list[dict[str, Any]] = [
+    {"settings__folder": "/elsewhere"},
+    {"model__dtype": "bfloat16"},
+    {"model__pretrained": "/moved"},
+]
+
+
+@pytest.mark.parametrize("changed", OTHERWISE, ids=str)
+def test_files_that_were_made_otherwise_are_refused(
+    tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    stored(tmp_path / "v.safetensors", **how())
+    stored(tmp_path / "w.safetensors", **how(**changed), video_id="w")
+    wanted = origin_of(how())
+    assert wanted is not None
+    own, other = channel("features", tmp_path), channel("features", tmp_path, origin=wanted)
+    for made in (own, other):
+        made.features(doc(), clip_of(4.0))
+        with pytest.raises(BadSideChannel, match=r"w\.safetensors.* made as (audio|highfps)-"):
+            made.features(doc("w"), clip_of(4.0))
+    theirs = str(origin_of(how(**changed)))
+    channel("features", tmp_path, origin=theirs).features(doc("w"), clip_of(4.0))
+    # Its first part alone is any that begins so.
+    with pytest.raises(BadSideChannel, match="accepted: imagebind"):
+        channel("features", tmp_path, origin="imagebind").features(doc(), clip_of(4.0))
+    channel("features", tmp_path, origin="highfps").features(doc(), clip_of(4.0))
+
+
+@pytest.mark.parametrize("changed", ALIKE, ids=str)
+def test_where_files_were_made_does_not_matter(tmp_path: Path, changed: dict[str, Any]) -> None:
+    stored(tmp_path / "v.safetensors", **how())
+    stored(tmp_path / "w.safetensors", **how(**changed), video_id="w")
+    channel("features", tmp_path).features(doc("w"), clip_of(4.0))
+
+
+def test_files_that_say_nothing_are_no_others(tmp_path: Path) -> None:
+    for name in ("v", "w"):
+        stored(tmp_path / f"{name}.safetensors", video_id=name)
+        channel("features", tmp_path).features(doc(name), clip_of(4.0))
+    with pytest.raises(BadSideChannel, match=r"made as not known.*accepted: audio"):
+        channel("features", tmp_path, origin="audio").features(doc(), clip_of(4.0))
+    stored(tmp_path / "x.safetensors", **how(), video_id="x")
+    with pytest.raises(BadSideChannel, match=r"x\.safetensors.*made as highfps-.*file .* as None"):
+        channel("features", tmp_path).features(doc("x"), clip_of(4.0))
+
+
+def test_a_damaged_first_file_costs_its_own_video_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(b"damaged")
+    stored(tmp_path / "v.safetensors", **how())
+    made = channel("features", tmp_path)
+    made.features(doc(), clip_of(4.0))
+    with pytest.raises(BadSideChannel, match="cannot be read"):
+        made.features(doc("a"), clip_of(4.0))
+
+
+@dataclass
+class Base:
+    """What is asked of a base model."""
+
+    revision: str = "r1"
+    pixels: int = 50
+
+    def pixel_limits(self) -> dict[str, int]:
+        return {"max_pixels": self.pixels}
+
+
+def test_files_of_another_base_model_are_refused(tmp_path: Path) -> None:
+    facts = how(model__max_pixels=50)
+    stored(tmp_path / "v.safetensors", **facts)
+
+    def heard(base: Base, **settings: Any) -> SideFeatures:
+        spec = side_spec("features", {"folder": str(tmp_path), **settings})
+        return build_side_channel(spec, base, HERE).features(doc(), clip_of(4.0))  # type: ignore[arg-type]
+
+    heard(Base())
+    for base, problem in (
+        (Base("r2"), "with revision r1 made it, this one has r2"),
+        (Base(pixels=60), "with max_pixels 50 made it, this one has 60"),
+    ):
+        for origin in (None, "highfps", origin_of({**facts, "model": None})):
+            with pytest.raises(BadSideChannel, match=problem):
+                heard(base, origin=origin)
+        heard(base, origin=origin_of(facts))  # what it was trained with, whoever made it
+    facts["settings"]["factor"] = 4
+    stored(tmp_path / "v.safetensors", **facts)
+    with pytest.raises(BadSideChannel, match="with num_frames 8 made it, this one has 32"):
+        heard(Base())
+
+
+def test_files_of_a_video_that_changed_are_refused(tmp_path: Path) -> None:
+    video, copy = tmp_path / "v.mp4", tmp_path / "copy" / "v.mp4"
+    video.write_bytes(b"frames")
+    (tmp_path / "features").mkdir()
+    stamp = list(content_stamp(str(video)) or ())
+    known = {"video_stamp": stamp, "video_content": content_key(video)}
+    stored(tmp_path / "features" / "v.safetensors", **known)
+    made = channel("features", tmp_path / "features")
+
+    def heard(path: Path) -> None:
+        made.features({"video": str(path), "video_id": "v"}, clip_of(4.0))
+
+    heard(video)
+    copy.parent.mkdir()
+    copy.write_bytes(b"frames")
+    os.utime(copy, (1, 1))
+    heard(copy)
+    for content in (b"others", b"more frames"):
+        copy.write_bytes(content)
+        with pytest.raises(BadSideChannel, match=r"v\.safetensors.*the video has changed"):
+            heard(copy)
+    shuffled = channel("features", tmp_path / "features", shuffle=0)
+    stored(tmp_path / "features" / "w.safetensors", **known)
+    shuffled.features({"video": str(copy), "video_id": "w"}, clip_of(4.0))
+    # Files from before contents were written say the size.
+    stored(tmp_path / "features" / "v.safetensors", video_stamp=stamp)
+    copy.write_bytes(b"others")
+    heard(copy)
+    copy.write_bytes(b"more frames")
+    with pytest.raises(BadSideChannel, match="the video has changed"):
+        heard(copy)
+
+
+@pytest.mark.parametrize("size", [1, 64 << 10, 256 << 10, 300 << 10, 1 << 20])
+def test_contents_are_told_apart_wherever_they_lie(tmp_path: Path, size: int) -> None:
+    content = np.random.default_rng(size).integers(0, 256, size, np.uint8)
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.write_bytes(content.tobytes())
+    second.write_bytes(content.tobytes())
+    os.utime(second, (1, 1))
+    key = content_key(first)
+    assert key == content_key(second)
+    for place in (0, size - 1):
+        content[place] ^= 1
+        second.write_bytes(content.tobytes())
+        assert content_key(second) != key
+        content[place] ^= 1
+    second.write_bytes(content.tobytes() + b"1")
+    assert content_key(second) != key
+    assert content_key(tmp_path / "none") is None
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        for number in range(6):
+            (tmp_path / name / f"{number}.jpg").write_bytes(bytes([number] * 10))
+    assert content_key(tmp_path / "one") == content_key(tmp_path / "two") != key
+    (tmp_path / "two" / "5.jpg").write_bytes(bytes(10))
+    assert content_key(tmp_path / "one") != content_key(tmp_path / "two")
+
+
 @pytest.mark.parametrize(
     ("spans", "problem"),
     [
@@ -335,9 +585,11 @@ def test_our_own_files_with_bad_times_are_named(
     tmp_path: Path, spans: torch.Tensor, problem: str
 ) -> None:
     tensors = {"features": numbers(6, 1, 1, 5), "spans": spans.contiguous()}
-    save_file(tensors, tmp_path / "v.safetensors")
-    with pytest.raises(BadSideChannel, match=problem):
-        channel("features", tmp_path).features(doc(), clip_of())
+    for name in ("spans", "part_spans"):
+        own = {"features": tensors["features"], name: tensors["spans"]}
+        save_file(own, tmp_path / "v.safetensors")
+        with pytest.raises(BadSideChannel, match=problem):
+            channel("features", tmp_path).features(doc(), clip_of())
     save_file({"features": tensors["features"]}, tmp_path / "v.safetensors", {"facts": "{"})
     with pytest.raises(BadSideChannel, match="metadata is not JSON"):
         channel("features", tmp_path).features(doc(), clip_of())
