@@ -66,11 +66,16 @@ def table_of(rows: list[dict[str, Any]]) -> str:
     return tabulate(lines, header, tablefmt="github", disable_numparse=True)
 
 
+_NUMBER = re.compile(r"-?[\d.]+")
+#: Settings that are no number, after those that are.
+_LAST = {"reversed": float("inf")}
+
+
 def _order(setting: str) -> tuple[int, str, float]:
     name, _, value = setting.rpartition("=")
     first = {"baseline": 0, "": 1}.get(setting, 2)
     number = re.sub(r"^step:", "", value)
-    return first, name, float(number) if re.fullmatch(r"-?[\d.]+", number) else -1.0
+    return first, name, float(number) if _NUMBER.fullmatch(number) else _LAST.get(number, -1.0)
 
 
 def draw(rows: list[dict[str, Any]], target: Path) -> None:
@@ -86,7 +91,7 @@ def draw(rows: list[dict[str, Any]], target: Path) -> None:
         points = [
             (float(re.sub(r"^step:", "", row["setting"].split("=")[1])), row["scores"])
             for row in rows
-            if row["setting"].split("=")[0] == name
+            if row["setting"].split("=")[0] == name and not row["setting"].endswith("=reversed")
         ]
         points += [(own, row["scores"]) for row in rows if row["setting"] == "" and own is not None]
         points.sort(key=lambda point: point[0])

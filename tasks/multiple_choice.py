@@ -6,7 +6,8 @@ The reader's rule is ours; where a benchmark has an official one, its own module
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from tempeval.benchmarks.document import identity
 from tempeval.tasks.answers import normalise
@@ -46,7 +47,8 @@ _LEAD_IN = re.compile(
 _NEGATIONS = re.compile(r"\b(?:not?|none|nor|neither|never|cannot|without|\w+n t)\b")
 
 
-class Parsed(NamedTuple):
+@dataclass(frozen=True)
+class Parsed:
     """What an answer names.
 
     Attributes:

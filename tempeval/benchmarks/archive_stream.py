@@ -11,7 +11,7 @@ import tarfile
 import zipfile
 import zlib
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from tempeval.archive_members import Limits, Member, Members, zip_members
 from tempeval.benchmarks.tape import Tape
@@ -36,8 +36,8 @@ UNREADABLE = (
 )
 _BLOCK = 512
 _BUFFER_BYTES = 1 << 20
-_COMPRESSED: tuple[tuple[bytes, Callable[[IO[bytes]], IO[bytes]]], ...] = (
-    (b"\x1f\x8b", lambda stream: gzip.GzipFile(fileobj=stream)),  # type: ignore[list-item]
+_COMPRESSED: tuple[tuple[bytes, Callable[[IO[bytes]], Any]], ...] = (
+    (b"\x1f\x8b", lambda stream: gzip.GzipFile(fileobj=stream)),
     (b"BZh", lambda stream: bz2.BZ2File(stream)),
     (b"\xfd7zXZ\0", lambda stream: lzma.LZMAFile(stream)),  # noqa: SIM115
 )
@@ -87,7 +87,7 @@ def opened(archive: ArchiveFiles, target: Path, limits: Limits) -> Iterator[Arch
 def _recognised(
     archive: ArchiveFiles,
     joined: Joined,
-    stream: io.BufferedReader,
+    stream: Any,  # a BufferedReader of `joined`, whose stub is generic in new Pythons only
     target: Path,
     limits: Limits,
 ) -> ArchiveStream:
@@ -181,7 +181,7 @@ def _from_disk(path: Path) -> Callable[[], IO[bytes]]:
 
 def _check_end(tar: tarfile.TarFile, stream: Tape | io.BufferedReader, source: str) -> None:
     """Refuse a tar that stops between two members: Python reads it as if it were whole."""
-    stream.seek(tar.offset)  # type: ignore[attr-defined]
+    stream.seek(tar.offset)
     if stream.read(_BLOCK) != bytes(_BLOCK):
         raise BadArchive(
             source,

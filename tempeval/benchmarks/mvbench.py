@@ -6,12 +6,13 @@ video_chat2/mvbench.ipynb @ 4dd8210.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tempeval.benchmarks.base import BadData, Benchmark, Counts, first_file
 from tempeval.benchmarks.document import make_doc
 from tempeval.benchmarks.labels_files import read_json
-from tempeval.benchmarks.video_index import FRAME_FOLDERS, VideoIndex, safe_name
+from tempeval.benchmarks.video_index import FRAME_FOLDERS, VIDEO_EXTENSIONS, VideoIndex, safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +76,7 @@ def _read(root: Path, split: str) -> Iterator[Doc]:
         root,
         f"video/{task.folder}",
         task.folder,
-        **({"extensions": FRAME_FOLDERS} if task.frames else {}),
+        extensions=FRAME_FOLDERS if task.frames else VIDEO_EXTENSIONS,
         depth=1 if task.frames else 3,
     )
     for number, item in enumerate(items):
@@ -107,15 +108,24 @@ def _question(item: Any, where: str) -> tuple[str, list[str], int]:
     texts = [str(choice) for choice in choices]
     if answer is None or str(answer) not in texts:
         raise BadData(f"{where} has the answer {answer!r}, which is none of its candidates")
-    return question, texts, texts.index(str(answer))
+    # Of equal candidates the last one is right, as in the official `qa_template`.
+    return question, texts, len(texts) - 1 - texts[::-1].index(str(answer))
 
 
 def _part(item: dict[str, Any], where: str) -> tuple[float, float]:
-    start, end = item.get("start"), item.get("end")
-    numbers = isinstance(start, (int, float)) and isinstance(end, (int, float))
-    if not numbers or not 0 <= start < end:
-        raise BadData(f"{where} has start {start!r} and end {end!r}; expected 0 <= start < end (s)")
-    return float(start), float(end)
+    """Return start and end in seconds; as official, a part begins no earlier than the video.
+
+    A part that ends before it begins, or lies behind the end of its video, is a failure of its
+    sample, when it is decoded: the official files are said to have some, and the others count.
+    """
+    start, end = (item.get(key) for key in ("start", "end"))
+    if (
+        not isinstance(start, (int, float))
+        or not isinstance(end, (int, float))
+        or not math.isfinite(start + end)
+    ):
+        raise BadData(f"{where} has start {start!r} and end {end!r}; expected seconds")
+    return max(float(start), 0.0), float(end)
 
 
 MVBENCH = Benchmark(

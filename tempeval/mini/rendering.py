@@ -53,7 +53,7 @@ class ClipSet:
     """
 
     label: str
-    version: int
+    version: str
     digest: str
     clips: Sequence[tuple[str, Callable[[Path], None]]]
     items: Callable[[], list[dict[str, Any]]]
