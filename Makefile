@@ -65,9 +65,11 @@ wheel: $(STAMP)
 	rm -rf build dist
 	$(BIN)/python -m build --wheel --no-isolation
 
-# Writes the generated blocks of the README: the methods, and the table that `make quickstart` made.
+# Writes the generated blocks of the README (methods, benchmarks), the benchmarks' pages, and the
+# table that `make quickstart` made.
 readme: $(STAMP)
 	$(BIN)/python .ci/readme.py
+	$(BIN)/python .ci/benchmark_docs.py
 readme-table: $(STAMP)
 	$(BIN)/python .ci/readme.py --table $(QUICKSTART)/leaderboard/leaderboard.md
 

@@ -1,4 +1,4 @@
-"""Fill the generated blocks of README.md: the methods, and the tables of `make quickstart`."""
+"""Fill the generated blocks of README.md: methods, benchmarks, tables of `make quickstart`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+from tempeval.benchmarks.listing import benchmark_table
 from tempeval.listing import method_table
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -34,13 +35,14 @@ def summaries(leaderboard: str) -> list[str]:
 
 
 def main() -> None:
-    """Rewrite README.md, or with --check say whether its methods table is up to date."""
+    """Rewrite README.md, or with --check say whether methods and benchmarks are up to date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--table", type=Path, help="leaderboard.md of a quickstart")
     options = parser.parse_args()
     old = README.read_text(encoding="utf-8")
     new = replace_block(old, "methods", method_table())
+    new = replace_block(new, "benchmarks", benchmark_table())
     if options.table:
         first, *others = summaries(options.table.read_text(encoding="utf-8"))
         new = replace_block(new, "quickstart-table", first)

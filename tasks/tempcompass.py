@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tempeval.tasks import multiple_choice
 from tempeval.tasks.documents import clip
-from tempeval.tasks.multiple_choice import LETTERS, Parsed, lettered, parse_option
+from tempeval.tasks.multiple_choice import LETTERS, Parsed, parse_option
 from tempeval.tasks.turns import ask
 
 if TYPE_CHECKING:
@@ -19,9 +19,21 @@ if TYPE_CHECKING:
 
 Doc = dict[str, Any]
 _BEST, _YES_NO = "\nPlease directly give the best option:", "\nPlease answer yes or no:"
-_LABEL = re.compile(r"(?:caption|option|sentence)\s+", re.IGNORECASE)
-_DIGIT = re.compile(r"^(\W*)([1-4])(?=\W*$|[).:])")
-_YES_NO_WORD = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
+_YES_NO_FIRST = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
+_YES_NO_LAST = re.compile(r"\b(?:is|answer|:)\s*:?\W*(yes|no)\W*$", re.IGNORECASE)
+#: Fine types of `meta_info.json` to the names of their metrics.
+FINE = {
+    "fine-grained action": "fine_grained_action",
+    "coarse-grained action": "coarse_grained_action",
+    "object motion": "object_motion",
+    "camera motion": "camera_motion",
+    "absolute speed": "absolute_speed",
+    "relative speed": "relative_speed",
+    "color & light change": "color_and_light_change",
+    "size & shape change": "size_and_shape_change",
+    "combined change": "combined_change",
+    "other change": "other_change",
+}
 
 
 def best_option_text(doc: Doc) -> str:
@@ -45,9 +57,13 @@ def yes_no_messages(doc: Doc) -> list[dict[str, Any]]:
 
 
 def captioning_mcq_text(doc: Doc) -> str:
-    """Return the captioning question's pieces of information as options, asked for by letter."""
-    options = lettered(doc["choices"])
-    return f"Which information is consistent with the video?\n{options}{_BEST}"
+    """Return the official captioning question, asked for the letter of the information instead.
+
+    Its last line ("Generated Caption:") makes place for the question for the letter.
+    """
+    asked, _, last = doc["question"].rpartition("\n")
+    question = asked if last.strip() == "Generated Caption:" else doc["question"]
+    return f"{question}\nAnswer with the letter of the consistent information only:"
 
 
 def captioning_mcq_messages(doc: Doc) -> list[dict[str, Any]]:
@@ -80,21 +96,28 @@ def official_yes_no(text: str, answer: str) -> bool | None:
 
 
 def official_caption_matching(text: str, answer: str, question: str) -> bool | None:
-    """Return whether the official rule takes a text as right: equal strings, nothing near them."""
-    lines = question.split("\n")[1:]
-    said = [text, *text.split(") ")[1:2]]
-    for line in lines:
-        label, _, rest = line.partition(": ")
-        sentence = rest.split(": ")[0]
-        names = (label, label.rpartition(" ")[2])
-        if (
-            text == line
-            or (sentence and sentence in said)
-            or text in names
-            or text.replace(".", "") in names
-        ):
-            return line == answer
-    return None
+    """Return whether the official rule takes a text as right; None where it matches nothing.
+
+    A text matches a whole option line, its sentence (also after the first `) `; a sentence ends at
+    a second `: `), its label ("Caption A") or the label's letter or digit, full stops aside. Of
+    several matches the last one in this order counts.
+
+    Args:
+        text: without `</s>` and outer blanks.
+        answer: the right option's line.
+        question: with one option a line after its first line.
+    """
+    options = [line.split(": ") for line in question.split("\n")[1:]]
+    labels = [option[0] for option in options]
+    bare = [re.sub("Sentence |Option |Caption ", "", label) for label in labels]
+    after = text.split(") ")[1] if ") " in text else None
+    matches = [": ".join(option) for option in options if ": ".join(option) == text]
+    matches += [s for s in (option[1] for option in options if option[1:]) if s in (text, after)]
+    matches += [label for label in labels + bare if label in (text, text.replace(".", ""))]
+    if not matches:
+        return None
+    label, *rest = answer.split(": ")
+    return matches[-1] in (answer, answer.split(":")[0], *rest[:1], *label.split()[1:2])
 
 
 def process_multi_choice(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
@@ -113,32 +136,52 @@ def process_yes_no(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
 def process_caption_matching(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Score a text of the caption-matching format."""
     text = _cleaned(results[0])
-    # "Option 2" and "2." name the second option as "B" does.
-    named = _DIGIT.sub(lambda m: m[1] + LETTERS[int(m[2]) - 1], _LABEL.sub("", text, count=1))
-    strict = parse_option(named, doc["choices"])
+    strict = parse_option(_with_letters(text, doc["question"]), doc["choices"])
     official = official_caption_matching(text, doc["answers"][0], doc["question"])
     return _scored(doc, official, strict)
+
+
+def _with_letters(text: str, question: str) -> str:
+    """Return a text in which the question's labels ("Option 2", "2.", "Caption B") are letters."""
+    for letter, line in zip(LETTERS, question.split("\n")[1:], strict=False):
+        noun, _, mark = line.partition(": ")[0].rpartition(" ")
+        if noun and len(mark) == 1:
+            named = rf"\b{re.escape(noun)}\s+{re.escape(mark)}\b"
+            text = re.sub(named, f"({letter})", text, flags=re.IGNORECASE)
+            if mark.isdigit():
+                text = re.sub(rf"^(\W*){mark}(?=\W*$|[).:])", rf"\g<1>{letter}", text)
+    return text
 
 
 def process_captioning_mcq(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Score a letter that should name the information which fits the video."""
     found = multiple_choice.process_results(doc, results)
-    item = found.pop("acc")
-    return {**found, "avg": item, doc["category"]: found["score"]}
+    return {**found, "avg": found.pop("acc"), **by_aspect(doc, found["score"])}
+
+
+def by_aspect(doc: Doc, score: float) -> dict[str, Any]:
+    """Return a score under the metrics of a question's aspect and fine type."""
+    fine = FINE.get(doc["fine"])
+    return {
+        doc["category"]: score,
+        **({} if fine is None else {fine: score}),
+        "fine_type": doc["fine"],
+    }
 
 
 def strict_yes_no(text: str) -> Parsed:
-    """Read an answer that begins with the word yes or no, and does not name the other one."""
+    """Read an answer whose first word is yes or no, or that ends in "is yes" or "answer: no".
+
+    Both words in one text are ambiguous; "no" elsewhere ("there is no ball") is no answer.
+    """
     if not text.strip():
         return Parsed(None, "empty")
-    match = _YES_NO_WORD.match(text)
+    match = _YES_NO_FIRST.match(text) or _YES_NO_LAST.search(text)
     if match is None:
         return Parsed(None, "unparsed")
-    word = match[1].lower()
-    other = "no" if word == "yes" else "yes"
-    if re.search(rf"\b{other}\b", text[match.end() :], re.IGNORECASE):
+    if len({word.lower() for word in re.findall(r"\b(?:yes|no)\b", text, re.IGNORECASE)}) > 1:
         return Parsed(None, "ambiguous")
-    return Parsed(("yes", "no").index(word), "parsed")
+    return Parsed(("yes", "no").index(match[1].lower()), "parsed")
 
 
 def _cleaned(text: str) -> str:
@@ -155,8 +198,7 @@ def _scored(doc: Doc, official: bool | None, strict: Parsed) -> dict[str, Any]:
         "score": score,
         "avg": {"score": score, "cluster": doc["cluster"]},
         "pooled": score,
-        doc["category"]: score,
+        **by_aspect(doc, score),
         "avg_strict": by_reader,
-        "match_success": float(official is not None),
-        "fine_type": doc["fine"],
+        "match_success_rate": float(official is not None),
     }

@@ -80,8 +80,6 @@ def prepare(
             f"unpacked: {part.label}: {part.written} files, {part.kept} kept, "
             f"{human_bytes(part.bytes)} in all, to {done.root}"
         )
-    for what in done.fetched:
-        typer.echo(f"fetched: {what}")
     for pattern in done.absent:
         typer.echo(f"not found: {pattern}")
     for failure in done.failures:

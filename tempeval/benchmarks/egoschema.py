@@ -5,19 +5,22 @@ Source: Mangalam et al., "EgoSchema", NeurIPS 2023; file forms as in egoschema/E
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
-from tempeval.benchmarks.base import BadData, Benchmark, Counts, first_file
+from tempeval.benchmarks.base import BadData, Benchmark, Counts, HubSource, first_file
 from tempeval.benchmarks.document import make_doc
 from tempeval.benchmarks.labels_files import read_json
 from tempeval.benchmarks.video_index import VideoIndex, safe_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from tempeval.benchmarks.document import Doc
 
+#: The copy that lmms-eval uses.
+HUB = "lmms-eval/egoschema"
 FOLDERS = ("videos", "good_clips_git", "")
 _OPTIONS = tuple(f"option {index}" for index in range(5))
 
@@ -44,20 +47,36 @@ def _read(root: Path, split: str) -> Iterator[Doc]:
         if not all(isinstance(text, str) for text in texts):
             raise BadData(f"{where} has no q_uid, question and option 0 to option 4")
         name, question, *choices = map(str, texts)
-        if subset and name not in answers:
-            continue
-        index = answers.pop(name, -1)
-        yield make_doc(
-            sample_id=name,
-            video_id=f"egoschema/{name}",
-            video=videos.path_of(safe_name(name, where)),
-            question=question,
-            choices=choices,
-            answer_index=index,
-            answers=[choices[index]] if index >= 0 else [],
-        )
+        if not subset or name in answers:
+            yield _doc(name, question, choices, answers.pop(name, -1), videos, where)
     if answers:
         raise BadData(f"{subset[0]} answers {next(iter(answers))!r}, which is in no question")
+
+
+def _doc(
+    name: str, question: str, choices: list[str], index: int, videos: VideoIndex, where: str
+) -> Doc:
+    return make_doc(
+        sample_id=name,
+        video_id=f"egoschema/{name}",
+        video=videos.path_of(safe_name(name, where)),
+        question=question,
+        choices=choices,
+        answer_index=index,
+        answers=[choices[index]] if index >= 0 else [],
+    )
+
+
+def _read_hub(rows: Iterable[Mapping[str, Any]], videos: Path, split: str) -> Iterator[Doc]:
+    """Return the documents of lmms-eval's copy, whose options begin with their letter."""
+    index = VideoIndex(videos, "videos", "")
+    for number, row in enumerate(rows):
+        where = f"{HUB}, row {number}"
+        choices = [re.sub(r"^[A-E][.)] ?", "", option) for option in row["option"]]
+        if len(choices) != len(_OPTIONS):
+            raise BadData(f"{where} has {len(choices)} options; expected {len(_OPTIONS)}")
+        answer = -1 if split == "full" or row["answer"] is None else int(row["answer"])
+        yield _doc(row["video_idx"], row["question"], choices, answer, index, where)
 
 
 def _is(item: Any) -> bool:
@@ -96,10 +115,22 @@ EGOSCHEMA = Benchmark(
     },
     annotations=_annotations,
     read=_read,
+    hub=HubSource(
+        path=HUB,
+        configs={"full": "GENERATION", "subset": "Subset"},
+        splits={"full": "test", "subset": "test"},
+        cache_dir="egoschema",
+        read=_read_hub,
+    ),
     tasks=("tempeval_egoschema", "tempeval_egoschema_subset"),
     metrics="accuracy (subset); submission file (full)",
     notes=(
         "The answers of the full set are hidden: its task writes the submission file.",
         "The subset is easier than the full set; the two are never mixed.",
+        "egoschema_submission.json is {q_uid: 0 to 4}, with -1 (always wrong) where an answer "
+        "names no single option. Nothing is guessed, as lmms-eval does at random.",
+        "A bare digit 0 to 4 is an index; the letter C before a text is none ('C moves ...' is the "
+        "camera wearer).",
+        "There is no official local scorer: acc is equality with subset_answers.json.",
     ),
 )

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tempeval.benchmarks.base import Benchmark
     from tempeval.benchmarks.check import SplitReport
 
+#: More splits than these are added up.
+_FEW = ("val", "test", "train", "other")
 _ADDRESS = re.compile(r"https?://[^\s,;)>]+")
 
 
@@ -102,6 +104,11 @@ def _counts(chosen: Benchmark) -> tuple[str, str, str]:
     """Return published items, videos, and items per video, of each split that is tested on."""
     splits = {split: chosen.splits[split] for split in tested_splits(chosen)}
 
+    if len(splits) > len(_FEW) and all(splits.values()):  # MVBench has twenty
+        every = [counts for counts in splits.values() if counts is not None]
+        items, videos = (sum(getattr(c, name) for c in every) for name in ("items", "videos"))
+        return f"{items:,}", f"{videos:,}", f"{items / videos:.1f}"
+
     def cell(texts: dict[str, str]) -> str:
         if len(texts) == 1:
             return next(iter(texts.values()))
@@ -109,10 +116,10 @@ def _counts(chosen: Benchmark) -> tuple[str, str, str]:
 
     known = {split: counts for split, counts in splits.items() if counts is not None}
     blank = dict.fromkeys(splits, "-")
-    items = blank | {split: f"{counts.items:,}" for split, counts in known.items()}
-    videos = blank | {split: f"{counts.videos:,}" for split, counts in known.items()}
+    texts = blank | {split: f"{counts.items:,}" for split, counts in known.items()}
+    files = blank | {split: f"{counts.videos:,}" for split, counts in known.items()}
     each = blank | {split: f"{c.items / c.videos:.1f}" for split, c in known.items()}
-    return cell(items), cell(videos), cell(each)
+    return cell(texts), cell(files), cell(each)
 
 
 def _source(chosen: Benchmark) -> str:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tempeval.benchmarks.base import BadData, Benchmark, Counts, first_file
+from tempeval.benchmarks.base import BadData, Benchmark, Counts, HubSource, first_file
 from tempeval.benchmarks.document import make_doc
 from tempeval.benchmarks.labels_files import read_json
 from tempeval.benchmarks.video_index import FRAME_FOLDERS, VIDEO_EXTENSIONS, VideoIndex, safe_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from tempeval.benchmarks.document import Doc
@@ -62,6 +62,17 @@ SUB_TASKS: dict[str, SubTask] = {
 }
 
 
+#: The copy that lmms-eval uses, and where its videos lie elsewhere than in the notebook.
+HUB = "OpenGVLab/MVBench"
+_HUB_FOLDERS = {
+    "star/Charades_v1_480": "star/Charades_segment",
+    "sta/sta_video": "sta/sta_video_segment",
+    "nturgbd": "nturgbd_convert",
+    "tvqa/frames_fps3_hq": "tvqa/video_fps3_hq_segment",
+    "ssv2_video": "ssv2_video_mp4",
+}
+
+
 def _annotations(root: Path, split: str) -> list[Path]:
     return [first_file(root, f"json/{split}.json", f"{split}.json", f"annotations/{split}.json")]
 
@@ -81,23 +92,47 @@ def _read(root: Path, split: str) -> Iterator[Doc]:
     )
     for number, item in enumerate(items):
         where = f"{path}, item {number}"
-        question, choices, index = _question(item, where)
-        name = safe_name(item.get("video"), where)
-        start, end = _part(item, where) if task.part else (None, None)
-        yield make_doc(
-            sample_id=f"{split}/{number}",
-            # The same file in two sub-tasks is one cluster.
-            video_id=f"mvbench/{task.folder}/{name}",
-            video=videos.path_of(name),
-            question=question,
-            choices=choices,
-            answer_index=index,
-            answers=[choices[index]],
-            category=split,
-            start=start,
-            end=end,
-            fps=TVQA_FPS if task.frames else None,
-        )
+        part = _part(item, where) if task.part and isinstance(item, dict) else None
+        fps = TVQA_FPS if task.frames else None
+        yield _doc(split, number, item, where, videos, part=part, fps=fps)
+
+
+def _doc(
+    split: str,
+    number: int,
+    item: Any,
+    where: str,
+    videos: VideoIndex,
+    *,
+    part: tuple[float, float] | None = None,
+    fps: float | None = None,
+) -> Doc:
+    question, choices, index = _question(item, where)
+    name = safe_name(item.get("video"), where)
+    start, end = part or (None, None)
+    return make_doc(
+        sample_id=f"{split}/{number}",
+        # The same file in two sub-tasks is one cluster.
+        video_id=f"mvbench/{SUB_TASKS[split].folder}/{name}",
+        video=videos.path_of(name),
+        question=question,
+        choices=choices,
+        answer_index=index,
+        answers=[choices[index]],
+        category=split,
+        start=start,
+        end=end,
+        fps=fps,
+    )
+
+
+def _read_hub(rows: Iterable[Mapping[str, Any]], videos: Path, split: str) -> Iterator[Doc]:
+    """Return the documents of lmms-eval's copy, whose videos are cut to their parts already."""
+    task = SUB_TASKS[split]
+    folder = _HUB_FOLDERS.get(task.folder, task.folder)
+    index = VideoIndex(videos, folder, f"video/{folder}", f"data0613/{folder}", depth=3)
+    for number, row in enumerate(rows):
+        yield _doc(split, number, dict(row), f"{HUB} ({split}), row {number}", index)
 
 
 def _question(item: Any, where: str) -> tuple[str, list[str], int]:
@@ -151,11 +186,31 @@ MVBENCH = Benchmark(
     },
     annotations=_annotations,
     read=_read,
+    hub=HubSource(
+        path=HUB,
+        configs={name: name for name in SUB_TASKS},
+        splits=dict.fromkeys(SUB_TASKS, "train"),
+        cache_dir="mvbench_video",
+        read=_read_hub,
+    ),
     tasks=("tempeval_mvbench", *(f"tempeval_mvbench_{name}" for name in SUB_TASKS)),
     metrics="accuracy: letter only (strict), and the official rule",
     notes=(
         "Official protocol: 16 frames at the centres of equal segments "
         "(--sampling segment --num-frames 16).",
+        "The official system text and the prefilled 'Best option:(' are left out.",
+        "acc_official is check_ans on the raw answer: the first word, full stops removed, only has "
+        "to be contained in the right '(x)'. So an empty answer, '(', ')' and '.' are right, "
+        "'Answer: (A)', 'A: ...' and '**A**' are wrong, and so is an option's text alone.",
+        "acc_strict (ours) reads a letter at the start or after 'answer' or 'option', never an "
+        "option's text; an empty answer is wrong. acc_strict_macro is the mean over tasks.",
         "The same file in several tasks is one cluster.",
+        "Parts (start, end in seconds) are cut by tempeval's wrappers. Stock lmms-eval models on "
+        "the simple path see the whole video, so their scores on action_sequence, "
+        "action_prediction, object_interaction and action_localization are not comparable, and "
+        "they cannot read the frame folders of episodic_reasoning.",
+        "A part that lies outside its video is a failure of its sample.",
+        "lmms-eval's copy has videos that are cut already, and videos in place of frame folders: "
+        "its scores are not those of the official files.",
     ),
 )

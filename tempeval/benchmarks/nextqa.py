@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tempeval.benchmarks.base import BadData, Benchmark, Counts, MissingData, first_file
+from tempeval.benchmarks.base import BadData, Benchmark, Counts, HubSource, MissingData, first_file
 from tempeval.benchmarks.document import make_doc
 from tempeval.benchmarks.labels_files import read_json, read_text
 from tempeval.benchmarks.video_index import VideoIndex, safe_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from tempeval.benchmarks.document import Doc
@@ -28,6 +28,8 @@ GROUPS = {
 }
 _COLUMNS = ("video", "question", "answer", "qid", "type")
 _OPTIONS = ("a0", "a1", "a2", "a3", "a4")
+#: The copy that lmms-eval uses.
+HUB = "lmms-eval/NExTQA"
 #: Official video folders; videos lie in numbered folders below, as in VidOR.
 FOLDERS = ("NExTVideo", "videos", "")
 
@@ -98,11 +100,17 @@ def _read_mc(root: Path, split: str) -> Iterator[Doc]:
     (path,) = _annotations_mc(root, split)
     videos, places = _video(root, path)
     for where, row in _rows(path, (*_COLUMNS, *_OPTIONS)):
-        choices = [row[name] for name in _OPTIONS]
-        if not row["answer"].isdigit() or int(row["answer"]) >= len(choices):
-            raise BadData(f"{where} has answer {row['answer']!r}; expected 0 to 4")
-        index = int(row["answer"])
-        yield _doc(row, where, videos, places, choices, index, [choices[index]])
+        yield _doc_mc(row, where, videos, places)
+
+
+def _doc_mc(
+    row: Mapping[str, str], where: str, videos: VideoIndex, places: Mapping[str, str]
+) -> Doc:
+    choices = [row[name] for name in _OPTIONS]
+    if not row["answer"].isdigit() or int(row["answer"]) >= len(choices):
+        raise BadData(f"{where} has answer {row['answer']!r}; expected 0 to 4")
+    index = int(row["answer"])
+    return _doc(row, where, videos, places, choices, index, [choices[index]])
 
 
 def _read_oe(root: Path, split: str) -> Iterator[Doc]:
@@ -110,6 +118,8 @@ def _read_oe(root: Path, split: str) -> Iterator[Doc]:
     videos, places = _video(root, path)
     file = _added(path, split)
     more = {} if file is None else read_json(file)
+    if not isinstance(more, dict) or not all(isinstance(by, dict) for by in more.values()):
+        raise BadData(f"{file} is no object {{video: {{qid: answer}}}}")
     for where, row in _rows(path, _COLUMNS):
         second = more.get(row["video"], {}).get(row["qid"])
         answers = [row["answer"], *([str(second)] if second is not None else [])]
@@ -136,6 +146,31 @@ def _doc(
         answer_index=index,
         answers=answers,
         category=row["type"],
+    )
+
+
+def _read_hub(rows: Iterable[Mapping[str, Any]], videos: Path, split: str) -> Iterator[Doc]:
+    """Return the documents of lmms-eval's copy, of both versions."""
+    index = VideoIndex(videos, "NExTVideo", "videos", "", depth=2)
+    for number, raw in enumerate(rows):
+        where = f"{HUB} ({split}), row {number}"
+        row = {key: "" if value is None else str(value) for key, value in raw.items()}
+        if row["type"] not in GROUPS:
+            raise BadData(f"{where} has type {row['type']!r}; expected one of {', '.join(GROUPS)}")
+        if "a0" in row:
+            yield _doc_mc(row, where, index, {})
+        else:
+            second = row.get("additional_ref_answer", "")
+            yield _doc(row, where, index, {}, [], -1, [row["answer"], *filter(None, [second])])
+
+
+def _hub(config: str, splits: dict[str, str]) -> HubSource:
+    return HubSource(
+        path=HUB,
+        configs=dict.fromkeys(splits, config),
+        splits=splits,
+        cache_dir="nextqa",
+        read=_read_hub,
     )
 
 
@@ -167,16 +202,21 @@ NEXTQA_MC = Benchmark(
     },
     annotations=_annotations_mc,
     read=_read_mc,
+    hub=_hub("MC", {"test": "test"}),
     tasks=("tempeval_nextqa_mc", "tempeval_nextqa_mc_val"),
     metrics="accuracy: all, causal, temporal, descriptive",
-    notes=("Papers report val or test: the two are never mixed.", "TP counts with TN."),
+    notes=(
+        "Papers report val or test: the two are never mixed.",
+        "TP counts with TN, as official; acc_c, acc_t and acc_d pool their types.",
+        "The official code compares indices and has no reader of texts: the reader is ours. "
+        "Nothing is guessed, as lmms-eval does at random.",
+    ),
 )
 NEXTQA_OE = Benchmark(
     name="nextqa_oe",
     title="NExT-QA (OE)",
     licence=_LICENCE,
-    access=_ACCESS.format(repository="NExT-OE", name="nextqa_oe")
-    + "\n4. For WUPS, fetch WordNet and the tagger: tempeval data prepare nextqa_oe",
+    access=_ACCESS.format(repository="NExT-OE", name="nextqa_oe"),
     tree=_TREE.format(
         name="nextqa_oe", more="  add_reference_answer_test.json   second references\n"
     ),
@@ -187,7 +227,7 @@ NEXTQA_OE = Benchmark(
     },
     annotations=_annotations_oe,
     read=_read_oe,
-    tasks=("tempeval_nextqa_oe", "tempeval_nextqa_oe_val"),
-    metrics="WUPS@0 and WUPS@0.9: all, causal, temporal, descriptive",
+    hub=_hub("OE", {"test": "test", "val": "validation"}),
+    metrics="WUPS: its tasks are not written yet",
     notes=("The test split has a second reference for each question.",),
 )

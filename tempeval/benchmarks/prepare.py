@@ -39,14 +39,12 @@ class Prepared:
         unpacked: archives that are unpacked now, those that were before too.
         absent: patterns of archives that no file matches.
         failures: what went wrong, one text per archive; the others are unpacked all the same.
-        fetched: what was downloaded.
     """
 
     root: Path
     unpacked: list[Unpacked] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    fetched: list[str] = field(default_factory=list)
 
 
 def prepare(
@@ -82,7 +80,6 @@ def prepare(
     with _alone(home):
         for archive in chosen.archives:
             _unpack_all(archive, [*([source] if source else []), home, root], done, progress)
-    _fetch(name, done)
     return done
 
 
@@ -166,15 +163,3 @@ def _alone(home: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _fetch(name: str, done: Prepared) -> None:
-    """Download what a benchmark's metric needs, on this explicit command only."""
-    if name != "nextqa_oe":
-        return
-    from tempeval.metrics.wups_data import fetch
-
-    try:
-        done.fetched.append(str(fetch()))
-    except TempevalError as error:
-        done.failures.append(str(error))

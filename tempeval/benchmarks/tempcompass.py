@@ -8,28 +8,55 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from tempeval.benchmarks.base import BadData, Benchmark, Counts, first_file
+from tempeval.benchmarks.base import BadData, Benchmark, Counts, HubSource, first_file
 from tempeval.benchmarks.document import make_doc
 from tempeval.benchmarks.labels_files import read_json
 from tempeval.benchmarks.video_index import VideoIndex, safe_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from tempeval.benchmarks.document import Doc
 
 DIMENSIONS = ("action", "direction", "speed", "order", "attribute_change")
+#: The copy that lmms-eval uses.
+HUB = "lmms-eval/TempCompass"
 FORMATS = ("multi-choice", "yes_no", "caption_matching", "captioning")
-#: What a manipulation adds to the id of its source clip: `_reverse`, `_double`, ...
-_SUFFIX = re.compile(r"(?:_[A-Za-z]+\d*)+$")
+#: What a manipulation adds to the id of its source clip: `_reverse`, `_concat_0`, ...
+_SUFFIX = re.compile(r"(?:_[A-Za-z]+(?:_?\d{1,2})?)+$")
+#: Two clips joined in one video, side by side or one after the other: `<id>_<id>_<0 to 2>`.
+_JOINED = re.compile(r"(\d{5,})_(\d{5,})(?:_\d{1,2})?")
 #: `A. text`, `Caption A: text`, `Option 1: text`, `Information A: text`: one option a line.
 _OPTION = re.compile(r"(?:(?:Caption|Option|Sentence|Information) ([A-D1-4]): |([A-D])\. )(.*)")
 
 
-def source_clip(video: str) -> str:
-    """Return the id of the clip that a clip was made from."""
-    return _SUFFIX.sub("", video) or video
+def source_clips(video: str) -> tuple[str, ...]:
+    """Return the ids of the one or two clips that a video was made from."""
+    whole = _SUFFIX.sub("", video) or video
+    joined = _JOINED.fullmatch(whole)
+    return (joined[1], joined[2]) if joined else (whole,)
+
+
+def clusters(videos: Iterable[str]) -> dict[str, Any]:
+    """Return the cluster of each video: videos that share a source clip, through others too.
+
+    A video that joins two clips makes one cluster of all that was made from either. A cluster is
+    named after the source that sorts first.
+    """
+    above: dict[str, str] = {}
+
+    def top(clip: str) -> str:
+        while (parent := above.setdefault(clip, clip)) != clip:
+            clip = parent
+        return clip
+
+    sources = {video: source_clips(video) for video in videos}
+    for first, *others in sources.values():
+        for other in others:
+            low, high = sorted((top(first), top(other)))
+            above[high] = low
+    return {video: f"tempcompass/{top(found[0])}" for video, found in sources.items()}
 
 
 def options_of(question: str) -> list[str]:
@@ -39,38 +66,92 @@ def options_of(question: str) -> list[str]:
 
 
 def _annotations(root: Path, split: str) -> list[Path]:
+    """Return the questions; for captioning also those a judge is asked; and the fine types."""
+    found = [_questions(root, split)]
+    if split == "captioning":
+        found.append(_questions(root, "multi-choice"))
+    meta = [folder / "meta_info.json" for folder in (root, found[0].parent, root / "annotations")]
+    return found + [path for path in meta if path.is_file()][:1]
+
+
+def _questions(root: Path, split: str) -> Path:
     name = f"{split}.json"
-    files = [first_file(root, f"questions/{name}", name, f"annotations/questions/{name}")]
-    meta = [folder / "meta_info.json" for folder in (root, files[0].parent, root / "annotations")]
-    return files + [path for path in meta if path.is_file()][:1]
+    return first_file(root, f"questions/{name}", name, f"annotations/questions/{name}")
 
 
 def _read(root: Path, split: str) -> Iterator[Doc]:
-    path, *meta = _annotations(root, split)
-    found, fine = read_json(path), read_json(meta[0]) if meta else {}
-    videos = VideoIndex(root, "videos", "video", "")
-    if not isinstance(found, dict):
-        raise BadData(
-            f"{path} holds a {type(found).__name__}; expected {{video: {{aspect: [..]}}}}"
-        )
+    path, *more = _annotations(root, split)
+    found, captions = _by_video(path), split == "captioning"
+    judged = _by_video(more.pop(0)) if captions else None
+    fine = read_json(more[0]) if more else {}
+    return _docs(found, judged, fine, VideoIndex(root, "videos", "video", ""), split, str(path))
+
+
+def _docs(
+    found: dict[str, Any],
+    judged: dict[str, Any] | None,
+    fine: Any,
+    videos: VideoIndex,
+    split: str,
+    where: str,
+) -> Iterator[Doc]:
+    cluster = clusters(found)
     for video, aspects in found.items():
-        name = safe_name(video, str(path))
-        file = videos.path_of(name)
-        for aspect, number, item in _items(aspects, f"{path}, video {video}"):
+        file = videos.path_of(safe_name(video, where))
+        for aspect, number, item in _items(aspects, f"{where}, video {video}"):
             question, answer = str(item["question"]), str(item["answer"])
             choices = ["yes", "no"] if split == "yes_no" else options_of(question)
+            extra = {} if judged is None else _asked_of_judge(judged, video, aspect, where)
             yield make_doc(
-                sample_id=f"{split}/{name}/{aspect}/{number}",
-                video_id=f"tempcompass/{name}",
-                cluster=f"tempcompass/{source_clip(name)}",
+                sample_id=f"{split}/{video}/{aspect}/{number}",
+                video_id=f"tempcompass/{video}",
+                cluster=cluster[video],
                 video=file,
                 question=question,
                 choices=choices,
                 answer_index=_index(answer, choices, split),
                 answers=[answer],
                 category=aspect,
-                fine=_fine(fine, name, aspect),
+                fine=_fine(fine, video, aspect),
+                **extra,
             )
+
+
+def _read_hub(rows: Iterable[Mapping[str, Any]], videos: Path, split: str) -> Iterator[Doc]:
+    """Return the documents of lmms-eval's copy, which has no fine types."""
+    found: dict[str, Any] = {}
+    judged: dict[str, Any] | None = {} if split == "captioning" else None
+    for row in rows:
+        of = found.setdefault(row["video_id"], {})
+        of.setdefault(row["dim"], []).append(row)
+        if judged is not None:
+            asked = {"question": row["mc_question"], "answer": row["mc_answer"]}
+            judged.setdefault(row["video_id"], {}).setdefault(row["dim"], [asked])
+    return _docs(found, judged, {}, VideoIndex(videos, "videos", ""), split, HUB)
+
+
+def _by_video(path: Path) -> dict[str, Any]:
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise BadData(
+            f"{path} holds a {type(found).__name__}; expected {{video: {{aspect: [..]}}}}"
+        )
+    return found
+
+
+def _asked_of_judge(judged: Any, video: str, aspect: str, where: str) -> dict[str, Any]:
+    """Return the multiple-choice question that a judge answers from a caption, as official.
+
+    It is the first one of the video and aspect, whose letters may differ from the caption's.
+    """
+    try:
+        first = judged[video][aspect][0]
+        return {"judge_question": str(first["question"]), "judge_answer": str(first["answer"])}
+    except (KeyError, IndexError, TypeError) as error:
+        raise BadData(
+            f"{where} has a caption of {video} ({aspect}), for which multi-choice.json beside it "
+            "has no question"
+        ) from error
 
 
 def _items(aspects: Any, where: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
@@ -86,17 +167,24 @@ def _items(aspects: Any, where: str) -> Iterator[tuple[str, int, dict[str, Any]]
 
 
 def _index(answer: str, choices: list[str], split: str) -> int:
-    """Return the right option; -1 for an answer that is none of those listed."""
+    """Return the right option; -1 for an answer that is none of those listed.
+
+    Captioning's pieces of information are more than the answer's text ("{'subject': ...}"), so the
+    answer's letter counts there.
+    """
+    if split == "captioning":
+        index = "ABCD".find(answer[:1]) if re.match(r"[A-D]\. ", answer) else -1
+        return index if index < len(choices) else -1
     text = answer if split == "yes_no" else re.sub(r"^(?:[^:.]{1,13}: |[A-D]\. )", "", answer)
     return choices.index(text) if text in choices else -1
 
 
 def _fine(meta: Any, video: str, aspect: str) -> str:
-    """Return the fine type that `meta_info.json` gives, else the aspect."""
+    """Return the fine type that `meta_info.json` gives; order has none, as official."""
     try:
-        return str(meta[video]["eval_dim"][aspect]["type"])
+        return aspect if aspect == "order" else str(meta[video]["eval_dim"][aspect]["type"])
     except (KeyError, TypeError):
-        return aspect
+        return ""
 
 
 TEMPCOMPASS = Benchmark(
@@ -113,7 +201,7 @@ TEMPCOMPASS = Benchmark(
         "tempcompass/\n"
         "  questions/{multi-choice,yes_no,caption_matching,captioning}.json\n"
         "  meta_info.json\n"
-        "  videos/<id>.mp4      (<id>_reverse.mp4 and the like too)"
+        "  videos/<id>.mp4      (also <id>_reverse, <id>_concat_<n>, <id>_<id>_<n>)"
     ),
     splits={
         name: Counts(items, 410, "counted from the official files")
@@ -121,6 +209,13 @@ TEMPCOMPASS = Benchmark(
     },
     annotations=_annotations,
     read=_read,
+    hub=HubSource(
+        path=HUB,
+        configs={name: name for name in FORMATS},
+        splits=dict.fromkeys(FORMATS, "test"),
+        cache_dir="tempcompass",
+        read=_read_hub,
+    ),
     tasks=(
         "tempeval_tempcompass",
         *(f"tempeval_tempcompass_{n}" for n in ("multi_choice", "yes_no", "caption_matching")),
@@ -128,5 +223,21 @@ TEMPCOMPASS = Benchmark(
         "tempeval_tempcompass_captioning",
     ),
     metrics="accuracy by aspect; mean of tasks and pooled; official rules and strict",
-    notes=("A clip and its manipulations are one cluster.",),
+    notes=(
+        "A clip, its manipulations and the videos it is joined with are one cluster: 188 of them.",
+        "avg is what the official code prints with --disable_llm; mean_of_tasks is the plain mean "
+        "of the three formats, pooled the mean over their questions; no official overall exists.",
+        "Official multiple choice does not match '(A)', 'a' or an option's text alone, and takes "
+        "'A. <text of B>' by its letter; avg_strict reads the former and refuses the latter.",
+        "Official yes/no looks at first letters: 'not sure' and 'Nothing' are no, 'yesterday' is "
+        "yes, 'It is yes' is unmatched; avg_strict wants the word.",
+        "Official caption matching compares whole strings: 'Caption A:' and a sentence without its "
+        "full stop are unmatched, and a sentence that contains ': ' is cut there.",
+        "Official captioning adds up -1 for a missing reply of the judge (avg_official).",
+        "Captions need a judge: off unless TEMPEVAL_JUDGE names a command (prompt in, answer out) "
+        "or the URL of a chat-completions endpoint (with TEMPEVAL_JUDGE_MODEL, and "
+        "TEMPEVAL_JUDGE_KEY if it wants one). Its instructions are worded here; only the form of "
+        "the reply and the rule that reads it are official.",
+        "lmms-eval's copy has no fine types, so those metrics need the official meta_info.json.",
+    ),
 )

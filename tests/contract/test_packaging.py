@@ -64,8 +64,9 @@ def test_members_of_groups_exist() -> None:
         assert set(entry.members) <= set(task_entries())
 
 
-def test_the_methods_table_of_the_readme_is_up_to_date() -> None:
-    subprocess.run([sys.executable, ROOT / ".ci" / "readme.py", "--check"], check=True)
+def test_the_generated_tables_and_pages_are_up_to_date() -> None:
+    for script in ("readme.py", "benchmark_docs.py"):
+        subprocess.run([sys.executable, ROOT / ".ci" / script, "--check"], check=True)
 
 
 def test_the_quickstart_tables_of_the_readme_are_its_tables() -> None:

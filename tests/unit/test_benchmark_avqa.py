@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tempeval.benchmarks.avqa import AVQA
 from tempeval.benchmarks.base import BadData
 from tempeval.rescore import rescore
+from tempeval.tasks.avqa import process_results
 
-if TYPE_CHECKING:
-    from pathlib import Path
+GOLDEN = Path(__file__).parents[1] / "reference" / "metrics" / "avqa"
 
 
 def item(number: int, kind: str, answer: int, choices: list[str]) -> dict[str, Any]:
@@ -55,6 +56,16 @@ def test_scores_by_hand(root: Path) -> None:
     assert metrics["acc_before_next"] == 0
     assert metrics["chance"] == pytest.approx(25)
     assert metrics["parse_failure"] == pytest.approx(100 * 2 / 5)
+
+
+def test_the_golden_set_of_our_own() -> None:
+    expected = json.loads((GOLDEN / "expected.json").read_text("utf-8"))
+    texts = json.loads((GOLDEN / "predictions.json").read_text("utf-8"))
+    metrics = rescore("tempeval_avqa", texts, GOLDEN / "annotations").metrics
+    assert metrics == pytest.approx(expected["metrics"], abs=2e-4)
+    for doc in AVQA.read(GOLDEN / "annotations", "val"):
+        found = process_results(doc, [texts[doc["sample_id"]]])
+        assert found["score"] == expected["per_item"][doc["sample_id"]]["correct"], doc
 
 
 def test_documents(root: Path) -> None:
