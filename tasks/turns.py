@@ -11,9 +11,16 @@ if TYPE_CHECKING:
 def ask(clip: VideoPath, text: str) -> list[dict[str, Any]]:
     """Return one user turn: a clip, then a text.
 
-    The video part carries `fps` (frames per second) when the clip is a frame folder.
+    The video part carries `fps` (frames per second) when the clip is a frame folder, and its
+    `start_time` and `end_time` (s) when it is a part of a video: lmms-eval's own chat models read
+    these, ours read the clip.
     """
     video: dict[str, Any] = {"type": "video", "url": clip}
-    if clip.fps is not None:
-        video["fps"] = clip.fps
+    for key, value in (
+        ("fps", clip.fps),
+        ("start_time", clip.start),
+        ("end_time", clip.end),
+    ):
+        if value is not None:
+            video[key] = value
     return [{"role": "user", "content": [video, {"type": "text", "text": text}]}]

@@ -177,3 +177,10 @@ class TestTempCompass:
         for split in TEMPCOMPASS.splits:
             for doc in TEMPCOMPASS.read(METRICS / "tempcompass" / "annotations", split):
                 assert doc["answer_index"] >= 0, doc
+
+
+def test_a_part_is_said_to_stock_chat_models_too() -> None:
+    doc = next(iter(MVBENCH.read(METRICS / "mvbench" / "annotations", "action_sequence")))
+    video = mvbench.doc_to_messages(doc)[0]["content"][0]
+    assert (video["start_time"], video["end_time"]) == (doc["start"], doc["end"])
+    assert "fps" not in video
