@@ -107,10 +107,7 @@ def run(
     )
     folders = evaluate(options)
     rerun_baselines(options, folders, match_on, report=report, run=evaluate)
-    report(
-        f"next: tempeval leaderboard {out} -o {out / 'leaderboard'}"
-        + ("" if match_on == "visual_tokens" else f" --match-on {match_on}")
-    )
+    report(f"next: tempeval leaderboard {out} -o {out / 'leaderboard'}")
 
 
 def _split(text: str) -> list[str]:

@@ -12,7 +12,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tempeval.errors import TempevalError, UnknownName
+from tempeval.errors import RunFailed, TempevalError, UnknownName
 from tempeval.methods.registry import BASELINE
 from tempeval.record import read_record
 from tempeval.run import run_matrix
@@ -62,6 +62,8 @@ def rerun_baselines(
     Raises:
         UnknownName: for another measure.
         TempevalError: as `run` does, and for a record that cannot be read.
+        RunFailed: after all methods, if the baseline cannot be run at the cost of one of them: with
+            its number of frames, no size of frames may have that many tokens.
     """
     check_measure(match_on)
     if match_on == VISUAL_TOKENS:
@@ -69,6 +71,7 @@ def rerun_baselines(
     costs = [_Cost.of(folder, match_on) for folder in folders]
     bases = [cost for cost in costs if cost.method == BASELINE]
     new: list[Path] = []
+    failed: list[str] = []
     for target in costs:
         fitting = [base for base in bases if base.budget == target.budget]
         if target.method == BASELINE or not fitting:
@@ -84,7 +87,11 @@ def rerun_baselines(
                 f"{target.method} costs {target.value:.6g} {match_on} a question: "
                 f"the baseline again with {_said(lower)}"
             )
-            made = [_Cost.of(folder, match_on) for folder in run(lower)]
+            try:
+                made = [_Cost.of(folder, match_on) for folder in run(lower)]
+            except TempevalError as error:
+                failed.append(f"{target.method}: {error}")
+                break
             new += [cost.folder for cost in made]
             known += made
             bases += made
@@ -94,6 +101,8 @@ def rerun_baselines(
                 f"{target.method}: no baseline within {TOLERANCE:.0%} of {target.value:.6g} "
                 f"{match_on}; the nearest has {nearest.value:.6g}"
             )
+    if failed:
+        raise RunFailed(f"no baseline at the same {match_on} for {'; '.join(failed)}")
     return new
 
 
@@ -102,7 +111,7 @@ class _Cost:
 
     def __init__(self, folder: Path, method: str, budget: int | None, sums: dict[str, float]):
         self.folder, self.method, self.budget = folder, method, budget
-        self.value, self.tokens = sums["value"], sums[VISUAL_TOKENS]
+        self.value, self.tokens, self.frames = sums["value"], sums[VISUAL_TOKENS], sums["frames"]
 
     @classmethod
     def of(cls, folder: Path, measure: str) -> _Cost:
@@ -114,7 +123,7 @@ class _Cost:
             raise TempevalError(f"no question of {folder} was answered, so it has no cost")
         means = {
             name: math.fsum(float(row[key]) for row in rows) / len(rows)
-            for name, key in (("value", measure), (VISUAL_TOKENS, VISUAL_TOKENS))
+            for name, key in (("value", measure), (VISUAL_TOKENS, VISUAL_TOKENS), ("frames",) * 2)
         }
         budget = record["request"].get("visual_token_budget")
         return cls(folder, str(record["method"]), budget, means)
@@ -144,7 +153,9 @@ def _next_options(
     tokens = round(_tokens_for(known, target.value))
     if tokens < 1 or any(cost.budget == tokens for cost in known):
         return None
-    return replace(base, budgets=[tokens])
+    # The method's frames, with fewer tokens each: more frames would be another frame policy.
+    frames = options.num_frames if options.fps is not None else round(target.frames)
+    return replace(base, budgets=[tokens], num_frames=frames)
 
 
 def _tokens_for(known: Sequence[_Cost], value: float) -> float:

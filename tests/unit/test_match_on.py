@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tempeval.errors import TempevalError, UnknownName
+from tempeval.errors import RunFailed, TempevalError, UnknownName
 from tempeval.match_on import rerun_baselines
 from tempeval.matrix import RunOptions
 
@@ -21,6 +21,7 @@ def write_run(
 ) -> Path:
     """Write a run of four questions with one cost, and failed ones that cost nothing."""
     folder.mkdir(parents=True)
+    costs = {"frames": 8, **costs}
     record = {
         "method": method,
         "request": {"visual_token_budget": budget},
@@ -64,7 +65,7 @@ def test_proportional_costs_need_one_run(options: RunOptions) -> None:
     runs = FakeRuns(float, "token_layers")
     folders = first_runs(options.out, "token_layers", 100.0, 71.4)
     new = rerun_baselines(options, folders, "token_layers", run=runs)
-    assert [asked.budgets for asked in runs.asked] == [[71]]
+    assert [(asked.budgets, asked.num_frames) for asked in runs.asked] == [([71], 8)]
     assert new == [options.out / "again1"]
 
 
@@ -82,6 +83,15 @@ def test_a_curved_cost_is_approached_and_said_when_not_reached(options: RunOptio
     rerun_baselines(options, folders, "prefill_flops", run=runs, report=said.append)
     assert 1 <= len(runs.asked) <= 3
     assert "no baseline within 2%" in said[-1] or len(runs.asked) < 3
+
+
+def test_a_cost_that_no_baseline_can_have_is_said_after_the_others(options: RunOptions) -> None:
+    def refused(lower: RunOptions) -> list[Path]:
+        raise RunFailed(f"the nearest feasible budget to {lower.budgets[0]} is 64")
+
+    folders = first_runs(options.out, "token_layers", 100.0, 70.0)
+    with pytest.raises(RunFailed, match=r"temporal_exit: .* 64"):
+        rerun_baselines(options, folders, "token_layers", run=refused)
 
 
 def test_the_same_cost_needs_no_run(options: RunOptions) -> None:
