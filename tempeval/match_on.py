@@ -154,8 +154,8 @@ def _next_options(
     if tokens < 1 or any(cost.budget == tokens for cost in known):
         return None
     # The method's frames, with fewer tokens each: more frames would be another frame policy.
-    frames = options.num_frames if options.fps is not None else round(target.frames)
-    return replace(base, budgets=[tokens], num_frames=frames)
+    kept = options.num_frames if options.fps is not None else round(target.frames)
+    return replace(base, budgets=[tokens], num_frames=kept)
 
 
 def _tokens_for(known: Sequence[_Cost], value: float) -> float:
