@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tempeval.errors import InvalidSetting
-from tempeval.leaderboard.board import Board
-from tempeval.leaderboard.load import load
-from tempeval.leaderboard.match import match
-from tempeval.leaderboard.render import to_json, to_markdown, to_summary
-from tempeval.leaderboard.tables import make_tables, merge_refusals
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from tempeval.leaderboard.records import Refusal
+    from tempeval.leaderboard.schema import Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +21,22 @@ class Summary:
     Attributes:
         markdown: path of leaderboard.md.
         json: path of leaderboard.json.
+        files: paths of all files, these two included.
         text: the summary tables, for a terminal.
         tables: number of tables (one for each model, setting and budget).
         compared: number of method rows that stand beside a baseline.
-        refusals: what is not comparable, and why.
+        refusals: what is not ranked, and why.
+        document: what leaderboard.json holds.
     """
 
     markdown: Path
     json: Path
+    files: tuple[Path, ...]
     text: str
     tables: int
     compared: int
     refusals: tuple[Refusal, ...]
+    document: Document
 
 
 def build(
@@ -47,78 +44,69 @@ def build(
     out: Path,
     *,
     baseline: str = "baseline",
+    match_on: str = "visual_tokens",
     tolerance: float = 0.02,
     seed: int = 0,
     draws: int = 10_000,
     max_failure_ratio: float = 0.05,
 ) -> Summary:
-    """Compare runs and write leaderboard.md and leaderboard.json.
+    """Compare runs and write the leaderboard: markdown, JSON, CSV, a page and plots.
 
     A run that cannot be read or compared is listed with its reason and the rest is built. The
     output depends on the inputs only: neither on their order nor on the clock.
 
     Args:
-        runs: run folders (searched recursively for run.json) or run.json files.
+        runs: folders (searched recursively for run.json, and for results of lmms-eval without
+            one) or such files.
         out: folder to write to; made when missing.
-        baseline: method name that the others are compared with.
-        tolerance: largest difference of measured visual tokens, as a fraction >= 0.
-        seed: of the bootstrap, >= 0.
+        baseline: method that the others are compared with: its name, or the name with settings
+            as it is printed.
+        match_on: the measure that is the budget: visual_tokens, token_layers, kv_bytes,
+            prefill_flops or frames.
+        tolerance: largest difference of measured budgets, as a fraction >= 0.
+        seed: of the draws, >= 0.
         draws: bootstrap draws, >= 100.
         max_failure_ratio: most failed questions of a ranked task, as a fraction in [0, 1].
 
     Returns:
-        The paths, the summary tables as text, and the refusals.
+        The paths, the summary tables as text, the refusals, and the document.
 
     Raises:
-        RunsNotFound: a path does not exist or holds no run.json.
+        RunsNotFound: a path does not exist or there is no run below it.
         InvalidSetting: an argument is out of range.
+        UnknownName: `match_on` is not accepted.
     """
-    _check("tolerance", tolerance, 0, math.inf)
-    _check("max_failure_ratio", max_failure_ratio, 0, 1)
-    _check("seed", seed, 0, math.inf)
-    _check("draws", draws, 100, math.inf)
-    loaded = load(runs)
-    matched = match(
-        loaded.entries,
-        baseline=baseline,
-        tolerance=tolerance,
-        max_failure_ratio=max_failure_ratio,
-    )
-    board = Board(
-        baseline=baseline,
-        tolerance=tolerance,
-        max_failure_ratio=max_failure_ratio,
-        draws=draws,
-        seed=seed,
-        tables=make_tables(matched.comparisons, draws=draws, seed=seed),
-        refusals=merge_refusals((*loaded.refusals, *matched.refusals)),
-        runs=loaded.runs,
-    )
-    markdown, json = out / "leaderboard.md", out / "leaderboard.json"
-    _write({markdown: to_markdown(board), json: to_json(board)})
+    # Imported here because they bring scipy, which the processes that read samples do without.
+    from tempeval.leaderboard.board import Options, make_document, to_json
+    from tempeval.leaderboard.load import load
+    from tempeval.leaderboard.output import files as files_of
+    from tempeval.leaderboard.render import to_summary
+
+    options = Options(baseline, match_on, tolerance, max_failure_ratio, draws, seed)
+    options.check()
+    document, refusals = make_document(load(runs), options)
+    contents = {**files_of(document), "leaderboard.json": to_json(document)}
+    _write({out / name: content for name, content in sorted(contents.items())})
+    rows = [row for table in document["tables"] for row in table["rows"]]
     return Summary(
-        markdown=markdown,
-        json=json,
-        text=to_summary(board),
-        tables=len(board.tables),
-        compared=sum(not row.is_baseline for table in board.tables for row in table.rows),
-        refusals=board.refusals,
+        markdown=out / "leaderboard.md",
+        json=out / "leaderboard.json",
+        files=tuple(out / name for name in sorted(contents)),
+        text=to_summary(document),
+        tables=len(document["tables"]),
+        compared=sum(not row["is_baseline"] for row in rows),
+        refusals=refusals,
+        document=document,
     )
 
 
-def _check(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high or value == math.inf:
-        accepted = f">= {low}" if high == math.inf else f"in [{low}, {high}]"
-        raise InvalidSetting(f"{name} is {value!r}; accepted: a number {accepted}")
-
-
-def _write(files: dict[Path, str]) -> None:
+def _write(files: Mapping[Path, bytes]) -> None:
     """Write all files beside their places first, then move them there: whole or not at all."""
     parts = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in files}
     try:
         for path, content in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            parts[path].write_bytes(content.encode(errors="backslashreplace"))
+            parts[path].write_bytes(content)
         for path, part in parts.items():
             part.replace(path)
     finally:

@@ -1,106 +1,119 @@
-"""The numbers of a leaderboard as frozen dataclasses, before any of them is text."""
+"""Build the document from what was read: matched, computed, and everything else listed."""
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tempeval import __version__
+from tempeval.errors import InvalidSetting, UnknownName
+from tempeval.leaderboard import stats
+from tempeval.leaderboard.listing import merge_refusals, not_comparable, runs_of
+from tempeval.leaderboard.match import PAIRED_SHARE, match
+from tempeval.leaderboard.points import plots_of
+from tempeval.leaderboard.records import BUDGETS, MEASURES
+from tempeval.leaderboard.schema import SCHEMA
+from tempeval.leaderboard.tables import make_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from tempeval.leaderboard.match import Setting
-    from tempeval.leaderboard.records import Refusal, Run
-    from tempeval.leaderboard.stats import Interval
+    from tempeval.leaderboard.load import Loaded
+    from tempeval.leaderboard.records import Refusal
+    from tempeval.leaderboard.schema import Document
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
-    """Means over the answered samples; None where any of them was not measured."""
+class Options:
+    """How to compare.
 
-    measures: Mapping[str, float | None]
-    parse_failure_rate: float | None
-    failed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One method on one task.
-
-    Scores are as the task gives them (0 to 1 for fractions). `difference` is to the baseline,
-    paired by sample, None for the baseline itself. `score_by_sum` is the score by the sum of
-    log-likelihoods, None where the task is not scored so.
+    Attributes:
+        baseline: method that the others are compared with: its name, or the name with settings
+            as it is printed.
+        match_on: the measure that is the budget, one of BUDGETS.
+        tolerance: largest relative difference of the measured budget, >= 0 (0.02 is 2 %).
+        max_failure_ratio: most failed questions of a ranked task, as a fraction in [0, 1].
+        draws: of the bootstrap, and sign patterns where a test is not exact; >= 100.
+        seed: of all draws, >= 0.
     """
 
-    run: str
-    score: float
-    score_by_sum: float | None
-    se: float | None
-    difference: float | None
-    interval: Interval | None
-    n: int
-    clusters: int
-    costs: Costs
+    baseline: str = "baseline"
+    match_on: str = "visual_tokens"
+    tolerance: float = 0.02
+    max_failure_ratio: float = 0.05
+    draws: int = stats.DRAWS
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise for a value out of range.
+
+        Raises:
+            InvalidSetting: naming the option and what is accepted.
+            UnknownName: `match_on` is no measure that can be matched.
+        """
+        _check("tolerance", self.tolerance, 0, math.inf)
+        _check("max_failure_ratio", self.max_failure_ratio, 0, 1)
+        _check("seed", self.seed, 0, math.inf)
+        _check("draws", self.draws, 100, math.inf)
+        if self.match_on not in BUDGETS:
+            raise UnknownName("budget to match on", self.match_on, BUDGETS)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One method at one budget; `cells` are in the order of the table's tasks.
+def make_document(loaded: Loaded, options: Options) -> tuple[Document, tuple[Refusal, ...]]:
+    """Match, compute and list.
 
-    The macro score is the mean of the task scores; it, its difference and the costs (means over
-    the questions of all tasks) are None when a task is missing.
+    Args:
+        loaded: what was read.
+        options: how to compare; checked already.
+
+    Returns:
+        The document, and its list of what is not ranked as Refusals.
     """
-
-    label: str
-    method: str
-    fingerprint: str
-    settings: Mapping[str, Any]
-    is_baseline: bool
-    cells: tuple[Cell | None, ...]
-    macro: float | None
-    macro_difference: float | None
-    macro_interval: Interval | None
-    costs: Costs | None
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A column: what was asked. `fraction` is True when every score lies in [0, 1]."""
-
-    name: str
-    version: str
-    prompt_hash: str
-    dataset_digest: str
-    group: str | None
-    higher_is_better: bool
-    fraction: bool
-    n: int
-    clusters: int
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """One base model at one budget. `differs` lists facts in which the runs differ."""
-
-    model: str
-    setting: Setting
-    budget: float | None
-    devices: tuple[str, ...]
-    n: int
-    clusters: int
-    tasks: tuple[Task, ...]
-    rows: tuple[Row, ...]
-    differs: Mapping[str, tuple[str, ...]]
+    matched = match(
+        loaded.entries,
+        baseline=options.baseline,
+        tolerance=options.tolerance,
+        max_failure_ratio=options.max_failure_ratio,
+        on=options.match_on,
+    )
+    tables = make_tables(
+        matched.comparisons, on=options.match_on, draws=options.draws, seed=options.seed
+    )
+    refusals = merge_refusals((*loaded.refusals, *matched.refusals))
+    document: Document = {
+        "schema": SCHEMA,
+        "tempeval_version": __version__,
+        "methodology": {
+            "baseline": options.baseline,
+            "match_on": options.match_on,
+            "unit": MEASURES[options.match_on],
+            "tolerance": options.tolerance,
+            "paired_share": PAIRED_SHARE,
+            "max_failure_ratio": options.max_failure_ratio,
+            "draws": options.draws,
+            "seed": options.seed,
+            "level": stats.LEVEL,
+            "alpha": stats.ALPHA,
+            "power": stats.POWER,
+            "studentised_below": stats.STUDENTISED_BELOW,
+        },
+        "measures": dict(MEASURES),
+        "tables": tables,
+        "plots": plots_of(tables),
+        "not_comparable": not_comparable(refusals, loaded.entries),
+        "references": [],
+        "runs": runs_of(loaded.sources, refusals, tables),
+    }
+    return document, refusals
 
 
-@dataclass(frozen=True, slots=True)
-class Board:
-    """Everything that is written: tables, refusals, and the runs they came from."""
+def to_json(document: Document) -> bytes:
+    """Write the document in full precision, as UTF-8; half surrogates are escaped."""
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode(errors="backslashreplace")
 
-    baseline: str
-    tolerance: float
-    max_failure_ratio: float
-    draws: int
-    seed: int
-    tables: tuple[Table, ...]
-    refusals: tuple[Refusal, ...]
-    runs: tuple[Run, ...]
+
+def _check(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high or value == math.inf:
+        accepted = f">= {low}" if high == math.inf else f"in [{low}, {high}]"
+        raise InvalidSetting(f"{name} is {value!r}; accepted: a number {accepted}")

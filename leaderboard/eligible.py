@@ -11,6 +11,8 @@ from tempeval.leaderboard.records import Entry, Refusal
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from tempeval.leaderboard.schema import Kind
+
 _RERUN = "Rerun or resume it"
 
 
@@ -44,33 +46,41 @@ def _refuse(entry: Entry, on: str, max_failure_ratio: float) -> Refusal | None:
     said = f"{task.answered} answered + {task.failed} failed"
     if lines == 0 or task.expected != lines or task.expected != task.answered + task.failed:
         reason = f"run.json says {said}, the samples file has {lines} lines"
-        return refusal(entry, "samples", f"{lines} lines", f"{task.expected} expected", reason)
+        values = (f"{lines} lines", f"{task.expected} expected")
+        return refusal(entry, "inconsistent", "samples", *values, reason)
     if failed != task.failed:
         reason = f"{failed} samples carry an error, run.json says {task.failed}"
-        return refusal(entry, "failed", str(failed), str(task.failed), reason)
+        return refusal(entry, "inconsistent", "failed", str(failed), str(task.failed), reason)
     if failed > max_failure_ratio * lines:
         reason = f"{failed} of {lines} samples failed ({failed / lines:.1%})"
-        limit = f"at most {max_failure_ratio:.1%}"
-        return refusal(entry, "failed", f"{failed / lines:.1%}", limit, reason)
+        values = (f"{failed / lines:.1%}", f"at most {max_failure_ratio:.1%}")
+        return refusal(entry, "failures", "failed", *values, reason)
     if failed and not task.higher_is_better:
         reason = "a failed sample counts as score 0, which would be the best score of this task"
-        return refusal(entry, "failed", str(failed), "0", reason)
+        return refusal(entry, "failures", "failed", str(failed), "0", reason)
     unknown = int(np.isnan(samples.measures[on][~samples.failed]).sum())
     if unknown:
         reason = f"{unknown} of {lines - failed} answered samples have no measured {on}"
         action = "Run it with a tempeval model: its budget is measured for every sample"
-        return refusal(entry, on, "unknown", "measured", reason, action)
+        return refusal(entry, "unmeasured", on, "unknown", "measured", reason, action)
     return None
 
 
 def refusal(
-    entry: Entry, field: str, value: str, other: str, reason: str, action: str = _RERUN
+    entry: Entry,
+    kind: Kind,
+    field: str,
+    value: str,
+    other: str,
+    reason: str,
+    action: str = _RERUN,
 ) -> Refusal:
     """Refuse one task of one run; the arguments are those of Refusal."""
     return Refusal(
         run=entry.run.name,
         method=entry.run.label,
         tasks=(entry.task.name,),
+        kind=kind,
         field=field,
         value=value,
         other=other,

@@ -1,55 +1,66 @@
-"""Find run records and read them with their samples."""
+"""Read what is found: run records with their samples, and runs of lmms-eval without a record."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tempeval.leaderboard.errors import BadRecord, RunsNotFound
-from tempeval.leaderboard.records import Entry, Refusal, Run, parse_head, parse_run
-from tempeval.leaderboard.samples import read_samples
+from tempeval.leaderboard.errors import BadRecord
+from tempeval.leaderboard.find import RECORD, find
+from tempeval.leaderboard.records import Entry, Refusal, Run, Source
+from tempeval.leaderboard.run_record import parse_head, parse_run
+from tempeval.leaderboard.samples import read_all
+from tempeval.leaderboard.stock import read_stock
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from tempeval.leaderboard.records import TaskRecord
-
-RECORD = "run.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Everything that could be read, and why the rest could not."""
+    """Everything that could be read, and why the rest could not.
+
+    Attributes:
+        runs: complete runs.
+        entries: their tasks with samples.
+        refusals: runs and tasks that cannot be used, and stock runs.
+        sources: all runs whose first file could be read, complete or not, by name.
+    """
 
     runs: tuple[Run, ...]
     entries: tuple[Entry, ...]
     refusals: tuple[Refusal, ...]
+    sources: tuple[Source, ...]
 
 
 def load(paths: Sequence[Path]) -> Loaded:
     """Read all runs below the given paths.
 
     Args:
-        paths: run folders (searched recursively) or `run.json` files; a run found twice is
-            read once.
+        paths: folders (searched recursively), `run.json` files, or `*_results.json` files of
+            lmms-eval; a run found twice is read once.
 
     Returns:
         Runs and their tasks sorted by run name, whatever the order of the arguments. A record
         that cannot be used becomes a refusal, so that one bad run does not hide the others.
 
     Raises:
-        RunsNotFound: a path does not exist, or there is no run.json below it.
+        RunsNotFound: a path does not exist, or there is no run below it.
     """
+    records, results = find(paths)
     runs: list[Run] = []
-    entries: list[Entry] = []
     refusals: list[Refusal] = []
-    for name, path in _named(_find(paths)):
+    sources: list[Source] = []
+    wanted: list[tuple[Path, Run, TaskRecord]] = []
+    for name, path in records:
         try:
             raw = parse_head(path, _bytes(path))
+            sources.append(Source(name, raw["status"], raw))
             if raw["status"] != "complete":
-                refusals.append(_unfinished(name, raw["status"], raw["error"], raw))
+                refusals.append(_unfinished(name, raw))
                 continue
             run = parse_run(path, name, raw)
         except BadRecord as error:
@@ -58,40 +69,26 @@ def load(paths: Sequence[Path]) -> Loaded:
         runs.append(run)
         for task in run.tasks:
             try:
-                entries.append(Entry(run, task, read_samples(_samples_path(path, task), task)))
+                wanted.append((_samples_path(path, task), run, task))
             except BadRecord as error:
                 refusals.append(_unreadable(name, run.label, (task.name,), error))
-    return Loaded(tuple(runs), tuple(entries), tuple(refusals))
-
-
-def _find(paths: Sequence[Path]) -> list[Path]:
-    """Give the run records below the arguments, resolved, each once."""
-    found: set[Path] = set()
-    for path in paths:
-        if not path.exists():
-            raise RunsNotFound(path, "no such file or folder")
-        if path.is_dir():
-            records = {record.resolve() for record in path.rglob(RECORD) if record.is_file()}
-            if not records:
-                raise RunsNotFound(path, f"no {RECORD} in it or below it")
-            found |= records
-        elif path.name == RECORD:
-            found.add(path.resolve())
+    entries = []
+    read = read_all([(path, task) for path, _, task in wanted])
+    for (_, run, task), samples in zip(wanted, read, strict=True):
+        if isinstance(samples, BadRecord):
+            refusals.append(_unreadable(run.name, run.label, (task.name,), samples))
         else:
-            raise RunsNotFound(path, f"neither a folder nor a {RECORD}")
-    if not found:
-        raise RunsNotFound(Path(), "no run was given")
-    return sorted(found)
-
-
-def _named(records: list[Path]) -> list[tuple[str, Path]]:
-    """Name each run by its folder relative to what all of them have in common."""
-    folders = [record.parent for record in records]
-    common = Path(os.path.commonpath(folders))
-    if common in folders:  # one run only, or a run inside a run
-        common = common.parent
-    pairs = zip(folders, records, strict=True)
-    return sorted((folder.relative_to(common).as_posix(), record) for folder, record in pairs)
+            entries.append(Entry(run, task, samples))
+    for name, path in results:
+        try:
+            source, refusal = read_stock(name, path, _bytes(path))
+        except BadRecord as error:
+            refusals.append(_unreadable(name, "", (), error))
+            continue
+        sources.append(source)
+        refusals.append(refusal)
+    sources.sort(key=lambda source: (source.name.casefold(), source.name))
+    return Loaded(tuple(runs), tuple(entries), tuple(refusals), tuple(sources))
 
 
 def _bytes(path: Path) -> bytes:
@@ -104,8 +101,12 @@ def _bytes(path: Path) -> bytes:
 
 def _samples_path(record: Path, task: TaskRecord) -> Path:
     """Resolve a task's samples file; it must lie in the run's folder."""
-    path = (record.parent / task.samples_file).resolve()
-    if not path.is_relative_to(record.parent):
+    try:
+        path = (record.parent / task.samples_file).resolve()
+        inside = path.is_relative_to(record.parent)
+    except (OSError, ValueError):  # a name with a null character, a loop of links
+        inside = False
+    if not inside:
         reason = f"samples_file {task.samples_file!r} of {task.name} is outside the run folder"
         raise BadRecord(record, None, reason, "Copy the samples file beside run.json")
     return path
@@ -117,7 +118,8 @@ def _unreadable(name: str, method: str, tasks: tuple[str, ...], error: BadRecord
         run=name,
         method=method,
         tasks=tasks,
-        field="run.json" if error.path.name == RECORD else "samples",
+        kind="unreadable",
+        field="samples" if tasks and error.path.name != RECORD else error.path.name,
         value=f"{name}/{where}",
         other="",
         reason=error.reason,
@@ -125,15 +127,17 @@ def _unreadable(name: str, method: str, tasks: tuple[str, ...], error: BadRecord
     )
 
 
-def _unfinished(name: str, status: str, error: str | None, raw: dict[str, object]) -> Refusal:
+def _unfinished(name: str, raw: Mapping[str, Any]) -> Refusal:
+    error = raw["error"]
     tail = f": {' '.join(error.split())}" if error else ""
     return Refusal(
         run=name,
         method=str(raw.get("method_label") or raw["method"]),
         tasks=(),
+        kind="unfinished",
         field="status",
-        value=status,
+        value=raw["status"],
         other="complete",
-        reason=f"the run is {status}{tail}",
+        reason=f"the run is {raw['status']}{tail}",
         action="Resume it with the same command; only complete runs are ranked",
     )

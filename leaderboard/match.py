@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from tempeval.leaderboard import wording
-from tempeval.leaderboard.eligible import refusal, split
+from tempeval.leaderboard.eligible import split
+from tempeval.leaderboard.keys import Key, key_of, version_order
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from tempeval.leaderboard.records import Entry, Floats, Refusal
+    from tempeval.leaderboard.records import Entry, Floats, Refusal, Run
 
 # The share of paired samples that must lie within the tolerance.
 PAIRED_SHARE = 0.99
@@ -22,33 +23,14 @@ PAIRED_SHARE = 0.99
 _SLACK = 1e-9
 
 
-class Key(NamedTuple):
-    """What two entries must share to be compared; the field names are used in messages.
-
-    A message names the first field that differs, so causes stand before what follows from them:
-    a limit changes the sample set, which changes the digests of data and prompts.
-    """
-
-    task: str
-    task_version: str
-    model_revision: str
-    metric: str
-    limit: float | None
-    sample_set: str
-    dataset_digest: str
-    prompt_hash: str
-    frame_policy: str
-    position_rule: str
-    dtype: str
-
-
 class Setting(NamedTuple):
-    """What the tasks of one table share; sizes are the baseline's.
+    """What the tasks of one table share; dtype, frames and sizes are the baseline's.
 
     `baseline` is its fingerprint. `variant` is above 0 where one task has several comparable
     groups (two prompts, say), which cannot stand in one column.
     """
 
+    model: str
     model_revision: str
     frame_policy: str
     position_rule: str
@@ -96,23 +78,13 @@ class Matched:
     refusals: tuple[Refusal, ...]
 
 
-def key_of(entry: Entry) -> Key:
-    """Give what an entry must share with its baseline."""
-    run, task, samples = entry.run, entry.task, entry.samples
-    direction = "higher" if task.higher_is_better else "lower"
-    return Key(
-        task=task.name,
-        task_version=task.version,
-        model_revision=run.model_revision,
-        prompt_hash=task.prompt_hash,
-        dataset_digest=task.dataset_digest,
-        metric=f"{task.score_key}, {direction} is better, clusters {task.cluster_key}",
-        limit=run.limit,
-        sample_set=f"{len(samples.ids)} samples ({samples.digest[:8]})",
-        frame_policy=run.frame_policy,
-        position_rule=run.position_rule,
-        dtype=run.dtype,
-    )
+@dataclass(slots=True)
+class _Group:
+    """Entries of one key: the baselines, one per budget, and all others."""
+
+    baselines: list[Entry]
+    others: list[Entry]
+    refusals: list[Refusal]
 
 
 def distance(value: Floats, reference: Floats, tolerance: float) -> Distance:
@@ -156,63 +128,91 @@ def match(
 
     Args:
         entries: all tasks of all complete runs.
-        baseline: method name of the baseline.
+        baseline: name of the baseline, without or with its settings.
         tolerance: of the measured budget, as a fraction.
         max_failure_ratio: most failed samples accepted, as a fraction.
-        on: the measure that is the budget (see MEASURES).
+        on: the measure that is the budget, one of BUDGETS.
 
     Returns:
-        The comparisons and refusals; every entry is in exactly one of them.
+        The comparisons and refusals. Every entry is in exactly one of them; those of `--limit`
+        runs that have a partner are in both, since they are compared and not ranked.
     """
     good, refusals = split(entries, on=on, max_failure_ratio=max_failure_ratio)
     good.sort(key=lambda entry: (entry.run.finished or "", entry.run.name), reverse=True)
-    groups: dict[Key, list[Entry]] = defaultdict(list)
+    members: dict[Key, list[Entry]] = defaultdict(list)
     for entry in good:
-        groups[key_of(entry)].append(entry)
-    anchors = {key: _anchors(group, baseline, tolerance, on) for key, group in groups.items()}
+        members[key_of(entry, on)].append(entry)
+    groups = {key: _group(part, baseline, tolerance, on) for key, part in members.items()}
+    refusals += _take_older(groups)
+    known = [(key, entry) for key, group in groups.items() for entry in group.baselines]
+    methods = {run.method for run in (entry.run for entry in good)}
     pairs: list[tuple[Key, Entry, list[Entry]]] = []
-    known = [(key, entry) for key, (kept, _) in anchors.items() for entry in kept]
     for key, group in groups.items():
-        kept, duplicates = anchors[key]
-        refusals += duplicates
-        rows: dict[int, list[Entry]] = {i: [] for i in range(len(kept))}
-        for entry in group:
-            if entry.run.method == baseline:
+        refusals += group.refusals
+        rows: list[list[Entry]] = [[] for _ in group.baselines]
+        for entry in group.others:
+            if not group.baselines:
+                refusals.append(wording.no_baseline(entry, key, known, baseline, methods))
                 continue
-            if not kept:
-                refusals.append(wording.no_baseline(entry, key, known, baseline))
-                continue
-            place, far = _nearest(entry, kept, tolerance, on)
+            place, far = _nearest(entry, group.baselines, tolerance, on)
             if not far.matches:
-                refusals.append(wording.unmatched(entry, kept[place], far, tolerance, on))
+                refusals.append(
+                    wording.unmatched(entry, group.baselines[place], far, tolerance, on)
+                )
             elif twin := _twin(entry, rows[place]):
                 refusals.append(wording.duplicate(entry, twin))
             else:
                 rows[place].append(entry)
-        pairs += [(key, anchor, rows[i]) for i, anchor in enumerate(kept)]
-    return Matched(_compare(pairs), tuple(refusals))
+        pairs += [(key, anchor, rows[i]) for i, anchor in enumerate(group.baselines)]
+    comparisons = _compare(pairs)
+    refusals += [
+        wording.limited_run(entry)
+        for comparison in comparisons
+        if comparison.setting.limit is not None
+        for entry in (comparison.baseline, *comparison.methods)
+    ]
+    return Matched(comparisons, tuple(refusals))
 
 
-def _anchors(
-    group: list[Entry], baseline: str, tolerance: float, on: str
-) -> tuple[list[Entry], list[Refusal]]:
-    """Choose the baselines of a group, one per budget: the latest finished of equal ones."""
-    kept: list[Entry] = []
-    refusals = []
-    for entry in group:
-        if entry.run.method != baseline:
+def _group(entries: list[Entry], baseline: str, tolerance: float, on: str) -> _Group:
+    """Choose the baselines, one per budget: the latest finished of equal ones."""
+    group = _Group([], [], [])
+    for entry in entries:
+        if not _is_named(entry.run, baseline):
+            group.others.append(entry)
             continue
-        same = [other for other in kept if _distance(entry, other, tolerance, on).matches]
+        same = [b for b in group.baselines if _distance(entry, b, tolerance, on).matches]
+        twin = _twin(entry, same)
         if not same:
-            kept.append(entry)
-        elif same[0].run.fingerprint == entry.run.fingerprint:
-            refusals.append(wording.duplicate(entry, same[0]))
-        else:
-            settings = (entry.run.fingerprint[:19], same[0].run.fingerprint[:19])
-            reason = f"a second {baseline!r} with other settings than run {same[0].run.name}"
-            action = "Give one baseline per budget, or choose another method as the baseline"
-            refusals.append(refusal(entry, "method_fingerprint", *settings, reason, action))
-    return kept, refusals
+            group.baselines.append(entry)
+        elif twin:
+            group.refusals.append(wording.duplicate(entry, twin))
+        else:  # the same method with other settings is a row like any other
+            group.others.append(entry)
+    return group
+
+
+def _is_named(run: Run, name: str) -> bool:
+    return name in (run.method, run.label)
+
+
+def _take_older(groups: Mapping[Key, _Group]) -> list[Refusal]:
+    """Empty the groups of task versions that a newer one with a baseline replaces."""
+    newest: dict[Key, tuple[str, str]] = {}
+    for key, group in groups.items():
+        if group.baselines:
+            place, version = key.without_version(), key.task_version
+            held = newest.get(place)
+            if held is None or version_order(version) > version_order(held[0]):
+                newest[place] = (version, group.baselines[0].run.name)
+    refusals = []
+    for key, group in groups.items():
+        held = newest.get(key.without_version())
+        if held and version_order(key.task_version) < version_order(held[0]):
+            old = [*group.baselines, *group.others]
+            refusals += [wording.older_version(entry, *held) for entry in old]
+            group.baselines, group.others = [], []
+    return refusals
 
 
 def _distance(entry: Entry, anchor: Entry, tolerance: float, on: str) -> Distance:
@@ -245,10 +245,11 @@ def _compare(pairs: list[tuple[Key, Entry, list[Entry]]]) -> tuple[Comparison, .
     for key, anchor, rows in pairs:
         run = anchor.run
         setting = Setting(
+            model=key.model,
             model_revision=key.model_revision,
-            frame_policy=key.frame_policy,
+            frame_policy=run.frame_policy,
             position_rule=key.position_rule,
-            dtype=key.dtype,
+            dtype=run.dtype,
             limit=key.limit,
             visual_token_budget=run.visual_token_budget,
             min_pixels=run.min_pixels,

@@ -1,40 +1,37 @@
-"""Read lmms-eval's samples JSONL into columns, one line at a time."""
+"""Read lmms-eval's samples files into columns, sorted by sample id."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import json
-import math
-import sys
-from array import array
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from tempeval.leaderboard import scan
+from tempeval.leaderboard.columns import columns
 from tempeval.leaderboard.errors import BadRecord
-from tempeval.leaderboard.records import MEASURES, Floats, Samples
+from tempeval.leaderboard.records import Samples
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from tempeval.leaderboard.records import TaskRecord
+    from numpy.typing import NDArray
 
-_TIMES = ("decode_ms", "encode_ms", "prefill_ms", "answer_ms")
-_DIRECT = tuple(name for name in MEASURES if name != "seconds")
-#: The score by the sum of log-likelihoods in a line of a choice task.
-SUM_KEY = "accuracy_sum"
-_NAN = math.nan
+    from tempeval.leaderboard.records import Floats, TaskRecord
+    from tempeval.leaderboard.scan import Job, Piece
+
+    Identity = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+
 _RERUN = "Rerun this task"
+_COPY = "Copy it beside run.json, or rerun this task"
+_TWICE = "Two runs may have written one file in the same second; rerun this task"
+_T = TypeVar("_T")
 
 
 def read_samples(path: Path, task: TaskRecord) -> Samples:
     """Read one samples file.
-
-    Failed samples (an `error` in token_counts) get score 0. A question with several requests
-    (one per label) has one token_counts entry for all, in first place, or one for each: they
-    share the video, so tokens, bytes and the decode, encode and prefill times are taken once (the
-    largest), and the answer times are added.
 
     Args:
         path: the JSONL file.
@@ -48,155 +45,133 @@ def read_samples(path: Path, task: TaskRecord) -> Samples:
             cluster or finite score, or has a measure that is not a number; a sample id occurs
             twice.
     """
-    ids: list[str] = []
-    contents: list[str] = []
-    clusters: list[str] = []
-    score, by_sum, unparsed = array("d"), array("d"), array("d")
-    failed = bytearray()
-    columns = {name: array("d") for name in MEASURES}
-    lines = array("q")
+    (found,) = read_all([(path, task)])
+    if isinstance(found, BadRecord):
+        raise found
+    return found
+
+
+def read_all(files: Sequence[tuple[Path, TaskRecord]]) -> list[Samples | BadRecord]:
+    """Read many samples files, in several processes where that is worth it.
+
+    Files over the same samples share the memory of their ids.
+
+    Args:
+        files: path and task of each, as for `read_samples`.
+
+    Returns:
+        The columns of each file, or why it cannot be used, in the order received.
+    """
+    found: list[Samples | BadRecord | None] = [None] * len(files)
+    jobs: list[Job] = []
+    owners: list[tuple[int, int]] = []  # of each job: file, and which piece of it
+    waiting: list[dict[int, Piece]] = [{} for _ in files]
+    parts = [0] * len(files)
+    for number, (path, task) in enumerate(files):
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            reason = f"cannot be read ({error.strerror}){_near(path)}"
+            found[number] = BadRecord(path, None, reason, _COPY)
+            continue
+        own = scan.pieces_of(str(path), size, task.score_key, task.cluster_key)
+        parts[number] = len(own)
+        owners += [(number, i) for i in range(len(own))]
+        jobs += own
+    identities: dict[str, Identity] = {}
+
+    def take(job: int, piece: Piece) -> None:
+        number, place = owners[job]
+        waiting[number][place] = piece
+        if len(waiting[number]) == parts[number]:
+            pieces = [waiting[number].pop(i) for i in range(parts[number])]
+            try:
+                found[number] = _joined(files[number][0], pieces, identities)
+            except BadRecord as error:
+                found[number] = error
+
+    scan.scan_all(jobs, take)
+    return [result for result in found if result is not None]
+
+
+def _near(path: Path) -> str:
+    """Name a file beside a missing one whose name differs in case only."""
     try:
-        with path.open("rb") as file:
-            for number, text in enumerate(file, 1):
-                if text.isspace():
-                    continue
-                line = _Line(path, number, text)
-                ids.append(sys.intern(line.name("sample_id")))
-                contents.append(sys.intern(line.name("content_hash")))
-                clusters.append(sys.intern(f"{task.cluster_key}={line.name(task.cluster_key)}"))
-                error = line.measure(columns)
-                failed.append(error)
-                score.append(0.0 if error else line.score(task.score_key))
-                sums = line.number(line.raw, SUM_KEY)
-                by_sum.append(0.0 if error and not math.isnan(sums) else sums)
-                unparsed.append(line.number(line.raw, "parse_failure"))
-                lines.append(number)
-    except OSError as error:
-        reason = f"cannot be read ({error.strerror})"
-        raise BadRecord(path, None, reason, "Copy it beside run.json, or rerun this task") from None
+        names = sorted(other.name for other in path.parent.iterdir())
+    except OSError:
+        return ""
+    alike = [name for name in names if name.casefold() == path.name.casefold()]
+    return f"; {alike[0]!r} is there, which differs in case" if alike else ""
+
+
+def _joined(path: Path, pieces: list[Piece], identities: dict[str, Identity]) -> Samples:
+    """Join the pieces of a file, sort them by sample id, and hash what identifies them."""
+    _check(path, pieces)
+    ids = _flat([piece.ids for piece in pieces])
     order = sorted(range(len(ids)), key=ids.__getitem__)
     for first, second in itertools.pairwise(order):
         if ids[first] == ids[second]:
-            at = sorted((lines[first], lines[second]))
-            reason = f"sample_id {ids[first]!r} is on line {at[0]} and again on line {at[1]}"
-            action = "Two runs may have written one file in the same second; rerun this task"
-            raise BadRecord(path, at[1], reason, action)
-    return _columns(order, ids, contents, clusters, score, by_sum, failed, unparsed, columns)
-
-
-def _columns(
-    order: list[int],
-    ids: list[str],
-    contents: list[str],
-    clusters: list[str],
-    score: array[float],
-    by_sum: array[float],
-    failed: bytearray,
-    unparsed: array[float],
-    columns: dict[str, array[float]],
-) -> Samples:
-    """Put all columns in `order` and hash the identity of the samples."""
-    rows = np.array(order, dtype=np.intp)
-
-    def pick(values: array[float]) -> Floats:
-        return np.frombuffer(values, dtype=np.float64)[rows] if rows.size else np.empty(0)
-
+            raise _twice(path, pieces, ids[first], sorted((first, second)))
+    identity = _identity(order, ids, pieces)
     digest = hashlib.sha256()
-    for i in order:
-        digest.update(f"{ids[i]}\0{contents[i]}\0{clusters[i]}\n".encode(errors="surrogatepass"))
+    for texts in identity:
+        digest.update(repr(texts).encode())
+    name = digest.hexdigest()
+    rows = np.array(order, dtype=np.intp)
+    parts = [columns(piece.rows) for piece in pieces]
+    main = _picked([part[0] for part in parts], rows)
+    failed = np.frombuffer(b"".join(piece.failed for piece in pieces), dtype=np.bool_)[rows]
+    kept = identities.setdefault(name, identity)
     return Samples(
-        ids=tuple(ids[i] for i in order),
-        contents=tuple(contents[i] for i in order),
-        clusters=tuple(clusters[i] for i in order),
-        digest=digest.hexdigest(),
-        score=pick(score),
-        by_sum=pick(by_sum),
-        failed=np.array(failed, dtype=bool)[rows],
-        unparsed=pick(unparsed),
-        measures={name: pick(values) for name, values in columns.items()},
+        ids=kept[0],
+        contents=kept[1],
+        clusters=kept[2],
+        digest=name,
+        score=main["score"],
+        by_sum=main["by_sum"],
+        failed=failed,
+        unparsed=main["unparsed"],
+        measures=_picked([part[1] for part in parts], rows),
     )
 
 
-class _Line:
-    """One parsed line and where it stands, so that every error can name the place."""
-
-    __slots__ = ("line", "path", "raw", "sample")
-
-    def __init__(self, path: Path, line: int, text: bytes) -> None:
-        self.path, self.line = path, line
-        try:
-            raw = json.loads(text)
-        except (ValueError, RecursionError):
-            self.fail("not JSON; the file may be cut off")
-        if not isinstance(raw, dict):
-            self.fail(f"a {type(raw).__name__}, not an object")
-        self.raw: dict[str, Any] = raw
-        sample = raw.get("sample")
-        self.sample: dict[str, Any] = sample if isinstance(sample, dict) else {}
-
-    def fail(self, reason: str) -> NoReturn:
-        """Raise BadRecord at this line."""
-        raise BadRecord(self.path, self.line, reason, _RERUN)
-
-    def name(self, key: str) -> str:
-        """Give an identifying value, from the top level or the `sample` metric, as text."""
-        value = self.raw.get(key)
-        if value is None:
-            value = self.sample.get(key)
-        if isinstance(value, str):
-            return value
-        if type(value) is not int:
-            self.fail(f"no {key!r} at the top level or inside 'sample'")
-        return str(value)
-
-    def score(self, key: str) -> float:
-        """Give the score; a missing, null or non-finite one is an error, never a zero."""
-        value = self.raw.get(key)
-        number = _float(value)
-        if number is None or not math.isfinite(number):
-            self.fail(f"score {key!r} is {_short(value)}, not a finite number")
-        return number
-
-    def number(self, fields: dict[str, Any], key: str) -> float:
-        """Give a measure, NaN when it is missing, null or not finite."""
-        value = fields.get(key)
-        if value is None:
-            return _NAN
-        number = _float(value)
-        if number is None:
-            self.fail(f"{key!r} is {_short(value)}, not a number")
-        return number if math.isfinite(number) else _NAN
-
-    def measure(self, columns: dict[str, array[float]]) -> bool:
-        """Append this line's measures to the columns; True when the sample failed."""
-        entries = self.raw.get("token_counts") or []
-        if not isinstance(entries, list):
-            self.fail(f"'token_counts' is {_short(entries)}, not a list")
-        counts = [entry for entry in entries if isinstance(entry, dict)]
-        if not counts or not isinstance(entries[0], dict):
-            for column in columns.values():
-                column.append(_NAN)
-            return any(entry.get("error") is not None for entry in counts)
-        for name in _DIRECT:
-            columns[name].append(_largest([self.number(entry, name) for entry in counts]))
-        times = [_largest([self.number(entry, name) for entry in counts]) for name in _TIMES[:3]]
-        times += [self.number(entry, _TIMES[3]) for entry in counts]
-        columns["seconds"].append(math.fsum(times) / 1000)
-        return any(entry.get("error") is not None for entry in counts)
+def _check(path: Path, pieces: list[Piece]) -> None:
+    """Raise for the first line that could not be used."""
+    before = 0
+    for piece in pieces:
+        if (fault := piece.fault) is not None:
+            line = before + fault.line if fault.line else None
+            raise BadRecord(path, line, fault.reason, _RERUN if line else _COPY)
+        before += piece.lines
 
 
-def _float(value: object) -> float | None:
-    """Give a JSON number or boolean as float, None for anything else."""
-    try:
-        return float(value) if isinstance(value, (int, float)) else None
-    except OverflowError:
-        return math.inf
+def _twice(path: Path, pieces: list[Piece], name: str, rows: list[int]) -> BadRecord:
+    """Say on which lines a sample id is."""
+    lines: list[int] = []
+    before = 0
+    for piece in pieces:
+        lines += [before + number for number in piece.numbers]
+        before += piece.lines
+    first, second = (lines[row] for row in rows)
+    reason = f"sample_id {name!r} is on line {first} and again on line {second}"
+    return BadRecord(path, second, reason, _TWICE)
 
 
-def _short(value: object) -> str:
-    return repr(value)[:60]
+def _identity(order: list[int], ids: list[str], pieces: list[Piece]) -> Identity:
+    contents = _flat([piece.contents for piece in pieces])
+    clusters = _flat([piece.clusters for piece in pieces])
+    once: dict[str, str] = {}
+    return (
+        tuple(ids[i] for i in order),
+        tuple(contents[i] for i in order),
+        tuple(once.setdefault(clusters[i], clusters[i]) for i in order),
+    )
 
 
-def _largest(values: list[float]) -> float:
-    """Give the largest value, NaN when any is NaN."""
-    return _NAN if any(value != value for value in values) else max(values)
+def _picked(parts: Sequence[Mapping[str, Floats]], rows: NDArray[np.intp]) -> dict[str, Floats]:
+    """Join columns and put them in the order of `rows`."""
+    return {key: np.concatenate([part[key] for part in parts])[rows] for key in parts[0]}
+
+
+def _flat(lists: list[list[_T]]) -> list[_T]:
+    return lists[0] if len(lists) == 1 else list(itertools.chain.from_iterable(lists))

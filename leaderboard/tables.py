@@ -1,36 +1,47 @@
-"""Turn matched comparisons into tables of numbers; nothing here is text to print."""
+"""Turn matched comparisons into the tables of the document; nothing here is text to print."""
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections import Counter, defaultdict
-from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from tempeval.leaderboard import stats
-from tempeval.leaderboard.board import Cell, Costs, Row, Table, Task
-from tempeval.leaderboard.records import MEASURES
+from tempeval.leaderboard.cells import cells_of, correct
+from tempeval.leaderboard.costs import costs_of
+from tempeval.leaderboard.means import means_of, no_means
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from tempeval.leaderboard.match import Comparison, Setting
-    from tempeval.leaderboard.records import Entry, Floats, Refusal, Run
-    from tempeval.leaderboard.stats import Interval
+    from tempeval.leaderboard.records import Run
+    from tempeval.leaderboard.schema import Cell, Row, Table, Task
 
 # Facts that do not decide what is comparable, but that a reader of the costs must know.
-_WATCHED = ("device", "gpu", "attention_kernel", "world_size", "seed", "tempeval_version")
+_WATCHED = (
+    "dtype",
+    "device",
+    "gpu",
+    "attention_kernel",
+    "world_size",
+    "seed",
+    "tempeval_version",
+)
 _PACKAGES = ("lmms_eval", "lmms-eval", "torch", "transformers")
 
 
-def make_tables(comparisons: Iterable[Comparison], *, draws: int, seed: int) -> tuple[Table, ...]:
-    """Compute all tables, full runs before limited ones, then by model and budget.
+def make_tables(
+    comparisons: Iterable[Comparison], *, on: str, draws: int, seed: int
+) -> list[Table]:
+    """Compute all tables: full runs before limited ones, then by model and budget.
 
     Args:
         comparisons: from `match`.
+        on: the measure that is the budget.
         draws: bootstrap draws.
-        seed: of every bootstrap, so that a table does not depend on which others there are.
+        seed: of every draw, so that a table does not depend on which others there are.
 
     Returns:
         One table for each setting, and for tasks that have no method in common one each.
@@ -39,11 +50,21 @@ def make_tables(comparisons: Iterable[Comparison], *, draws: int, seed: int) -> 
     for comparison in comparisons:
         grouped[comparison.setting].append(comparison)
     tables = [
-        _table(setting, part, draws, seed)
+        _table(setting, part, on, draws, seed)
         for setting, group in grouped.items()
         for part in _with_shared_methods(group)
     ]
-    return tuple(sorted(tables, key=_table_order))
+    tables.sort(key=_table_order)
+    for number, table in enumerate(tables, 1):
+        table["id"] = f"table-{number}"
+    return tables
+
+
+def is_mini(model: str) -> bool:
+    """Tell whether a model is a checkpoint of the mini suite."""
+    parts = PurePosixPath(model.replace("\\", "/")).parts
+    named = len(parts) == 1 and parts[0].partition(":")[0] == "mini"
+    return named or ("mini", "checkpoints") in itertools.pairwise(parts)
 
 
 def _with_shared_methods(group: list[Comparison]) -> list[list[Comparison]]:
@@ -71,157 +92,93 @@ def _with_shared_methods(group: list[Comparison]) -> list[list[Comparison]]:
     return [[*first, *alone], *others]
 
 
-def merge_refusals(refusals: Iterable[Refusal]) -> tuple[Refusal, ...]:
-    """Join refusals that differ only in the task, and sort them by run."""
-    tasks: dict[Refusal, set[str]] = defaultdict(set)
-    for refusal in refusals:
-        tasks[replace(refusal, tasks=())] |= set(refusal.tasks)
-    merged = [replace(refusal, tasks=tuple(sorted(names))) for refusal, names in tasks.items()]
-    return tuple(sorted(merged, key=lambda r: (r.run, r.tasks, r.field, r.reason)))
-
-
-def _table(setting: Setting, group: list[Comparison], draws: int, seed: int) -> Table:
+def _table(setting: Setting, group: list[Comparison], on: str, draws: int, seed: int) -> Table:
     group = sorted(group, key=lambda comparison: comparison.baseline.task.name)
-    entries = [entry for c in group for entry in (c.baseline, *c.methods)]
-    tasks = tuple(_task(comparison) for comparison in group)
-    cells = [_cells(comparison, draws, seed) for comparison in group]
+    tasks = [_task(comparison) for comparison in group]
+    cells = [cells_of(comparison, draws=draws, seed=seed) for comparison in group]
+    ranked = setting.limit is None
+    tests = correct([cell for column in cells for cell in column.values()]) if ranked else 0
+    rows = _rows(group, tasks, cells, draws, seed)
+    rows.sort(key=lambda row: _row_order(row, ranked, tasks[0]["higher_is_better"]))
     anchor = group[0].baseline.run
-    owners = {entry.run.fingerprint: entry.run for entry in reversed(entries)}
-    full = [name for name in owners if all(name in column for column in cells)]
-    macros = _macros(group, tasks, full, draws, seed)
-    names = _labels(owners)
-    rows = []
-    for fingerprint, run in owners.items():
-        found = [column.get(fingerprint) for column in cells]
-        macro, difference, interval = macros.get(fingerprint, (None, None, None))
-        rows.append(
-            Row(
-                label=names[fingerprint],
-                method=run.method,
-                fingerprint=fingerprint,
-                settings=run.settings,
-                is_baseline=fingerprint == anchor.fingerprint,
-                cells=tuple(cell for cell, _ in (pair or (None, None) for pair in found)),
-                macro=macro,
-                macro_difference=difference,
-                macro_interval=interval,
-                costs=_costs([pair[1] for pair in found if pair]) if all(found) else None,
-            )
-        )
-    descending = tasks[0].higher_is_better
-    rows.sort(key=lambda row: _row_order(row, descending))
+    entries = [entry for c in group for entry in (c.baseline, *c.methods)]
     runs = {entry.run.name: entry.run for entry in entries}
-    costs = rows[0].costs
-    return Table(
-        model=anchor.model,
-        setting=setting,
-        budget=costs.measures["visual_tokens"] if costs else None,
-        devices=tuple(sorted({run.gpu or run.device for run in runs.values()})),
-        n=sum(task.n for task in tasks),
-        clusters=len({name for c in group for name in c.baseline.samples.clusters}),
-        tasks=tasks,
-        rows=tuple(rows),
-        differs=_differs(runs.values()),
-    )
+    budget = rows[0]["costs"]
+    return {
+        "id": "",
+        "model": anchor.model,
+        "is_mini": is_mini(anchor.model),
+        "ranked": ranked,
+        "setting": {
+            "model": setting.model,
+            "model_revision": setting.model_revision,
+            "frame_policy": json.loads(setting.frame_policy),
+            "position_rule": setting.position_rule,
+            "dtype": setting.dtype,
+            "limit": setting.limit,
+            "visual_token_budget": setting.visual_token_budget,
+            "min_pixels": setting.min_pixels,
+            "max_pixels": setting.max_pixels,
+            "baseline": setting.baseline,
+            "variant": setting.variant,
+        },
+        "match_on": on,
+        "budget": budget["measures"][on] if budget else None,
+        "budgets": [cell["costs"]["measures"][on] if cell else None for cell in rows[0]["cells"]],
+        "devices": sorted({run.gpu or run.device for run in runs.values()}),
+        "n": sum(task["n"] for task in tasks),
+        "clusters": len({name for c in group for name in c.baseline.samples.clusters}),
+        "tasks": tasks,
+        "rows": rows,
+        "tests": tests,
+        "differs": _differs(runs.values()),
+    }
+
+
+def _rows(
+    group: list[Comparison],
+    tasks: list[Task],
+    cells: list[dict[str, Cell]],
+    draws: int,
+    seed: int,
+) -> list[Row]:
+    base = group[0].baseline.run.fingerprint
+    found = [{e.run.fingerprint: e for e in (c.baseline, *c.methods)} for c in group]
+    owners = {name: entry.run for column in reversed(found) for name, entry in column.items()}
+    full = [name for name in owners if all(name in column for column in cells)]
+    means = means_of(group, tasks, full, draws, seed)
+    labels = _labels(owners)
+    return [
+        {
+            "label": labels[name],
+            "method": run.method,
+            "fingerprint": name,
+            "settings": dict(run.settings),
+            "is_baseline": name == base,
+            "cells": [column.get(name) for column in cells],
+            **means.get(name, no_means()),
+            "costs": costs_of([column[name] for column in found]) if name in full else None,
+        }
+        for name, run in owners.items()
+    ]
 
 
 def _task(comparison: Comparison) -> Task:
     record, samples = comparison.baseline.task, comparison.baseline.samples
     scores = [entry.samples.score for entry in (comparison.baseline, *comparison.methods)]
-    return Task(
-        name=record.name,
-        version=record.version,
-        prompt_hash=record.prompt_hash,
-        dataset_digest=record.dataset_digest,
-        group=record.group,
-        higher_is_better=record.higher_is_better,
-        fraction=all(values.min() >= 0 and values.max() <= 1 for values in scores),
-        n=len(samples.ids),
-        clusters=len(set(samples.clusters)),
-    )
-
-
-def _cells(comparison: Comparison, draws: int, seed: int) -> dict[str, tuple[Cell, Entry]]:
-    """Compute one task's cells by fingerprint. Rows of equal sample sets are aligned."""
-    base = comparison.baseline
-    codes, clusters = stats.cluster_codes(base.samples.clusters)
-    counts = stats.cluster_sums(np.ones(len(codes)), codes, clusters)
-    intervals: tuple[Interval | None, ...] = ()
-    if comparison.methods:
-        differences = [entry.samples.score - base.samples.score for entry in comparison.methods]
-        sums = np.stack([stats.cluster_sums(d, codes, clusters) for d in differences], axis=1)
-        intervals = stats.ratio_intervals(sums, counts, draws=draws, seed=seed)
-    cells = {}
-    for entry, interval in zip((base, *comparison.methods), (None, *intervals), strict=True):
-        score = entry.samples.score
-        cell = Cell(
-            run=entry.run.name,
-            score=float(score.mean()),
-            score_by_sum=_known_mean(entry.samples.by_sum),
-            se=stats.clustered_se(score, codes, clusters),
-            difference=None if entry is base else float((score - base.samples.score).mean()),
-            interval=interval,
-            n=len(score),
-            clusters=clusters,
-            costs=_costs([entry]),
-        )
-        cells[entry.run.fingerprint] = (cell, entry)
-    return cells
-
-
-def _costs(entries: Sequence[Entry]) -> Costs:
-    answered = [~entry.samples.failed for entry in entries]
-    pairs = list(zip(entries, answered, strict=True))
-
-    return Costs(
-        measures={
-            name: _known_mean(*[e.samples.measures[name][ok] for e, ok in pairs])
-            for name in MEASURES
-        },
-        parse_failure_rate=_known_mean(*[entry.samples.unparsed[ok] for entry, ok in pairs]),
-        failed=sum(int(entry.samples.failed.sum()) for entry in entries),
-    )
-
-
-def _known_mean(*columns: Floats) -> float | None:
-    """Return the mean of all values; None when there is none, or one is not known."""
-    values = np.concatenate(columns)
-    known = bool(len(values)) and not np.isnan(values).any()
-    return float(values.mean()) if known else None
-
-
-def _macros(
-    group: list[Comparison], tasks: tuple[Task, ...], full: list[str], draws: int, seed: int
-) -> dict[str, tuple[float, float | None, Interval | None]]:
-    """Compute macro scores and differences of the rows that have every task.
-
-    There is none over tasks of unlike scales or directions: their mean has no meaning.
-    """
-    unlike = len({task.higher_is_better for task in tasks}) > 1
-    if len(tasks) > 1 and (unlike or not all(task.fraction for task in tasks)):
-        return {}
-    scores = [{e.run.fingerprint: e.samples.score for e in (c.baseline, *c.methods)} for c in group]
-    base = group[0].baseline.run.fingerprint
-    means = {name: float(np.mean([column[name].mean() for column in scores])) for name in full}
-    others = [name for name in full if name != base]
-    if base not in means or not others:
-        return {name: (means[name], None, None) for name in means}
-    names = [name for comparison in group for name in comparison.baseline.samples.clusters]
-    codes, clusters = stats.cluster_codes(names)
-    split = np.split(codes, np.cumsum([task.n for task in tasks])[:-1])
-    sums = np.zeros((clusters, len(others), len(tasks)))
-    counts = np.zeros((clusters, len(tasks)))
-    for t, (part, column) in enumerate(zip(split, scores, strict=True)):
-        counts[:, t] = stats.cluster_sums(np.ones(len(part)), part, clusters)
-        for m, name in enumerate(others):
-            sums[:, m, t] = stats.cluster_sums(column[name] - column[base], part, clusters)
-    intervals = stats.mean_ratio_intervals(sums, counts, draws, seed)
-    result: dict[str, tuple[float, float | None, Interval | None]] = {}
-    for name, interval in zip(others, intervals, strict=True):
-        gaps = [(column[name] - column[base]).mean() for column in scores]
-        result[name] = (means[name], float(np.mean(gaps)), interval)
-    result[base] = (means[base], None, None)
-    return result
+    return {
+        "name": record.name,
+        "version": record.version,
+        "metric": record.score_key,
+        "cluster_key": record.cluster_key,
+        "prompt_hash": record.prompt_hash,
+        "dataset_digest": record.dataset_digest,
+        "group": record.group,
+        "higher_is_better": record.higher_is_better,
+        "fraction": all(bool(s.min() >= 0 and s.max() <= 1) for s in scores),
+        "n": len(samples.ids),
+        "clusters": len(set(samples.clusters)),
+    }
 
 
 def _labels(owners: Mapping[str, Run]) -> dict[str, str]:
@@ -234,22 +191,23 @@ def _labels(owners: Mapping[str, Run]) -> dict[str, str]:
     }
 
 
-def _differs(runs: Iterable[Run]) -> dict[str, tuple[str, ...]]:
+def _differs(runs: Iterable[Run]) -> dict[str, list[str]]:
     seen: dict[str, set[str]] = defaultdict(set)
     for run in runs:
         for name in _WATCHED:
             seen[name].add(str(getattr(run, name)))
         for name in _PACKAGES:
             seen[name].add(run.packages.get(name, "unknown"))
-    return {name: tuple(sorted(values)) for name, values in seen.items() if len(values) > 1}
+    return {name: sorted(values) for name, values in seen.items() if len(values) > 1}
 
 
-def _row_order(row: Row, descending: bool) -> tuple[bool, bool, float, str, str]:
-    macro = 0.0 if row.macro is None else row.macro
-    ranked = -macro if descending else macro
-    return (not row.is_baseline, row.macro is None, ranked, row.label, row.fingerprint)
+def _row_order(row: Row, ranked: bool, descending: bool) -> tuple[bool, bool, float, str, str]:
+    macro = row["macro"] if ranked else None
+    by = 0.0 if macro is None else -macro if descending else macro
+    return (not row["is_baseline"], macro is None, by, row["label"], row["fingerprint"])
 
 
 def _table_order(table: Table) -> tuple[bool, str, str, float, str]:
-    setting, budget = table.setting, table.budget or 0.0
-    return (setting.limit is not None, table.model, setting.model_revision, budget, str(setting))
+    setting, budget = table["setting"], table["budget"] or 0.0
+    rest = json.dumps([setting, table["tasks"]], sort_keys=True)
+    return (not table["ranked"], table["model"], setting["model_revision"], budget, rest)

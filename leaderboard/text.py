@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-import itertools
-from pathlib import PurePosixPath
+import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tempeval.leaderboard.board import Cell, Table, Task
-    from tempeval.leaderboard.stats import Interval
+    from tempeval.leaderboard.schema import Interval, Task
 
 MISSING = "-"
 _LONGEST = 300
 _KIB = 1024.0
+# Characters that are not text: controls, lone surrogates, unassigned ones.
+_NO_TEXT = frozenset({"Cc", "Cs", "Cn"})
+# Marks that turn the direction of what follows, by which one name can be made to look like another.
+_TURNS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
-def escape(text: str) -> str:
-    """Make text from a record safe in markdown: one line, no markup, at most 300 characters."""
-    line = " ".join(text.split())
-    if len(line) > _LONGEST:
-        line = f"{line[:_LONGEST]}..."
+def visible(text: str) -> str:
+    """Write what cannot be seen as escapes; line ends stay."""
+    return "".join(c if c == "\n" else _visible(c) for c in text)
+
+
+def clean(text: str) -> str:
+    """Make text from a record printable: one line, nothing in it that cannot be seen."""
+    return visible(" ".join(text.split()))
+
+
+def escape(text: str, longest: int = _LONGEST) -> str:
+    """Make text from a record safe in markdown: one line, no markup, cut where it is too long."""
+    line = clean(text)
+    if len(line) > longest:
+        line = f"{line[:longest]}..."
     for plain, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         line = line.replace(plain, safe)
     for mark in "\\`*[]|":
@@ -31,7 +43,7 @@ def escape(text: str) -> str:
 
 def code(text: str) -> str:
     """Give a name from a record as inline code, in which only backticks and pipes matter."""
-    line = " ".join(text.split())[:_LONGEST]
+    line = clean(text)[:_LONGEST]
     return f"`{line.replace('`', chr(39)).replace('|', '/') or '-'}`"
 
 
@@ -55,21 +67,30 @@ def signed(value: float | None, fraction: bool) -> str:
     return text[1:] if not text.strip("+-0.") else text
 
 
-def difference(value: float | None, interval: Interval | None, fraction: bool) -> str:
-    """Print a difference with its interval, '[-]' where there is none."""
+def interval(ends: Interval | None, fraction: bool) -> str:
+    """Print the ends of an interval of differences, '[-]' where there is none."""
+    if ends is None:
+        return f"[{MISSING}]"
+    return f"[{signed(ends['low'], fraction)}, {signed(ends['high'], fraction)}]"
+
+
+def span(ends: Interval | None, fraction: bool) -> str:
+    """Print the ends of an interval of scores, '[-]' where there is none."""
+    if ends is None:
+        return f"[{MISSING}]"
+    return f"[{score(ends['low'], fraction)}, {score(ends['high'], fraction)}]"
+
+
+def error(value: float | None, fraction: bool) -> str:
+    """Print a standard error after the score it belongs to, nothing where there is none."""
+    return "" if value is None else f"± {score(value, fraction)}"
+
+
+def p_value(value: float | None) -> str:
+    """Print a p-value: three decimals, and '<0.001' below that."""
     if value is None:
         return MISSING
-    if interval is None:
-        return f"{signed(value, fraction)} [-]"
-    ends = f"{signed(interval.low, fraction)}, {signed(interval.high, fraction)}"
-    return f"{signed(value, fraction)} [{ends}]"
-
-
-def with_error(cell: Cell, fraction: bool) -> str:
-    """Print a score and its standard error."""
-    if cell.se is None:
-        return score(cell.score, fraction)
-    return f"{score(cell.score, fraction)} ± {score(cell.se, fraction)}"
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def count(value: float | None) -> str:
@@ -90,6 +111,11 @@ def size(value: float | None) -> str:
     return f"{_digits(value)} GiB"
 
 
+def tera(value: float | None) -> str:
+    """Print operations in TFLOPs with 3 significant digits."""
+    return MISSING if value is None else f"{value / 1e12:#.3g}".rstrip(".")
+
+
 def seconds(value: float | None) -> str:
     """Print seconds with 3 significant digits, at most 4 decimals."""
     if value is None:
@@ -107,7 +133,7 @@ def columns(tasks: Sequence[Task]) -> list[str]:
 
     A down arrow marks tasks where lower is better.
     """
-    words = [task.name.split("_") for task in tasks]
+    words = [task["name"].split("_") for task in tasks]
     cut = 0
     if len(words) > 1:
         shortest = min(len(parts) for parts in words)
@@ -116,15 +142,14 @@ def columns(tasks: Sequence[Task]) -> list[str]:
     elif len(words[0]) > 1 and words[0][0] == "tempeval":
         cut = 1
     names = ["_".join(parts[cut:]) for parts in words]
-    arrows = ["" if task.higher_is_better else " ↓" for task in tasks]
-    return [escape(name) + arrow for name, arrow in zip(names, arrows, strict=True)]
+    arrows = ["" if task["higher_is_better"] else " ↓" for task in tasks]
+    return [name + arrow for name, arrow in zip(names, arrows, strict=True)]
 
 
-def is_mini(table: Table) -> bool:
-    """Tell whether a table is about a checkpoint of the mini suite."""
-    parts = PurePosixPath(table.model.replace("\\", "/")).parts
-    named = len(parts) == 1 and parts[0].partition(":")[0] == "mini"
-    return named or ("mini", "checkpoints") in itertools.pairwise(parts)
+def _visible(character: str) -> str:
+    if character in _TURNS or unicodedata.category(character) in _NO_TEXT:
+        return character.encode("unicode_escape").decode("ascii")
+    return character
 
 
 def _digits(value: float) -> str:

@@ -6,15 +6,19 @@ import json
 from typing import TYPE_CHECKING
 
 from tempeval.leaderboard.eligible import refusal
+from tempeval.leaderboard.keys import version_order
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
-    from tempeval.leaderboard.match import Distance, Key
+    from tempeval.leaderboard.keys import Key
+    from tempeval.leaderboard.match import Distance
     from tempeval.leaderboard.records import Entry, Refusal
+    from tempeval.leaderboard.schema import Kind
 
 _ACTIONS = {
     "task_version": "Rerun the older one with the current task",
+    "model": "Run both with the same base model",
     "model_revision": "Run both with the same weights",
     "prompt_hash": "Run both with the same prompt settings",
     "dataset_digest": "Run both on the same dataset revision",
@@ -25,10 +29,15 @@ _ACTIONS = {
     "position_rule": "Run a baseline with this position rule",
     "dtype": "Run a baseline in this dtype",
 }
+_MOST_NAMES = 6
 
 
 def no_baseline(
-    entry: Entry, key: Key, known: Sequence[tuple[Key, Entry]], baseline: str
+    entry: Entry,
+    key: Key,
+    known: Sequence[tuple[Key, Entry]],
+    baseline: str,
+    methods: Collection[str] = (),
 ) -> Refusal:
     """Refuse an entry whose settings no baseline shares, naming the nearest baseline.
 
@@ -37,6 +46,7 @@ def no_baseline(
         key: its key.
         known: all baselines that could have been partners, with their keys.
         baseline: the baseline's method name.
+        methods: names of all methods there are, one of which may be meant.
 
     Returns:
         A refusal whose field is the first that differs from the nearest baseline (the one with
@@ -46,18 +56,25 @@ def no_baseline(
     if not rivals:
         reason = f"no comparable {baseline!r} run of this task"
         action = f"Run method={baseline} with the same settings"
-        return refusal(entry, "baseline", "none", f"one {baseline!r} run", reason, action)
-    other, anchor = min(rivals, key=lambda pair: (len(_differing(key, pair[0])), pair[1].run.name))
-    fields = _differing(key, other)
+        if baseline not in methods:
+            names = sorted(methods)
+            tail = ", ..." if len(names) > _MOST_NAMES else ""
+            action += f", or choose another --baseline: {', '.join(names[:_MOST_NAMES])}{tail}"
+        values = ("none", f"one {baseline!r} run")
+        return refusal(entry, "no_baseline", "baseline", *values, reason, action)
+    other, anchor = min(rivals, key=lambda pair: (len(key.differing(pair[0])), pair[1].run.name))
+    fields = key.differing(other)
     field = fields[0]
-    mine, theirs = (_value(field, getattr(k, field)) for k in (key, other))
     tail = f"; {', '.join(fields[1:])} differ too" if len(fields) > 1 else ""
     if len(fields) == 2:
         tail = f"; {fields[1]} differs too"
     if field == "sample_set":
         tail = f" ({_samples(entry, anchor)}){tail}"
+    older = version_order(key.task_version) < version_order(other.task_version)
+    kind: Kind = "older_version" if field == "task_version" and older else "settings"
     reason = f"no {baseline!r} run has this {field}; the nearest is run {anchor.run.name}{tail}"
-    return refusal(entry, field, mine, theirs, reason, _ACTIONS[field])
+    values = (_value(field, key, entry), _value(field, other, anchor))
+    return refusal(entry, kind, field, *values, reason, _ACTIONS[field])
 
 
 def unmatched(entry: Entry, anchor: Entry, far: Distance, tolerance: float, on: str) -> Refusal:
@@ -67,15 +84,16 @@ def unmatched(entry: Entry, anchor: Entry, far: Distance, tolerance: float, on: 
         reason = (
             f"no sample has a measured {on} here and in the nearest baseline, run {anchor.run.name}"
         )
-        return refusal(entry, on, "unknown", "unknown", reason)
+        return refusal(entry, "unmeasured", on, "unknown", "unknown", reason)
     largest = max(abs(far.value), abs(far.reference))
     off = abs(far.value - far.reference) / largest if largest else 0.0
     reason = (
         f"more than {100 * tolerance:.3g} % off the nearest baseline, run {anchor.run.name}, in "
         f"{far.outside} of {far.paired} samples and {100 * off:.3g} % off on average"
     )
-    action = f"Rerun it at {far.reference:.6g} {on}, or run a baseline at {far.value:.6g}"
-    return refusal(entry, on, mine, theirs, reason, action)
+    unit = on.replace("_", " ")
+    action = f"Rerun it at {far.reference:.6g} {unit}, or run a baseline at {far.value:.6g}"
+    return refusal(entry, "budget", on, mine, theirs, reason, action)
 
 
 def duplicate(entry: Entry, kept: Entry) -> Refusal:
@@ -83,14 +101,25 @@ def duplicate(entry: Entry, kept: Entry) -> Refusal:
     reason = f"the same method and settings as run {kept.run.name}, which finished later"
     if entry.run.finished == kept.run.finished:
         reason = f"the same method and settings as run {kept.run.name}"
-    return refusal(
-        entry,
-        "duplicate",
-        entry.run.finished or "not finished",
-        kept.run.finished or "not finished",
-        reason,
-        "Leave one of the two out; the latest is ranked",
-    )
+    values = (entry.run.finished or "not finished", kept.run.finished or "not finished")
+    action = "Leave one of the two out; the latest is ranked"
+    return refusal(entry, "duplicate", "duplicate", *values, reason, action)
+
+
+def older_version(entry: Entry, version: str, run: str) -> Refusal:
+    """Refuse an entry of a task version that a newer one with a baseline replaces."""
+    reason = f"run {run} has a newer version of this task"
+    values = (entry.task.version, version)
+    action = _ACTIONS["task_version"]
+    return refusal(entry, "older_version", "task_version", *values, reason, action)
+
+
+def limited_run(entry: Entry) -> Refusal:
+    """List an entry that is compared with others of the same limit, but not ranked."""
+    limit = entry.run.limit
+    value = "full run" if limit is None else limited(limit)
+    reason = "a trial over some of the samples: its table is marked, and nothing in it is ranked"
+    return refusal(entry, "limit", "limit", value, "full run", reason, "Run it without --limit")
 
 
 def frames(policy: str) -> str:
@@ -98,7 +127,7 @@ def frames(policy: str) -> str:
     fields = json.loads(policy)
     number, fps = fields.pop("num_frames", None), fields.pop("fps", None)
     words = [f"{number} frames"] if number is not None else []
-    words += [f"{fps:g} frames/s"] if fps is not None else []
+    words += [f"{fps:g} frames/s"] if isinstance(fps, (int, float)) else []
     rule = fields.pop("rule", None)
     words += [str(rule)] if rule is not None else []
     words += [f"{name}={value}" for name, value in sorted(fields.items()) if value is not None]
@@ -110,16 +139,13 @@ def limited(limit: float) -> str:
     return f"first {limit:.3g} of the samples" if limit < 1 else f"first {limit:.0f} samples"
 
 
-def _differing(key: Key, other: Key) -> list[str]:
-    return [name for name in key._fields if getattr(key, name) != getattr(other, name)]
-
-
-def _value(field: str, value: object) -> str:
-    if field == "frame_policy" and isinstance(value, str):
-        return frames(value)
+def _value(field: str, key: Key, entry: Entry) -> str:
+    """Give a field as its run has it."""
+    if field == "frame_policy":
+        return frames(key.frame_policy)
     if field == "limit":
-        return limited(value) if isinstance(value, (int, float)) else "full run"
-    return str(value)
+        return "full run" if key.limit is None else limited(key.limit)
+    return entry.run.dtype if field == "dtype" else str(getattr(key, field))
 
 
 def _samples(entry: Entry, anchor: Entry) -> str:

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +11,7 @@ from tempeval.cli_bench import bench
 from tempeval.cli_calibrate import calibrate
 from tempeval.cli_data import data_app
 from tempeval.cli_features import features
-from tempeval.cli_matrix import Out
+from tempeval.cli_leaderboard import leaderboard
 from tempeval.cli_mini import mini_app
 from tempeval.cli_pave import pave_app
 from tempeval.cli_quickstart import quickstart
@@ -32,6 +31,9 @@ app.command(
     "-o results/first"
 )(run)
 app.command(epilog="Example: tempeval quickstart -o results/quickstart")(quickstart)
+app.command(epilog="Example: tempeval leaderboard results/first -o results/first/leaderboard")(
+    leaderboard
+)
 app.command(epilog="Example: tempeval calibrate -o ranges.safetensors --clips train/")(calibrate)
 app.command(
     epilog="Example: tempeval features --side-channel audio --data videos -o features/audio"
@@ -64,27 +66,6 @@ def _top(
     if version:
         typer.echo(f"tempeval {__version__}")
         raise typer.Exit
-
-
-@app.command(epilog="Example: tempeval leaderboard results/first -o results/first/leaderboard")
-def leaderboard(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Run folders; searched for run.json.", metavar="RUN...")
-    ],
-    out: Out,
-    baseline: Annotated[
-        str, typer.Option(help="Method the others are compared with.")
-    ] = "baseline",
-    tolerance: Annotated[
-        float, typer.Option(help="Largest difference of measured visual tokens, as a fraction.")
-    ] = 0.02,
-) -> None:
-    """Compare runs at a matched budget; write leaderboard.md and leaderboard.json."""
-    from tempeval.leaderboard import build
-
-    summary = build(runs, out, baseline=baseline, tolerance=tolerance)
-    typer.echo(summary.text)
-    typer.echo(f"written: {summary.markdown} and {summary.json}")
 
 
 @app.command("list", epilog="Example: tempeval list methods")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tempeval.errors import TempevalError
-from tempeval.leaderboard import RunsNotFound
+from tempeval.leaderboard import RunsNotFound, scan
 from tempeval.leaderboard.load import load
 
 MAKER = Path(__file__).parents[1] / "reference" / "leaderboard" / "make_runs.py"
@@ -131,9 +131,12 @@ def test_no_paths():
     ("text", "place", "reason"),
     [
         ('{"schema": 1,\n"status": ', "run.json:2", "not JSON"),
-        ("[1]", "run.json", "no key 'schema'"),
+        ("[1]", "run.json", "a list, not an object"),
+        ("{}", "run.json", "no key 'schema'"),
+        ('{"schema":' + "[" * 60 + "]" * 60 + "}", "run.json", "more than 50 levels"),
         ("", "run.json:1", "not JSON"),
         ("[" * 100_000, "run.json", "not JSON"),
+        ("1" * 10_000, "run.json", "not JSON"),
         ('{"schema": 2}', "run.json", "schema 2 is not known; this version reads schema 1"),
         ('{"schema": true}', "run.json", "schema True is not known"),
         ('{"schema": 1, "status": "complete"}', "run.json", "key 'method' is missing"),
@@ -161,6 +164,7 @@ def test_broken_run_records(tmp_path, text, place, reason):
         (lambda r: r["tasks"][TASK].pop("expected"), f"key 'tasks.{TASK}.expected' is missing"),
         (lambda r: r["tasks"][TASK].update(samples_file="../x"), "outside the run folder"),
         (lambda r: r["tasks"][TASK].update(samples_file="/etc/passwd"), "outside the run folder"),
+        (lambda r: r["tasks"][TASK].update(samples_file="a\0b"), "outside the run folder"),
         (lambda r: r["tasks"][TASK].update(samples_file="lost.jsonl"), "No such file"),
     ],
 )
@@ -195,6 +199,7 @@ def test_an_unfinished_run_need_not_have_all_keys(tmp_path):
         (lambda s: s.update(score=math.nan), "score 'score' is nan"),
         (lambda s: s.update(score="1"), "score 'score' is '1'"),
         (lambda s: s.update(score=10**400), "not a finite number"),
+        (lambda s: s.update(score=1e200), "not a finite number"),
         (lambda s: s.update(token_counts=3), "'token_counts' is 3, not a list"),
         (lambda s: s["token_counts"][0].update(kv_bytes="9"), "'kv_bytes' is '9', not a number"),
         (lambda s: s.update(sample_id=f"{TASK}/0000"), "is on line 1 and again on line 2"),
@@ -224,3 +229,100 @@ def test_one_bad_task_leaves_the_others(tmp_path):
     loaded = load([tmp_path])
     assert [entry.task.name for entry in loaded.entries] == [other]
     assert [found.tasks for found in loaded.refusals] == [(TASK,)]
+
+
+def test_the_amortised_time_is_read_and_added_over_requests(tmp_path):
+    def three_labels(line):
+        line["token_counts"][0]["amortised_ms"] = 5.0
+        line["token_counts"] *= 3
+
+    read = samples(write(tmp_path / "a", three_labels))
+    assert read.measures["amortised_seconds"][1] == pytest.approx(0.015)
+    assert math.isnan(read.measures["amortised_seconds"][0])
+
+
+@pytest.mark.parametrize("value", [math.inf, 1e200, 10**400])
+def test_infinite_measures_are_missing(tmp_path, value):
+    read = samples(write(tmp_path / "a", lambda s: s["token_counts"][0].update(kv_bytes=value)))
+    assert math.isnan(read.measures["kv_bytes"][1])
+    assert read.measures["kv_bytes"][0] > 0
+
+
+def test_every_way_of_reading_gives_the_same(tmp_path, monkeypatch):
+    """In pieces of 700 bytes, less than a line or two, with processes and without."""
+    folder = write(tmp_path / "a", lambda line: line.update(sample_id="视频"))
+    whole = samples(folder)
+    monkeypatch.setattr(scan, "PIECE", 700)
+    monkeypatch.setattr(scan, "_processors", lambda: 2)
+    for worth in (10**9, 0):
+        monkeypatch.setattr(scan, "WORTH_A_PROCESS", worth)
+        read = samples(folder)
+        monkeypatch.delattr(scan, "scan", raising=False)  # only other processes read from now on
+        assert (read.ids, read.contents, read.clusters) == (
+            whole.ids,
+            whole.contents,
+            whole.clusters,
+        )
+        assert read.digest == whole.digest
+        for name, column in whole.measures.items():
+            np.testing.assert_array_equal(read.measures[name], column)
+        np.testing.assert_array_equal(read.score, whole.score)
+
+
+@pytest.mark.parametrize("line", [2, 9])
+def test_a_broken_line_is_named_in_pieces_too(tmp_path, monkeypatch, line):
+    monkeypatch.setattr(scan, "PIECE", 700)
+    file = next(write(tmp_path / "a").glob("*.jsonl"))
+    kept = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(kept[: line - 1]) + b"\n{broken\n" + b"".join(kept[line:]))
+    assert refusal(tmp_path).value.endswith(f".jsonl:{line + 1}")
+
+
+def test_processes_that_die_leave_no_hole(tmp_path, monkeypatch):
+    folder = write(tmp_path / "a")
+    whole = samples(folder)
+    monkeypatch.setattr(scan, "WORTH_A_PROCESS", 0)
+    monkeypatch.setattr(scan, "PIECE", 700)
+    monkeypatch.setattr(scan, "_processors", lambda: 2)
+    monkeypatch.setattr(scan.sys, "executable", "/bin/false")
+    assert samples(folder).digest == whole.digest
+    monkeypatch.setattr(scan.sys, "executable", "/no/such/python")
+    assert samples(folder).digest == whole.digest
+
+
+def test_runs_over_the_same_samples_share_their_ids(tmp_path):
+    write(tmp_path / "a")
+    write(tmp_path / "b")
+    one, two = (entry.samples for entry in load([tmp_path]).entries)
+    assert one.ids is two.ids
+
+
+def test_ids_with_line_ends_do_not_hash_alike(tmp_path):
+    def named(first, second):
+        def change(line):
+            line["sample_id"], line["content_hash"] = first, second
+
+        return change
+
+    one = samples(write(tmp_path / "a", named("x\n", "y")))
+    two = samples(write(tmp_path / "b", named("x", "\ny")))
+    assert one.digest != two.digest
+
+
+def test_a_run_found_by_two_paths_is_read_once(tmp_path):
+    write(tmp_path / "x" / "a")
+    (tmp_path / "y").symlink_to(tmp_path / "x")
+    loaded = load([tmp_path / "x", tmp_path / "y", tmp_path / "y" / "a" / "run.json"])
+    assert [run.name for run in loaded.runs] == ["a"]
+
+
+def test_names_that_differ_in_case_only_are_two_runs(tmp_path):
+    write(tmp_path / "Run")
+    write(tmp_path / "run")
+    assert [run.name for run in load([tmp_path]).runs] == ["Run", "run"]
+
+
+def test_a_missing_samples_file_with_another_case_is_named(tmp_path):
+    file = next(write(tmp_path / "a").glob("*.jsonl"))
+    file.rename(file.with_name(file.name.upper()))
+    assert f"{file.name.upper()!r} is there, which differs in case" in refusal(tmp_path).reason

@@ -129,6 +129,7 @@ def test_methods_go_to_the_baseline_of_their_budget(tmp_path):
 @pytest.mark.parametrize(
     ("field", "changes"),
     [
+        ("model", {"model": "Qwen/Qwen2.5-VL-7B-Instruct"}),
         ("model_revision", {"model_revision": "sha256:cd"}),
         ("position_rule", {"position_rule": "native"}),
         ("dtype", {"dtype": "bfloat16"}),
@@ -136,6 +137,7 @@ def test_methods_go_to_the_baseline_of_their_budget(tmp_path):
         ("frame_policy", {"frame_policy": {"rule": "uniform", "num_frames": 4, "fps": None}}),
         ("frame_policy", {"mm_newline_position": "grid"}),
         ("task_version", {"task_changes": {"version": 2}}),
+        ("task_version", {"task_changes": {"version": 0}}),
         ("prompt_hash", {"task_changes": {"prompt_hash": "sha256:ef"}}),
         ("dataset_digest", {"task_changes": {"dataset_digest": "sha256:ef"}}),
         ("metric", {"task_changes": {"higher_is_better": False}}),
@@ -253,6 +255,125 @@ def test_unknown_budget(tmp_path):
     made["write_run"](tmp_path / "stock", "stock", tasks=stock)
     refusal = only_refusal(matched(tmp_path))
     assert (refusal.field, refusal.value) == ("visual_tokens", "unknown")
+
+
+def test_a_checkpoint_is_the_same_wherever_it_lies(tmp_path):
+    made["write_run"](tmp_path / "base", tasks=lines(), model="/data/a/qwen-7b/")
+    made["write_run"](tmp_path / "pas", "pas", tasks=lines(), model=r"D:\models\qwen-7b")
+    made["write_run"](tmp_path / "hub", "ntk", tasks=lines(), model="other/qwen-7b")
+    found = matched(tmp_path)
+    assert partners(found) == {("base", "pas")}
+    refusal = only_refusal(found)
+    assert (refusal.value, refusal.other) == ("other/qwen-7b", "qwen-7b")
+
+
+def test_types_of_16_bits_are_one_family(tmp_path):
+    made["write_run"](tmp_path / "base", tasks=lines(), dtype="bfloat16")
+    made["write_run"](tmp_path / "pas", "pas", tasks=lines(), dtype="float16")
+    made["write_run"](tmp_path / "ntk", "ntk", tasks=lines(), dtype="float32")
+    found = matched(tmp_path)
+    assert partners(found) == {("base", "pas")}
+    refusal = only_refusal(found)
+    assert (refusal.field, refusal.value, refusal.other) == ("dtype", "float32", "bfloat16")
+
+
+def test_older_task_versions_are_listed_where_a_newer_one_has_a_baseline(tmp_path):
+    """Version 10 is newer than 9, as a number."""
+    for version in (9, 10):
+        for method in ("baseline", "pas"):
+            changes = {"version": version}
+            folder = tmp_path / f"{method}{version}"
+            made["write_run"](folder, method, tasks=lines(), task_changes=changes)
+    found = matched(tmp_path)
+    assert partners(found) == {("baseline10", "pas10")}
+    listed = {(r.run, r.kind, r.field, r.value, r.other) for r in found.refusals}
+    assert listed == {
+        (run, "older_version", "task_version", "9", "10") for run in ("baseline9", "pas9")
+    }
+
+
+def test_a_newer_version_without_a_baseline_replaces_nothing(tmp_path):
+    for method in ("baseline", "pas"):
+        made["write_run"](tmp_path / method, method, tasks=lines())
+    made["write_run"](tmp_path / "ntk", "ntk", tasks=lines(), task_changes={"version": 2})
+    found = matched(tmp_path)
+    assert partners(found) == {("baseline", "pas")}
+    refusal = only_refusal(found)
+    assert (refusal.kind, refusal.value, refusal.other) == ("settings", "2", "1")
+
+
+def test_versions_of_runs_with_other_settings_do_not_meet(tmp_path):
+    """A newer version under another position rule is no reason not to rank the older one."""
+    for method in ("baseline", "pas"):
+        made["write_run"](tmp_path / method, method, tasks=lines())
+    newer = {"task_changes": {"version": 2}, "position_rule": "native"}
+    made["write_run"](tmp_path / "native", tasks=lines(), **newer)
+    assert partners(matched(tmp_path)) == {("baseline", "pas")}
+
+
+@pytest.mark.parametrize(
+    ("on", "field"),
+    [
+        ("token_layers", "token_layers"),
+        ("kv_bytes", "kv_bytes"),
+        ("prefill_flops", "prefill_flops"),
+        ("frames", "frames"),
+    ],
+)
+def test_the_budget_may_be_another_measure(tmp_path, on, field):
+    def spending(value):
+        group = lines()
+        for line in group[TASK]:
+            line["token_counts"][0][field] = value
+        return group
+
+    for name, value in (("8", 800.0), ("32", 3200.0)):
+        policy = {"rule": "uniform", "num_frames": int(name), "fps": None}
+        tasks = spending(value)
+        made["write_run"](tmp_path / f"base{name}", tasks=tasks, frame_policy=policy)
+    policy = {"rule": "uniform", "num_frames": 32, "fps": None}
+    made["write_run"](tmp_path / "near", "near", tasks=spending(790.0), frame_policy=policy)
+    made["write_run"](tmp_path / "far", "far", tasks=spending(1600.0), frame_policy=policy)
+    found = matched(tmp_path, on=on)
+    assert partners(found) == {("base8", "near")}
+    refusal = only_refusal(found)
+    assert (refusal.kind, refusal.field) == ("budget", on)
+    assert (refusal.value, refusal.other) == ("1600", "800")
+
+
+def test_the_rule_of_sampling_still_decides_when_frames_do_not(tmp_path):
+    made["write_run"](tmp_path / "base", tasks=lines())
+    policy = {"rule": "segment", "num_frames": 8, "fps": None}
+    made["write_run"](tmp_path / "pas", "pas", tasks=lines(), frame_policy=policy)
+    assert only_refusal(matched(tmp_path, on="kv_bytes")).field == "frame_policy"
+
+
+def test_limited_runs_are_compared_and_listed(tmp_path):
+    for method in ("baseline", "pas"):
+        made["write_run"](tmp_path / method, method, tasks=lines(), limit=60)
+    found = matched(tmp_path)
+    assert partners(found) == {("baseline", "pas")}
+    assert [(r.kind, r.value, r.other) for r in found.refusals] == [
+        ("limit", "first 60 samples", "full run")
+    ] * 2
+
+
+def test_a_baseline_may_be_named_with_its_settings(tmp_path):
+    for name in ("pas[K=2]", "pas[K=4]"):
+        made["write_run"](
+            tmp_path / name, "pas", tasks=lines(), method_fingerprint=name, method_label=name
+        )
+    assert partners(matched(tmp_path, baseline="pas[K=2]")) == {("pas[K=2]", "pas[K=4]")}
+    # Named without, the other setting is a row like any other.
+    assert len(partners(matched(tmp_path, baseline="pas"))) == 1
+
+
+def test_a_baseline_that_no_run_has_is_answered_with_those_there_are(tmp_path):
+    for name in ("pas", "vrope"):
+        made["write_run"](tmp_path / name, name, tasks=lines())
+    found = matched(tmp_path, baseline="bassline")
+    assert [r.kind for r in found.refusals] == ["no_baseline"] * 2
+    assert found.refusals[0].action.endswith("or choose another --baseline: pas, vrope")
 
 
 def write_as_the_runner(folder, method, group, **changes):

@@ -197,7 +197,7 @@ def write_scene(root: Path) -> Path:
     return root
 
 
-if __name__ == "__main__":  # rewrites the golden file; read the difference before keeping it
+if __name__ == "__main__":  # rewrites the golden files; read the difference before keeping it
     import tempfile
     from pathlib import Path
 
@@ -208,3 +208,7 @@ if __name__ == "__main__":  # rewrites the golden file; read the difference befo
         here = Path(__file__).parent
         (here / "scene.md").write_bytes(summary.markdown.read_bytes())
         (here / "scene_summary.md").write_text(summary.text, encoding="utf-8")
+        document = json.loads(summary.json.read_text(encoding="utf-8"))
+        document["tempeval_version"] = "any"
+        text = json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True)
+        (here / "scene.json").write_text(f"{text}\n", encoding="utf-8")

@@ -1,0 +1,120 @@
+"""Write a document as CSV: one row for each table, method and task."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+from tempeval.leaderboard import describe, text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tempeval.leaderboard.schema import Cell, Document, Interval, Row, Table, Task
+
+#: Column -> what it holds; `docs/leaderboard.md` says the same.
+COLUMNS = {
+    "table": "id of the table in leaderboard.json",
+    "heading": "its heading",
+    "ranked": "1, or 0 for a trial run",
+    "model": "base model",
+    "model_revision": "commit or weight digest",
+    "match_on": "the measure that is the budget",
+    "budget": "the table's mean budget",
+    "task": "task",
+    "task_version": "its version",
+    "metric": "name of the score",
+    "higher_is_better": "1 or 0",
+    "method": "method without settings",
+    "label": "method with settings",
+    "fingerprint": "digest of method and settings",
+    "is_baseline": "1 or 0",
+    "run": "run folder",
+    "n": "questions",
+    "clusters": "clusters of questions",
+    "score": "mean score, on the task's scale",
+    "se": "its clustered standard error",
+    "score_low": "low end of its interval",
+    "score_high": "high end",
+    "difference": "score minus the baseline's",
+    "low": "low end of its interval",
+    "high": "high end",
+    "difference_se": "its clustered standard error",
+    "p": "sign-flip test, uncorrected",
+    "p_holm": "corrected over the table",
+    "significant": "1 or 0",
+    "mde": "minimum detectable effect",
+    "wins": "questions better than the baseline",
+    "ties": "the same",
+    "losses": "worse",
+    "mcnemar_p": "exact McNemar test, where it holds",
+    "score_by_sum": "score by the sum of log-likelihoods",
+    "parse_failure_rate": "share of unparsed answers",
+    "failed": "questions with an error",
+}
+# A spreadsheet takes text that starts with one of these for a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def columns(document: Document) -> list[str]:
+    """Give the names of the columns: COLUMNS, then the measures of costs."""
+    return [*COLUMNS, *document["measures"]]
+
+
+def to_csv(document: Document) -> str:
+    r"""Give the rows in the order of the document.
+
+    Numbers are in full precision; a value that is not known is empty. Text that a spreadsheet
+    would take for a formula has an apostrophe before it. Lines end with \n.
+
+    Args:
+        document: the leaderboard.
+
+    Returns:
+        CSV with a header, UTF-8 once encoded.
+    """
+    target = io.StringIO()
+    writer = csv.writer(target, lineterminator="\n")
+    writer.writerow(columns(document))
+    for heading, table in zip(describe.headings(document), document["tables"], strict=True):
+        for row in table["rows"]:
+            for task, cell in zip(table["tasks"], row["cells"], strict=True):
+                if cell is not None:
+                    values = _values(document, heading, table, task, row, cell)
+                    writer.writerow([_plain(value) for value in values])
+    return target.getvalue()
+
+
+def _values(
+    document: Document, heading: str, table: Table, task: Task, row: Row, cell: Cell
+) -> Iterator[Any]:
+    """Yield the values of a line, in the order of `columns`."""
+    yield from (table["id"], heading, table["ranked"], table["model"])
+    yield from (table["setting"]["model_revision"], table["match_on"], table["budget"])
+    yield from (task["name"], task["version"], task["metric"], task["higher_is_better"])
+    yield from (row["method"], row["label"], row["fingerprint"], row["is_baseline"])
+    yield from (cell["run"], cell["n"], cell["clusters"], cell["score"], cell["se"])
+    yield from _ends(cell["score_interval"])
+    yield cell["difference"]
+    yield from _ends(cell["interval"])
+    yield from (cell["difference_se"], cell["p"], cell["p_holm"], cell["significant"])
+    yield from (cell["mde"], cell["wins"], cell["ties"], cell["losses"], cell["mcnemar_p"])
+    costs = cell["costs"]
+    yield from (cell["score_by_sum"], costs["parse_failure_rate"], costs["failed"])
+    yield from (costs["measures"].get(name) for name in document["measures"])
+
+
+def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
+    return (None, None) if interval is None else (interval["low"], interval["high"])
+
+
+def _plain(value: Any) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, str):
+        shown = text.clean(value)
+        return f"'{shown}" if shown.startswith(_FORMULA) else shown
+    return value

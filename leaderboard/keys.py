@@ -1,0 +1,97 @@
+"""What two runs must share to be compared, besides the budget."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from tempeval.leaderboard.records import Entry
+
+_DRIVE = re.compile(r"[A-Za-z]:/")
+# Types whose rounding is of one size; any other is a family of its own.
+_HALF = ("float16", "bfloat16")
+HALF = "16-bit float"
+
+
+class Key(NamedTuple):
+    """What two entries must share to be compared; the field names are used in messages.
+
+    A message names the first field that differs, so causes stand before what follows from them:
+    a limit changes the sample set, which changes the digests of data and prompts.
+    """
+
+    task: str
+    task_version: str
+    model: str
+    model_revision: str
+    metric: str
+    limit: float | None
+    sample_set: str
+    dataset_digest: str
+    prompt_hash: str
+    frame_policy: str
+    position_rule: str
+    dtype: str
+
+    def differing(self, other: Key) -> list[str]:
+        """Name the fields whose values are not those of another key."""
+        return [name for name in self._fields if getattr(self, name) != getattr(other, name)]
+
+    def without_version(self) -> Key:
+        """Give what stays the same when only the version of a task changes, with its data."""
+        return self._replace(
+            task_version="", metric="", sample_set="", dataset_digest="", prompt_hash=""
+        )
+
+
+def key_of(entry: Entry, on: str = "visual_tokens") -> Key:
+    """Give what an entry must share with its baseline.
+
+    Args:
+        entry: a task of a run.
+        on: the measure that is the budget. If it is not visual tokens, how many frames a run has
+            is how it keeps to the budget, and not part of its frame policy.
+    """
+    run, task, samples = entry.run, entry.task, entry.samples
+    direction = "higher" if task.higher_is_better else "lower"
+    return Key(
+        task=task.name,
+        task_version=task.version,
+        model=model_name(run.model),
+        model_revision=run.model_revision,
+        metric=f"{task.score_key}, {direction} is better, clusters {task.cluster_key}",
+        limit=run.limit,
+        sample_set=f"{len(samples.ids)} samples ({samples.digest[:8]})",
+        dataset_digest=task.dataset_digest,
+        prompt_hash=task.prompt_hash,
+        frame_policy=run.frame_policy if on == "visual_tokens" else _uncounted(run.frame_policy),
+        position_rule=run.position_rule,
+        dtype=dtype_family(run.dtype),
+    )
+
+
+def dtype_family(dtype: str) -> str:
+    """Join the types of 16 bits, which round alike."""
+    return HALF if dtype in _HALF else dtype
+
+
+def model_name(name: str) -> str:
+    """Name a model wherever it lies: a hub id as it is, a path by its last folder."""
+    plain = name.replace("\\", "/").rstrip("/")
+    local = plain.startswith(("/", "./", "../", "~")) or _DRIVE.match(plain)
+    return plain.rpartition("/")[2] if local else name
+
+
+def version_order(version: str) -> list[tuple[int, int, str]]:
+    """Give what versions are sorted by: numbers as numbers, so that 10 comes after 9."""
+    parts = re.findall(r"\d+|[^\d.]+", version)
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
+
+
+def _uncounted(policy: str) -> str:
+    fields = json.loads(policy)
+    counts = ("num_frames", "fps")
+    kept = {name: value for name, value in fields.items() if name not in counts}
+    return json.dumps(kept, sort_keys=True)

@@ -1,0 +1,68 @@
+"""Write the files of a leaderboard from its document, and from nothing else."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from tempeval.leaderboard.csv_file import to_csv
+from tempeval.leaderboard.drawing import to_svg
+from tempeval.leaderboard.page import to_html
+from tempeval.leaderboard.plots import drawings
+from tempeval.leaderboard.raster import to_png
+from tempeval.leaderboard.render import to_markdown
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tempeval.leaderboard.schema import Document
+
+
+def files(document: Document) -> dict[str, bytes]:
+    """Give the content of every file that shows a document.
+
+    Args:
+        document: the leaderboard, as built or as read from leaderboard.json.
+
+    Returns:
+        Path relative to the output folder -> content: leaderboard.md, index.html,
+        leaderboard.csv, and each plot as SVG and as PNG. Same document, same bytes.
+    """
+    texts = {
+        "leaderboard.md": to_markdown(document),
+        "index.html": to_html(document),
+        "leaderboard.csv": to_csv(document),
+    }
+    pictures = {}
+    for drawing in drawings(document):
+        texts[f"plots/{drawing.name}.svg"] = to_svg(drawing)
+        pictures[f"plots/{drawing.name}.png"] = to_png(drawing)
+    encoded = {name: content.encode(errors="backslashreplace") for name, content in texts.items()}
+    return dict(sorted((encoded | pictures).items()))
+
+
+def write(document: Document, out: Path) -> list[Path]:
+    """Write the files of `files`: first beside their places, then moved there.
+
+    Args:
+        document: the leaderboard.
+        out: folder to write to; made when missing.
+
+    Returns:
+        The paths, sorted.
+
+    Raises:
+        OSError: a file cannot be written; those that were there stay as they were.
+    """
+    contents = {out / name: content for name, content in files(document).items()}
+    parts = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in contents}
+    try:
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            parts[path].write_bytes(content)
+        for path, part in parts.items():
+            part.replace(path)
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+    return list(contents)

@@ -1,0 +1,159 @@
+"""Read `run.json`: every key checked, nothing guessed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from tempeval.leaderboard.errors import BadRecord
+from tempeval.leaderboard.json_file import parse_object
+from tempeval.leaderboard.records import Run, TaskRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+SCHEMA = 1
+STATUSES = ("complete", "partial", "failed")
+
+_RERUN = "Rerun it with this version of tempeval, or leave it out"
+_NUMBER = (int, float)
+_NONE = type(None)
+_RUN_TYPES: dict[str, tuple[type, ...]] = {
+    "tempeval_version": (str,),
+    "method_settings": (dict,),
+    "method_fingerprint": (str,),
+    "method_label": (str,),
+    "model": (str,),
+    "model_revision": (str,),
+    "family": (str,),
+    "tasks": (dict,),
+    "frame_policy": (dict,),
+    "visual_token_budget": (int, _NONE),
+    "min_pixels": (int, _NONE),
+    "max_pixels": (int, _NONE),
+    "position_rule": (str,),
+    "dtype": (str,),
+    "attention_kernel": (str, _NONE),
+    "device": (str,),
+    "gpu": (str, _NONE),
+    "world_size": (int,),
+    "seed": (int,),
+    "limit": (*_NUMBER, _NONE),
+    "packages": (dict,),
+    "started": (str,),
+    "finished": (str, _NONE),
+    "wall_seconds": (*_NUMBER, _NONE),
+    "command": (str,),
+}
+_TASK_TYPES: dict[str, tuple[type, ...]] = {
+    "version": (int, float, str),
+    "prompt_hash": (str,),
+    "dataset_digest": (str,),
+    "expected": (int,),
+    "answered": (int,),
+    "failed": (int,),
+    "unparsed": (int,),
+    "samples_file": (str,),
+    "score_key": (str,),
+    "cluster_key": (str,),
+    "higher_is_better": (bool,),
+    "group": (str, _NONE),
+}
+
+
+def parse_head(path: Path, text: bytes) -> dict[str, Any]:
+    """Parse a `run.json` as far as every record must be readable, finished or not.
+
+    Args:
+        path: where it was read, for messages.
+        text: the file's bytes.
+
+    Returns:
+        The record with schema, status and method checked and nothing else.
+
+    Raises:
+        BadRecord: not JSON, another schema version, or one of these keys missing or of a
+            wrong type.
+    """
+    raw = parse_object(path, text, _RERUN)
+    if "schema" not in raw:
+        raise BadRecord(path, None, "not a run record: it has no key 'schema'", _RERUN)
+    if raw["schema"] != SCHEMA or isinstance(raw["schema"], bool):
+        reason = f"schema {raw['schema']!r} is not known; this version reads schema {SCHEMA}"
+        raise BadRecord(path, None, reason, "Use the tempeval version that wrote it, or rerun it")
+    head: dict[str, tuple[type, ...]] = {"status": (str,), "method": (str,), "error": (str, _NONE)}
+    _check(path, "", raw, head)
+    if raw["status"] not in STATUSES:
+        reason = f"status {raw['status']!r} is none of {', '.join(STATUSES)}"
+        raise BadRecord(path, None, reason, _RERUN)
+    return raw
+
+
+def parse_run(path: Path, name: str, raw: dict[str, Any]) -> Run:
+    """Check all keys of a record and give it as a Run.
+
+    Args:
+        path: where it was read, for messages.
+        name: the run's printed name.
+        raw: the result of `parse_head`.
+
+    Returns:
+        The run, tasks sorted by name.
+
+    Raises:
+        BadRecord: a key is missing or of a wrong type; the message names it.
+    """
+    _check(path, "", raw, _RUN_TYPES)
+    tasks = []
+    for task, value in sorted(raw["tasks"].items()):
+        where = f"tasks.{task}."
+        if not isinstance(value, dict):
+            raise BadRecord(path, None, f"{where[:-1]} is {_kind(value)}, not an object", _RERUN)
+        _check(path, where, value, _TASK_TYPES)
+        fields = {key: value[key] for key in _TASK_TYPES}
+        tasks.append(TaskRecord(**{**fields, "name": task, "version": str(value["version"])}))
+    if not tasks:
+        raise BadRecord(path, None, "tasks is empty", _RERUN)
+    renamed = {"method_settings": "settings", "method_fingerprint": "fingerprint"}
+    renamed["method_label"] = "label"
+    fields = {renamed.get(key, key): raw[key] for key in _RUN_TYPES}
+    fields["frame_policy"] = json.dumps(_policy(raw), sort_keys=True)
+    fields["packages"] = {str(k): str(v) for k, v in sorted(raw["packages"].items())}
+    fields["tasks"] = tuple(tasks)
+    return Run(name=name, status=raw["status"], method=raw["method"], **fields)
+
+
+def _policy(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the frame policy with whatever else changes what the model sees, where it does."""
+    policy = dict(raw["frame_policy"])
+    # A budget may choose other frames for a method; what they were chosen near is shared.
+    policy["num_frames"] = policy.pop("base_num_frames", policy.get("num_frames"))
+    decoder = raw.get("decoder")
+    if decoder not in (None, "auto", "pyav"):
+        policy["decoder"] = decoder
+    if raw.get("system_prompt") is not None:
+        policy["system_prompt"] = raw["system_prompt"]
+    if raw.get("mm_newline_position") not in (None, "one_token"):
+        policy["mm_newline_position"] = raw["mm_newline_position"]
+    return policy
+
+
+def _check(
+    path: Path, where: str, raw: dict[str, Any], types: Mapping[str, tuple[type, ...]]
+) -> None:
+    """Raise BadRecord for the first key that is missing or has a type not in `types`."""
+    for key, accepted in types.items():
+        if key not in raw:
+            raise BadRecord(path, None, f"key '{where}{key}' is missing", _RERUN)
+        value = raw[key]
+        if (isinstance(value, bool) and bool not in accepted) or not isinstance(value, accepted):
+            wanted = " or ".join("null" if kind is _NONE else kind.__name__ for kind in accepted)
+            reason = f"key '{where}{key}' is {_kind(value)}, not {wanted}"
+            raise BadRecord(path, None, reason, _RERUN)
+
+
+def _kind(value: object) -> str:
+    """Name a JSON value's type and, where short, the value."""
+    text = json.dumps(value)
+    return f"{type(value).__name__} {text}" if len(text) <= 40 else type(value).__name__

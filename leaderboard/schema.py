@@ -1,0 +1,483 @@
+"""The document that a leaderboard is: one plain JSON value, which every output is made from.
+
+`leaderboard.json` is this document and nothing else; markdown, HTML, CSV and plots read it and
+compute nothing that is in a table. `null` always means: not measured, or not defined.
+
+Units: scores as the task gives them (0 to 1 where `Task.fraction` is true), differences in the
+unit of the scores, budgets and costs as in `records.MEASURES` (tokens, bytes, seconds,
+floating-point operations), rates and p values as fractions in [0, 1].
+
+Keys are added without a new `schema`; removing one or changing what it means makes one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+SCHEMA = 2
+
+#: What a run or task is listed for instead of ranked; see `NotComparable.kind`.
+Kind = Literal[
+    "unreadable",
+    "unfinished",
+    "stock",
+    "limit",
+    "failures",
+    "inconsistent",
+    "duplicate",
+    "older_version",
+    "unmeasured",
+    "settings",
+    "budget",
+    "no_baseline",
+]
+
+
+class Interval(TypedDict):
+    """A two-sided interval at the level of `Methodology.level`, in the unit of the value."""
+
+    low: float
+    high: float
+
+
+class Costs(TypedDict):
+    """What answering cost, over the answered questions.
+
+    Attributes:
+        measures: name (the keys of `records.MEASURES`) -> mean per question; for
+            `peak_memory_bytes` the largest. Null where any question was not measured.
+        parse_failure_rate: share of answers that could not be parsed.
+        failed: questions with an error instead of an answer; they score 0.
+    """
+
+    measures: dict[str, float | None]
+    parse_failure_rate: float | None
+    failed: int
+
+
+class Cell(TypedDict):
+    """One method on one task.
+
+    All from `difference` to `mcnemar_p` compare with the table's baseline, paired by question,
+    and are null in the baseline's own row.
+
+    Attributes:
+        run: name of the run, see `Run.name`.
+        score: mean over the questions.
+        score_by_sum: the score by the sum of log-likelihoods, where `score` is by their mean per
+            token; null where the task is not scored so.
+        se: standard error of the score, clustered by the task's cluster key.
+        score_interval: cluster-bootstrap interval of the score.
+        difference: score minus the baseline's.
+        interval: cluster-bootstrap interval of the difference.
+        difference_se: clustered standard error of the difference.
+        p: of the clustered sign-flip test, uncorrected.
+        p_exact: true when all sign patterns were counted, not drawn.
+        p_holm: p corrected over the cells of the table; null when the table is not ranked.
+        significant: p_holm is at most `Methodology.alpha`.
+        better: the difference is in the good direction of the task; null at 0.
+        mde: minimum detectable effect of one test, >= 0.
+        wins: questions with a better score than the baseline's.
+        ties: with the same.
+        losses: with a worse one.
+        mcnemar_p: of the exact test, where every cluster has one question and scores are 0 or 1.
+        n: questions.
+        clusters: clusters of questions.
+        costs: of this task's questions.
+    """
+
+    run: str
+    score: float
+    score_by_sum: float | None
+    se: float | None
+    score_interval: Interval | None
+    difference: float | None
+    interval: Interval | None
+    difference_se: float | None
+    p: float | None
+    p_exact: bool | None
+    p_holm: float | None
+    significant: bool
+    better: bool | None
+    mde: float | None
+    wins: int | None
+    ties: int | None
+    losses: int | None
+    mcnemar_p: float | None
+    n: int
+    clusters: int
+    costs: Costs
+
+
+class Row(TypedDict):
+    """One method at the table's budget.
+
+    The means are null when a task is missing, or when the tasks have unlike scales or
+    directions. No test is made of them.
+
+    Attributes:
+        label: the printed name of the method with its settings, unique in its table.
+        method: its name without settings.
+        fingerprint: digest of the method and its settings; the same in every table.
+        settings: as in the run record.
+        is_baseline: whether the others are compared with this row.
+        cells: in the order of the table's tasks, null where the method has no such task. The
+            cells of all rows are the method x task matrix.
+        macro: mean of the task scores.
+        macro_score_interval: cluster-bootstrap interval of it.
+        macro_difference: minus the baseline's.
+        macro_interval: cluster-bootstrap interval of the difference.
+        pooled: mean over the questions of all tasks, so that large tasks weigh more.
+        pooled_score_interval: as for macro.
+        pooled_difference: as for macro.
+        pooled_interval: as for macro.
+        costs: over the questions of all tasks.
+    """
+
+    label: str
+    method: str
+    fingerprint: str
+    settings: dict[str, Any]
+    is_baseline: bool
+    cells: list[Cell | None]
+    macro: float | None
+    macro_score_interval: Interval | None
+    macro_difference: float | None
+    macro_interval: Interval | None
+    pooled: float | None
+    pooled_score_interval: Interval | None
+    pooled_difference: float | None
+    pooled_interval: Interval | None
+    costs: Costs | None
+
+
+class Task(TypedDict):
+    """A column of a table: what was asked.
+
+    Attributes:
+        name: as lmms-eval knows it.
+        version: of the task's YAML.
+        metric: name of the score in a samples line.
+        cluster_key: what questions are clustered by.
+        prompt_hash: digest of the rendered prompts.
+        dataset_digest: digest of sample ids and contents.
+        group: the group that lists the task.
+        higher_is_better: of the score.
+        fraction: every score lies in [0, 1].
+        n: questions.
+        clusters: clusters of them.
+    """
+
+    name: str
+    version: str
+    metric: str
+    cluster_key: str
+    prompt_hash: str
+    dataset_digest: str
+    group: str | None
+    higher_is_better: bool
+    fraction: bool
+    n: int
+    clusters: int
+
+
+class Setting(TypedDict):
+    """What all runs of a table share, besides the budget; sizes are the baseline's.
+
+    Attributes:
+        model: the base model.
+        model_revision: commit or weight digest.
+        frame_policy: rule, num_frames, fps and whatever else changes what the model sees. When
+            the budget is not visual tokens, methods may have another number of frames.
+        position_rule: `original` or `native`.
+        dtype: of the baseline.
+        limit: questions per task of a trial run (a share of them below 1), null for full runs.
+        visual_token_budget: what was planned, in tokens.
+        min_pixels: fewest pixels per frame.
+        max_pixels: most pixels per frame.
+        baseline: fingerprint of the baseline.
+        variant: above 0 where one task has several comparable groups (two prompts, say), which
+            cannot stand in one column.
+    """
+
+    model: str
+    model_revision: str
+    frame_policy: dict[str, Any]
+    position_rule: str
+    dtype: str
+    limit: float | None
+    visual_token_budget: int | None
+    min_pixels: int | None
+    max_pixels: int | None
+    baseline: str
+    variant: int
+
+
+class Table(TypedDict):
+    """One base model at one matched budget.
+
+    Attributes:
+        id: `table-1`, ... in the order of the document; for anchors.
+        model: the base model, as `setting.model`.
+        is_mini: it is a checkpoint of the mini suite.
+        ranked: false for `--limit` runs: rows then stand by name and nothing is significant.
+        setting: what its runs share.
+        match_on: the measure that is the budget, as `Methodology.match_on`.
+        budget: its mean over the baseline's questions of all tasks.
+        budgets: the baseline's mean by task, in the order of `tasks`.
+        devices: GPUs or devices of its runs.
+        n: questions of all tasks.
+        clusters: clusters of all tasks; one video asked about by two tasks is one cluster.
+        tasks: the columns.
+        rows: the baseline first, then by macro score, then by name.
+        tests: tests that `Cell.p_holm` is corrected for.
+        differs: fact -> values, where the runs differ in one that is not compared by (GPU,
+            package versions, ...).
+    """
+
+    id: str
+    model: str
+    is_mini: bool
+    ranked: bool
+    setting: Setting
+    match_on: str
+    budget: float | None
+    budgets: list[float | None]
+    devices: list[str]
+    n: int
+    clusters: int
+    tasks: list[Task]
+    rows: list[Row]
+    tests: int
+    differs: dict[str, list[str]]
+
+
+class Point(TypedDict):
+    """One method at one budget in a plot.
+
+    Attributes:
+        table: `Table.id`.
+        label: `Row.label`.
+        method: `Row.method`.
+        fingerprint: `Row.fingerprint`; equal ones are one method at several budgets.
+        is_baseline: `Row.is_baseline`.
+        budget: the row's own mean of the budget measure.
+        score: macro score or score.
+        interval: of the score.
+        measures: the row's or the cell's costs, as `Costs.measures`.
+    """
+
+    table: str
+    label: str
+    method: str
+    fingerprint: str
+    is_baseline: bool
+    budget: float | None
+    score: float
+    interval: Interval | None
+    measures: dict[str, float | None]
+
+
+class Plot(TypedDict):
+    """Scores that may be drawn on one pair of axes: equal in all but method, budget and frames.
+
+    Attributes:
+        task: the task; null for the macro score over `tasks`.
+        tasks: the tasks that the score is the mean of.
+        group: what names them, as `Task.group` where it is the same for all, else null.
+        model: base model.
+        ranked: as `Table.ranked`.
+        higher_is_better: of the score.
+        fraction: scores lie in [0, 1].
+        points: by budget, then in the order of the rows.
+    """
+
+    task: str | None
+    tasks: list[str]
+    group: str | None
+    model: str
+    ranked: bool
+    higher_is_better: bool
+    fraction: bool
+    points: list[Point]
+
+
+class ListedScore(TypedDict):
+    """A score that is shown and not ranked.
+
+    Attributes:
+        task: the task.
+        version: of it.
+        metric: name of the score.
+        higher_is_better: of the score; null where the file does not say.
+        fraction: whether all scores lie in [0, 1]; null where only a mean is known.
+        score: mean over the questions.
+        se: its standard error: clustered where questions were read, else what lmms-eval gives.
+        n: questions.
+        clusters: clusters of them.
+        costs: null where nothing was measured: the budget is unknown.
+    """
+
+    task: str
+    version: str
+    metric: str
+    higher_is_better: bool | None
+    fraction: bool | None
+    score: float | None
+    se: float | None
+    n: int | None
+    clusters: int | None
+    costs: Costs | None
+
+
+class NotComparable(TypedDict):
+    """Why a run, or some of its tasks, is not ranked.
+
+    Attributes:
+        run: name of the run or, where it could not be read, of its folder.
+        method: printed name of the method, empty where it could not be read.
+        tasks: the tasks concerned; empty for the whole run.
+        kind: what sort of reason it is.
+        field: what differs or is wrong.
+        value: this run's value.
+        other: the nearest baseline's value, or what is accepted; may be empty.
+        reason: a sentence without a full stop.
+        action: what to do about it, without a full stop.
+        scores: what is known all the same, by task; never ranked.
+    """
+
+    run: str
+    method: str
+    tasks: list[str]
+    kind: Kind
+    field: str
+    value: str
+    other: str
+    reason: str
+    action: str
+    scores: list[ListedScore]
+
+
+class Run(TypedDict):
+    """One run that was read, ranked or not.
+
+    Attributes:
+        id: `run-1`, ... in the order of the document; for anchors and file names.
+        name: its folder, relative to what all runs have in common; for a stock run also the
+            start of its file names.
+        label: the printed name of the method with its settings; of the model for a stock run.
+        method: its name without settings; empty for a stock run.
+        fingerprint: digest of the method and its settings; empty for a stock run.
+        model: base model.
+        model_revision: commit or weight digest; empty where unknown.
+        status: `complete`, `partial` or `failed` as its record says; `stock` for a run of
+            lmms-eval without one.
+        started: ISO 8601.
+        finished: ISO 8601.
+        wall_seconds: of the run.
+        tempeval_version: that wrote the record.
+        packages: name -> version.
+        tables: ids of the tables it stands in.
+        facts: all of `run.json`; for a stock run the facts of lmms-eval's results file.
+    """
+
+    id: str
+    name: str
+    label: str
+    method: str
+    fingerprint: str
+    model: str
+    model_revision: str
+    status: str
+    started: str | None
+    finished: str | None
+    wall_seconds: float | None
+    tempeval_version: str | None
+    packages: dict[str, str]
+    tables: list[str]
+    facts: dict[str, Any]
+
+
+class Reference(TypedDict):
+    """A published number; shown apart with its source, never ranked with measured ones.
+
+    Attributes:
+        value: as published, in percent where `metric` is an accuracy.
+        metric: its name.
+        task: the tempeval task it is about, or the benchmark's name.
+        method: as published.
+        model: as published.
+        frames: as published, null where the source does not say.
+        table: where in the source.
+        source: tag of the source.
+        details: whatever else the file says.
+    """
+
+    value: float
+    metric: str
+    task: str
+    method: str
+    model: str
+    frames: int | str | None
+    table: str
+    source: str
+    details: dict[str, Any]
+
+
+class Methodology(TypedDict):
+    """How tables were matched and numbers computed.
+
+    Attributes:
+        baseline: method name that the others are compared with.
+        match_on: the measure that is the budget.
+        unit: its unit.
+        tolerance: of the measured budget, as a fraction.
+        paired_share: share of paired questions that must be within the tolerance.
+        max_failure_ratio: most failed questions of a ranked task, as a fraction.
+        draws: of every bootstrap, and sign patterns where a test is not exact.
+        seed: of all draws.
+        level: of intervals.
+        alpha: of the corrected tests.
+        power: of the minimum detectable effect.
+        studentised_below: with fewer clusters, intervals are studentised.
+    """
+
+    baseline: str
+    match_on: str
+    unit: str
+    tolerance: float
+    paired_share: float
+    max_failure_ratio: float
+    draws: int
+    seed: int
+    level: float
+    alpha: float
+    power: float
+    studentised_below: int
+
+
+class Document(TypedDict):
+    """A leaderboard.
+
+    Attributes:
+        schema: SCHEMA.
+        tempeval_version: that built it.
+        methodology: how.
+        measures: name -> unit, of every measure in `Costs.measures`.
+        tables: full runs before limited ones, then by model, revision, and budget from small to
+            large.
+        plots: macro scores first, then tasks by name.
+        not_comparable: by run and task.
+        references: published numbers for the benchmarks of the tables.
+        runs: by name.
+    """
+
+    schema: int
+    tempeval_version: str
+    methodology: Methodology
+    measures: dict[str, str]
+    tables: list[Table]
+    plots: list[Plot]
+    not_comparable: list[NotComparable]
+    references: list[Reference]
+    runs: list[Run]

@@ -1,0 +1,136 @@
+"""`tempeval leaderboard`: options and exit codes."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+from tempeval.cli import main
+
+MAKER = Path(__file__).parents[1] / "reference" / "leaderboard" / "make_runs.py"
+made = runpy.run_path(str(MAKER))
+TASK = "tempeval_mini_action"
+
+
+def lines(**options):
+    return {TASK: made["sample_lines"](TASK, **({"videos": 10} | options))}
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for name in ("baseline", "pas"):
+        made["write_run"](tmp_path / "runs" / name, name, tasks=lines())
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def call(tmp_path, runs, capsys):
+    def command(*options):
+        code = 0
+        try:
+            main(
+                ["leaderboard", str(runs), "-o", str(tmp_path / "out"), "--draws", "200", *options]
+            )
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return command
+
+
+def document(tmp_path):
+    return json.loads((tmp_path / "out" / "leaderboard.json").read_text(encoding="utf-8"))
+
+
+BAD = {
+    "partial": {"status": "partial"},
+    "limited": {"limit": 30},
+    "older version": {"task_changes": {"version": 0}},
+    "settings": {"dtype": "float16"},
+}
+
+
+@pytest.mark.parametrize("changes", BAD.values(), ids=BAD)
+def test_strict_fails_when_anything_is_not_ranked(call, runs, changes):
+    assert call("--strict")[0] == 0
+    made["write_run"](runs / "bad", "vrope", tasks=lines(), **changes)
+    assert call()[0] == 0
+    code, out, err = call("--strict")
+    assert code == 1
+    assert "| pas " in out, "the rest is built and printed"
+    assert err.startswith("error: --strict: 1 runs are not ranked")
+    assert "bad" in err
+
+
+def test_strict_fails_for_duplicates_failures_and_stock_runs(call, runs):
+    made["write_run"](runs / "again", "pas", tasks=lines(), finished="2025-01-01T00:00:00+00:00")
+    made["write_run"](runs / "failing", "vrope", tasks=lines(failed=3))
+    (runs / "stock").mkdir()
+    stock = {"results": {}, "configs": {}}
+    (runs / "stock" / "20260101_000000_results.json").write_text(json.dumps(stock))
+    code, _, err = call("--strict")
+    assert code == 1
+    assert "3 runs are not ranked, at least in part (duplicate, failures, stock)" in err
+
+
+@pytest.mark.parametrize("share", ["10%", "0.1", "12 %", "100%"])
+def test_max_failures_is_a_share(call, runs, tmp_path, share):
+    made["write_run"](runs / "failing", "vrope", tasks=lines(failed=3))
+    call()
+    assert len(document(tmp_path)["not_comparable"]) == 1
+    call("--max-failures", share)
+    assert document(tmp_path)["not_comparable"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--max-failures", "3"], "--max-failures has '3'"),
+        (["--max-failures", "nan%"], "a share such as 5% or 0.05"),
+        (["--max-failures", "-1%"], "--max-failures has '-1%'"),
+        (["--tolerance", "-1"], "tolerance is -1.0"),
+        (["--draws", "10"], "draws is 10"),
+        (["--match-on", "tokens"], "no budget to match on 'tokens'"),
+    ],
+)
+def test_options_out_of_range_end_with_code_2(call, tmp_path, options, message):
+    code, out, err = call(*options)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_reach_the_document(call, tmp_path):
+    options = "--baseline pas --tolerance 0.05 --match-on kv_bytes --max-failures 1%"
+    call(*options.split())
+    found = document(tmp_path)["methodology"]
+    kept = ("baseline", "tolerance", "match_on", "max_failure_ratio", "draws")
+    assert [found[key] for key in kept] == ["pas", 0.05, "kv_bytes", 0.01, 200]
+    assert document(tmp_path)["tables"][0]["rows"][0]["label"] == "pas"
+
+
+def test_a_place_that_cannot_be_written_is_one_line(call, tmp_path):
+    (tmp_path / "out").write_text("a file")
+    code, _, err = call()
+    assert code == 2
+    assert err.startswith(f"error: cannot write to {tmp_path / 'out'}: ")
+    assert err.count("\n") == 1
+
+
+def test_update_replaces_a_block_unless_the_build_fails(call, runs, tmp_path):
+    readme = tmp_path / "README.md"
+    text = "before\n<!-- tempeval-leaderboard -->\nold\n<!-- /tempeval-leaderboard -->\nafter\n"
+    readme.write_text(text)
+    made["write_run"](runs / "bad", "vrope", tasks=lines(), dtype="float16")
+    assert call("--update", str(readme), "--strict")[0] == 1
+    assert readme.read_text() == text
+    code, out, _ = call("--update", str(readme))
+    assert code == 0
+    assert f"updated: {readme}" in out
+    assert "| pas " in readme.read_text()
+    assert readme.read_text().endswith("<!-- /tempeval-leaderboard -->\nafter\n")
+    assert f"unchanged: {readme}" in call("--update", str(readme))[1]
