@@ -53,15 +53,19 @@ def tasks_path() -> Path:
     return Path(locations[0])
 
 
-@cache
 def task_entries() -> Mapping[str, TaskEntry]:
     """Return every task and group of the package, by name.
 
     Raises:
         TempevalError: if a YAML cannot be read, or two files use one name.
     """
+    return _entries(tasks_path())
+
+
+@cache
+def _entries(folder: Path) -> Mapping[str, TaskEntry]:
     found: dict[str, TaskEntry] = {}
-    for path in sorted(tasks_path().rglob("*.yaml")):
+    for path in sorted(folder.rglob("*.yaml")):
         entry = _read_entry(path)
         if entry is None:
             continue

@@ -17,19 +17,16 @@ from tempeval.record import allowed_failures
 from tempeval.run import IncompleteRuns, run_matrix
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 TINY = Path(__file__).parent.parent / "helpers" / "tiny_tasks"
 
 
 @pytest.fixture(autouse=True)
-def tiny_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def tiny_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (tasklist, host):
         monkeypatch.setattr(module, "tasks_path", lambda: TINY)
     monkeypatch.setattr(reuse, "_revision", lambda _pretrained: "sha256:0")
-    tasklist.task_entries.cache_clear()
-    yield
-    tasklist.task_entries.cache_clear()
 
 
 @pytest.fixture

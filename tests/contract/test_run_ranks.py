@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from fake_model import FakeModel
@@ -19,9 +19,6 @@ from tempeval.errors import InvalidSetting
 from tempeval.matrix import RunOptions
 from tempeval.ranks import RankDied, Ranks
 from tempeval.run import JOURNAL_NAME, IncompleteRuns, run_matrix
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 TINY = Path(__file__).parent.parent / "helpers" / "tiny_tasks"
 OUTCOME = Outcome(Answer("yes", (1,), 0), Ledger())
@@ -52,13 +49,10 @@ class Journalled(FakeModel):
 
 
 @pytest.fixture(autouse=True)
-def tiny_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def tiny_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (tasklist, host):
         monkeypatch.setattr(module, "tasks_path", lambda: TINY)
     monkeypatch.setattr(reuse, "_revision", lambda _pretrained: "sha256:0")
-    tasklist.task_entries.cache_clear()
-    yield
-    tasklist.task_entries.cache_clear()
 
 
 @pytest.fixture
