@@ -6,6 +6,8 @@ import io
 import json
 import os
 import resource
+import subprocess
+import sys
 import tarfile
 import time
 import zipfile
@@ -582,15 +584,24 @@ def test_prepare_needs_a_place(tmp_path) -> None:
         prepare("toy", tmp_path, tmp_path / "nowhere")
 
 
-def test_two_at_once_are_refused(tmp_path) -> None:
-    from filelock import FileLock
+HOLD = """
+import sys
+from filelock import FileLock
+with FileLock(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
+
+def test_two_at_once_are_refused(tmp_path) -> None:
     (tmp_path / "toy" / ".tempeval").mkdir(parents=True)
-    with (
-        FileLock(tmp_path / "toy" / ".tempeval" / "lock"),
-        pytest.raises(CannotWrite, match="another process"),
-    ):
-        prepare("toy", tmp_path)
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "toy" / ".tempeval" / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(CannotWrite, match="another process"):
+            prepare("toy", tmp_path)
+        other.communicate()
 
 
 def test_prepare_command_ends_with_a_check(tmp_path) -> None:
