@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +62,6 @@ def show_tasks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (tasklist, host):
         monkeypatch.setattr(module, "tasks_path", lambda: folder)
     # Undone by monkeypatch at the end of the test, also when it fails: no other test sees these.
-    monkeypatch.setattr(tasklist, "task_entries", cache(tasklist.task_entries.__wrapped__))
     monkeypatch.setattr(host, "task_entries", tasklist.task_entries)
 
 
