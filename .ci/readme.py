@@ -1,4 +1,7 @@
-"""Fill the generated blocks of README.md: methods, benchmarks, tables of `make quickstart`."""
+"""Fill the generated blocks of README.md: methods, benchmarks, tables of `make quickstart`.
+
+The benchmarks' table also stands in docs/benchmarks/README.md.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,16 @@ from tempeval.benchmarks.listing import benchmark_table
 from tempeval.listing import method_table
 
 README = Path(__file__).resolve().parent.parent / "README.md"
+BENCHMARKS = README.parent / "docs" / "benchmarks" / "README.md"
 
 
 def replace_block(text: str, name: str, content: str) -> str:
     """Replace what stands between `<!-- name -->` and `<!-- /name -->`."""
     block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     if len(block.findall(text)) != 1:
-        raise SystemExit(f"README.md needs exactly one block <!-- {name} --> ... <!-- /{name} -->")
+        raise SystemExit(
+            f"a README.md needs exactly one block <!-- {name} --> ... <!-- /{name} -->"
+        )
     return block.sub(lambda found: f"{found[1]}{content.strip()}\n{found[2]}", text)
 
 
@@ -50,9 +56,13 @@ def main() -> None:
         new = replace_block(new, "side-channel-tables", "\n\n".join(heard))
         sized = [text for text in others if text not in heard]
         new = replace_block(new, "budget-tables", "\n\n".join(sized))
+    old_overview = BENCHMARKS.read_text(encoding="utf-8")
+    overview = replace_block(old_overview, "benchmarks", benchmark_table(pages=""))
     if options.check:
-        sys.exit("README.md is out of date; run: make readme" if new != old else 0)
+        stale = new != old or overview != old_overview
+        sys.exit("README.md is out of date; run: make readme" if stale else 0)
     README.write_text(new, encoding="utf-8")
+    BENCHMARKS.write_text(overview, encoding="utf-8")
 
 
 if __name__ == "__main__":

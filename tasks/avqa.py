@@ -6,11 +6,14 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tempeval.tasks import multiple_choice
+from tempeval.tasks.means import parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Doc = dict[str, Any]
+_KINDS = ("which", "come_from", "happening", "where", "why", "before_next", "when", "used_for")
+_PARTS = tuple(f"acc_{kind}" for kind in _KINDS)
 
 
 def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
@@ -21,4 +24,4 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """
     found = multiple_choice.process_results(doc, results)
     kind = re.sub(r"\W+", "_", doc["category"].strip().lower())
-    return {**found, f"acc_{kind}": found["score"]}
+    return {**found, **parts(_PARTS, {f"acc_{kind}": found["score"]})}

@@ -9,13 +9,14 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from tempeval.benchmarks.breakfast import ALIASES
+from tempeval.benchmarks.breakfast import ALIASES, SPLITS
 from tempeval.benchmarks.document import identity
 from tempeval.benchmarks.sources import label_set
 from tempeval.metrics import classification
 from tempeval.metrics.label_match import match_label
 from tempeval.tasks.choice_task import choose
 from tempeval.tasks.documents import clip
+from tempeval.tasks.means import parts
 from tempeval.tasks.turns import ask
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ def process_choices(doc: Doc, results: Sequence[tuple[Any, bool]]) -> dict[str, 
             options=len(choices),
             status="empty" if predicted is None else "parsed",
         ),
+        # Nothing is parsed here; a failed sample is told by its own error.
+        "parse_failure": 0.0,
         "top1_sum": right_by_sum,
         "accuracy_sum": right_by_sum,
         "is_greedy": greedy,
@@ -145,7 +148,12 @@ def scored(
         "chance": 1.0 / options,
         "parse_failure": float(predicted is None),
     }
-    return {**found, f"top1_{doc['category']}": score} if doc["category"] else found
+    if not doc["category"]:
+        return found
+    return {
+        **found,
+        **parts((f"top1_{split}" for split in SPLITS), {f"top1_{doc['category']}": score}),
+    }
 
 
 def macro_f1(items: Sequence[Item]) -> float:

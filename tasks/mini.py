@@ -12,7 +12,7 @@ from tempeval.tasks.turns import ask
 from tempeval.video.clip import VideoPath
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from datasets import Dataset
 
@@ -108,8 +108,3 @@ def process_choices(doc: Doc, results: Sequence[tuple[Any, bool]]) -> dict[str, 
         "is_greedy": greedy,
         "losses": [float(loss) for loss, _ in results],
     }
-
-
-def mean_score(items: Sequence[Mapping[str, Any]]) -> float:
-    """Return the mean of the samples' scores, 0 to 1."""
-    return sum(float(item["score"]) for item in items) / len(items)

@@ -7,12 +7,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tempeval.tasks.means import parts
 from tempeval.tasks.open_ended import sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Doc = dict[str, Any]
+#: Modalities, and the types of question that each has.
+TYPES = {
+    "audio": ("counting", "comparative"),
+    "visual": ("counting", "location"),
+    "audio_visual": ("existential", "counting", "location", "comparative", "temporal"),
+}
+PARTS = (*TYPES, *(f"{modality}_{kind}" for modality, kinds in TYPES.items() for kind in kinds))
 
 
 def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
@@ -34,5 +42,5 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
 
 
 def _named(rule: str, score: float, modality: str, kind: str) -> dict[str, Any]:
-    names = ("overall", modality, f"{modality}_{kind}")
-    return {f"{name}_{rule}": score for name in names}
+    known = {f"{name}_{rule}": score for name in (modality, f"{modality}_{kind}")}
+    return {f"overall_{rule}": score, **parts((f"{name}_{rule}" for name in PARTS), known)}

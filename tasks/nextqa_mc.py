@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from tempeval.benchmarks.nextqa import GROUPS
 from tempeval.tasks import multiple_choice
+from tempeval.tasks.means import parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Doc = dict[str, Any]
+_PARTS = ("acc_c", "acc_t", "acc_d")
 
 
 def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
@@ -21,4 +23,4 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
         descriptive) by the type of the question.
     """
     found = multiple_choice.process_results(doc, results)
-    return {**found, f"acc_{GROUPS[doc['category']]}": found["score"]}
+    return {**found, **parts(_PARTS, {f"acc_{GROUPS[doc['category']]}": found["score"]})}

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tempeval.benchmarks.sqa3d import OTHER, TYPES
+from tempeval.tasks.means import parts
 from tempeval.tasks.open_ended import process_cleaned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Doc = dict[str, Any]
+_PARTS = tuple(
+    f"{metric}_{kind.lower()}" for metric in ("em", "em_refined") for kind in (*TYPES, OTHER)
+)
 
 
 def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
@@ -21,4 +26,5 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """
     found = process_cleaned(doc, results)
     kind = doc["category"].lower()
-    return {**found, f"em_{kind}": found["score"], f"em_refined_{kind}": found["em_refined"]}
+    scores = {f"em_{kind}": found["score"], f"em_refined_{kind}": found["em_refined"]}
+    return {**found, **parts(_PARTS, scores)}

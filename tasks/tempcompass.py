@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from tempeval.benchmarks.tempcompass import DIMENSIONS
 from tempeval.tasks import multiple_choice
 from tempeval.tasks.documents import clip
+from tempeval.tasks.means import parts
 from tempeval.tasks.multiple_choice import LETTERS, Parsed, parse_option
 from tempeval.tasks.turns import ask
 
@@ -160,13 +162,9 @@ def process_captioning_mcq(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
 
 
 def by_aspect(doc: Doc, score: float) -> dict[str, Any]:
-    """Return a score under the metrics of a question's aspect and fine type."""
-    fine = FINE.get(doc["fine"])
-    return {
-        doc["category"]: score,
-        **({} if fine is None else {fine: score}),
-        "fine_type": doc["fine"],
-    }
+    """Return the metrics of all aspects and fine types: a score under those of a question."""
+    known = {doc["category"]: score, FINE.get(doc["fine"], ""): score}
+    return {**parts((*DIMENSIONS, *FINE.values()), known), "fine_type": doc["fine"]}
 
 
 def strict_yes_no(text: str) -> Parsed:

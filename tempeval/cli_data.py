@@ -30,7 +30,7 @@ def list_benchmarks(data_root: DataRoot = None, as_json: AsJson = False) -> None
     """List all benchmarks: what is there of each, how many items it has, its licence."""
     from rich.console import Console
 
-    from tempeval.benchmarks.listing import rows
+    from tempeval.benchmarks.listing import items_text, rows
     from tempeval.listing import columns
 
     with Console(stderr=True).status("") as status:
@@ -39,7 +39,7 @@ def list_benchmarks(data_root: DataRoot = None, as_json: AsJson = False) -> None
         typer.echo(json.dumps({row.name: vars(row) for row in found}))
         return
     heads = ("benchmark", "status", "items", "licence")
-    cells = [(r.name, r.status, "-" if r.items is None else str(r.items), r.licence) for r in found]
+    cells = [(r.name, r.status, items_text(r.items), r.licence) for r in found]
     for line in columns([heads, *cells]):
         typer.echo(line)
 

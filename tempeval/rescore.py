@@ -174,8 +174,8 @@ def _part(config: Mapping[str, Any], docs: Sequence[Doc], predictions: Mapping[s
     errors: dict[str, str] = {}
     for entry in config["metric_list"]:
         metric = entry["metric"]
-        if metric not in items:
-            continue
+        if all(value is None for value in items.get(metric, ())):
+            continue  # of a part that has no sample
         try:
             values[metric] = _aggregation(entry["aggregation"])(items[metric])
         except MetricUnavailable as error:

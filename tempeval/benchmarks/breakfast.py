@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tempeval.benchmarks.base import Archive, BadData, Benchmark, Counts, MissingData
-from tempeval.benchmarks.labels_files import label_doc, read_lines
+from tempeval.benchmarks.labels_files import NOTES, label_doc, read_lines
 from tempeval.benchmarks.video_index import VideoIndex
 
 if TYPE_CHECKING:
@@ -211,6 +211,15 @@ BREAKFAST = Benchmark(
     notes=(
         "Ten activities of whole videos; frame-wise segmentation metrics are not computed.",
         "All cameras of a take are evaluated, and are one cluster (participant and activity).",
-        "Of a stereo camera, channel 1 is used.",
+        "Cameras: cam01, cam02, webcam01, webcam02 and stereo, as far as a kitchen had them. Of a "
+        "stereo camera channel 1 is used (stereo01 in MS-TCN's names); channel 0 never stands in.",
+        "Lists, the first that is there: groundTruth, splits, segmentation_coarse. Lists of takes "
+        "without cameras stand for the videos on disk, and for one missing video if there is none.",
+        "Splits are those of the participants: s1 P03-P15, s2 P16-P28, s3 P29-P41, s4 P42-P54. "
+        "All are evaluated; top1_s1 to top1_s4 are the four test sets of the usual folds.",
+        "Papers count 1,712 videos with one stereo channel; copies with both count more.",
+        "_choice and _mcq word three labels as fried egg, scrambled eggs and fruit salad; _list "
+        "shows and compares the official spelling, and top1_aliases accepts those three as well.",
+        *NOTES,
     ),
 )

@@ -10,7 +10,7 @@ from tempeval.benchmarks.prepare import waiting
 from tempeval.benchmarks.registry import benchmark
 from tempeval.benchmarks.roots import VARIABLE, benchmark_root, data_root, is_chosen
 from tempeval.benchmarks.sources import load_docs
-from tempeval.benchmarks.video_files import VideoFiles, survey
+from tempeval.benchmarks.video_files import Seen, VideoFiles, survey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,6 +63,8 @@ class Report:
         title: its name in papers.
         licence: of annotations and videos.
         splits: those that were looked at.
+        items: of all splits.
+        videos: of all splits, each file once.
         next: what to do, one step each; empty when all is there.
         tree: what is expected where, when something is missing.
     """
@@ -71,6 +73,8 @@ class Report:
     title: str
     licence: str
     splits: list[SplitReport]
+    items: int = 0
+    videos: VideoFiles = field(default_factory=VideoFiles)
     next: list[str] = field(default_factory=list)
     tree: str = ""
 
@@ -83,18 +87,15 @@ class Report:
         """Return it as one JSON object; lists of videos name the first `NAMED`, beside a count."""
         splits = {}
         for split in self.splits:
-            row = asdict(split)
-            row["complete"] = split.complete
-            videos = row["videos"]
-            for kind in ("missing", "empty", "gaps"):
-                paths = list(videos[kind])
-                videos[kind] = {"count": len(paths), "first": paths[:NAMED]}
+            row = {**asdict(split), "complete": split.complete, "videos": _counted(split.videos)}
             splits[row.pop("split")] = row
         return {
             "benchmark": self.name,
             "title": self.title,
             "licence": self.licence,
             "complete": self.complete,
+            "items": self.items,
+            "videos": _counted(self.videos),
             "splits": splits,
             "next": self.next,
             "expected_tree": self.tree,
@@ -128,8 +129,16 @@ def check(
             known = ", ".join(chosen.splits)
             raise BadData(f"{chosen.title} has no split {split!r}; it has {known}")
     wanted = splits or tested_splits(chosen)
-    found = [_check_split(chosen, split, given, sizes, progress) for split in wanted]
-    report = Report(chosen.name, chosen.title, chosen.licence, found)
+    report = Report(chosen.name, chosen.title, chosen.licence, [])
+    paths: dict[str, None] = {}
+    seen: dict[str, Seen] = {}
+    for split in wanted:
+        found, asked = _check_split(chosen, split, given)
+        found.videos = survey(asked, sizes=sizes, seen=seen, progress=progress)
+        paths |= dict.fromkeys(asked)
+        report.splits.append(found)
+        report.items += found.items
+    report.videos = survey(paths, sizes=sizes, seen=seen)
     if not report.complete:
         report.next, report.tree = _next_steps(chosen, report, given), chosen.tree
     return report
@@ -148,13 +157,18 @@ def tested_splits(chosen: Benchmark) -> list[str]:
     return [split for split in chosen.splits if split in tested or not tested]
 
 
+def _counted(videos: VideoFiles) -> dict[str, Any]:
+    found = asdict(videos)
+    for kind in ("missing", "empty", "gaps"):
+        paths = list(found[kind])
+        found[kind] = {"count": len(paths), "first": paths[:NAMED]}
+    return found
+
+
 def _check_split(
-    chosen: Benchmark,
-    split: str,
-    given: str | Path | None,
-    sizes: bool,
-    progress: Callable[[int, int], None],
-) -> SplitReport:
+    chosen: Benchmark, split: str, given: str | Path | None
+) -> tuple[SplitReport, list[str]]:
+    """Return what the annotations of a split say, and the paths of its videos."""
     report = SplitReport(split)
     if (counts := chosen.splits[split]) is not None:
         report.published_items, report.published_videos = counts.items, counts.videos
@@ -167,20 +181,19 @@ def _check_split(
         files = chosen.annotations(root, split)
         report.annotations = {str(path): path.stat().st_size for path in files}
     if report.source == "missing" and (chosen.hub is None or is_chosen(given)):
-        return report
+        return report, []
     try:
         docs = load_docs({"benchmark": chosen.name, "split": split}, given)
     except MissingData as error:
         report.problem = report.problem or str(error)
-        return report
+        return report, []
     except BadData as error:
         report.problem = f"damaged: {error}"
-        return report
+        return report, []
     if report.source == "missing":
         report.source, report.problem = "hub cache", ""
     report.items = len(docs)
-    report.videos = survey((doc["video"] for doc in docs), sizes=sizes, progress=progress)
-    return report
+    return report, [doc["video"] for doc in docs]
 
 
 def _next_steps(chosen: Benchmark, report: Report, given: str | Path | None) -> list[str]:

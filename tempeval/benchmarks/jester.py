@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tempeval.benchmarks.base import Archive, BadData, Benchmark, Counts
-from tempeval.benchmarks.labels_files import annotation, indices, label_doc, read_lines
+from tempeval.benchmarks.labels_files import NOTES, annotation, indices, label_doc, read_lines
 from tempeval.benchmarks.video_index import FRAME_FOLDERS, VideoIndex, safe_name
 
 if TYPE_CHECKING:
@@ -91,5 +91,7 @@ JESTER = Benchmark(
     notes=(
         "The labels of the test split are hidden: validation is evaluated.",
         "Left and right are the signer's own, so a mirrored clip is another class.",
+        "The index of a class is its line in jester-v1-labels.csv; frames come at 12 per second.",
+        *NOTES,
     ),
 )

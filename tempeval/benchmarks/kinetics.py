@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from tempeval.benchmarks.base import Archive, BadData, Benchmark, Counts
-from tempeval.benchmarks.labels_files import annotation, indices, label_doc, read_text
+from tempeval.benchmarks.labels_files import NOTES, annotation, indices, label_doc, read_text
 from tempeval.benchmarks.video_index import VideoIndex, safe_name
 
 if TYPE_CHECKING:
@@ -170,7 +170,9 @@ def _kinetics(
         notes=(
             "The label set is that of the training list, sorted as mmaction2 does.",
             "Clips of one YouTube video are one cluster.",
+            "Labels are read without double quotes; a clip's times are cut to whole seconds.",
             note,
+            *NOTES,
         ),
     )
 

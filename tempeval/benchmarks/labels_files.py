@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 #: Folders of a benchmark that its annotation files are put in, in practice.
 PLACES = ("", "annotations", "labels")
+#: Fine print of every label set.
+NOTES = (
+    "From text to label the rule is ours, no official one: outer quotation marks, one final full "
+    "stop, blanks and case are put aside, and the rest must equal one label.",
+    "The options of _mcq depend on seed, sample id and label set alone (SHAKE-256), not on order, "
+    "platform or the other samples.",
+)
 
 
 def annotation(root: Path, *names: str, places: Sequence[str] = PLACES) -> Path:

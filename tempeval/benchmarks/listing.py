@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from tempeval.benchmarks.check import check, tested_splits
 from tempeval.benchmarks.registry import MODULES, benchmark
+from tempeval.tasklist import task_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from tempeval.benchmarks.base import Benchmark
-    from tempeval.benchmarks.check import SplitReport
+    from tempeval.benchmarks.check import Report
 
 #: More splits than these are added up.
 _FEW = ("val", "test", "train", "other")
@@ -27,16 +28,15 @@ class Row:
 
     Attributes:
         name: the benchmark.
-        status: `there`, `N of M videos`, `annotations only`, `hub cache`, `damaged` or `missing`,
-            with the split before it where splits differ.
-        items: of the splits that its tasks test on, those there, else as published; None if
-            neither is known.
+        status: `there`, `N of M videos`, `annotations only`, `damaged` or `missing`; with `hub
+            cache:` before it for lmms-eval's copy, and the splits that are not there after it.
+        items: of the splits that its tasks test on: of those that are there, else as published.
         licence: of annotations and videos.
     """
 
     name: str
     status: str
-    items: int | None
+    items: Mapping[str, int]
     licence: str
 
 
@@ -53,38 +53,51 @@ def rows(
     for name in MODULES:
         progress(name)
         report = check(name, given, sizes=False)
-        states = {split.split: _status(split) for split in report.splits}
-        if len(set(states.values())) == 1:
-            status = next(iter(states.values()))
-        else:
-            status = ", ".join(f"{split}: {state}" for split, state in states.items())
-        counts = [split.items or split.published_items for split in report.splits]
-        items = None if None in counts else sum(count or 0 for count in counts)
-        found.append(Row(name, status, items, report.licence))
+        there = {split.split: split.items for split in report.splits if split.items}
+        published = {s.split: s.published_items for s in report.splits if s.published_items}
+        found.append(Row(name, _status(report), there or published, report.licence))
     return found
 
 
-def _status(split: SplitReport) -> str:
-    if split.problem:
-        return "damaged" if split.problem.startswith("damaged") else "missing"
-    videos = split.videos
+def items_text(items: Mapping[str, int]) -> str:
+    """Return a number of items, and of splits if there are several."""
+    if not items:
+        return "-"
+    total = str(sum(items.values()))
+    return total if len(items) == 1 else f"{total} ({len(items)} splits)"
+
+
+def _status(report: Report) -> str:
+    damaged = [s.split for s in report.splits if s.problem.startswith("damaged")]
+    missing = [s.split for s in report.splits if s.problem and s.split not in damaged]
+    if damaged:
+        return f"damaged: {', '.join(damaged)}"
+    if len(missing) == len(report.splits):
+        return "missing"
+    videos = report.videos
     if not videos.there:
         state = "annotations only"
     elif videos.missing:
         state = f"{videos.there} of {videos.wanted} videos"
     else:
         state = "there"
-    return state if split.source == "local" else f"{split.source}: {state}"
+    if any(split.source == "hub cache" for split in report.splits):
+        state = f"hub cache: {state}"
+    return f"{state}, without {', '.join(missing)}" if missing else state
 
 
-def benchmark_table() -> str:
-    """Return the benchmarks as the markdown table of the README."""
+def benchmark_table(pages: str = "docs/benchmarks/") -> str:
+    """Return the benchmarks as a markdown table.
+
+    Args:
+        pages: where the benchmarks' pages are, seen from where the table stands.
+    """
     heads = ("benchmark", "items", "videos", "questions per video", "licence", "how to get it")
     lines = [f"| {' | '.join(heads)} | tasks | metrics |", "| --- " * (len(heads) + 2) + "|"]
     for name in MODULES:
         chosen = benchmark(name)
         cells = (
-            f"[{chosen.title}](docs/benchmarks/{page_of(name)}.md)",
+            f"[{chosen.title}]({pages}{page_of(name)}.md)",
             *_counts(chosen),
             chosen.licence,
             _source(chosen),
@@ -110,7 +123,7 @@ def _counts(chosen: Benchmark) -> tuple[str, str, str]:
         return f"{items:,}", f"{videos:,}", f"{items / videos:.1f}"
 
     def cell(texts: dict[str, str]) -> str:
-        if len(texts) == 1:
+        if len(set(texts.values())) == 1:
             return next(iter(texts.values()))
         return ", ".join(f"{split} {text}" for split, text in texts.items())
 
@@ -125,11 +138,19 @@ def _counts(chosen: Benchmark) -> tuple[str, str, str]:
 def _source(chosen: Benchmark) -> str:
     """Return the first address of the access steps, and the hub's copy if there is one."""
     found = _ADDRESS.search(chosen.access)
-    parts = [f"<{found[0].rstrip('.')}>"] if found else ["see its page"]
+    parts = [f"<{found[0].rstrip('.:')}>"] if found else ["see its page"]
     if chosen.hub is not None:
         parts.append(f"or from the hub: `{chosen.hub.path}`")
     return ", ".join(parts)
 
 
 def _tasks(chosen: Benchmark) -> str:
-    return ", ".join(f"`{task}`" for task in chosen.tasks) or "-"
+    """Return the tasks; a group stands for its members."""
+    entries = task_entries()
+    members = {m for task in chosen.tasks if task in entries for m in entries[task].members}
+    named = []
+    for task in chosen.tasks:
+        if task not in members:
+            count = len(entries[task].members) if task in entries else 0
+            named.append(f"`{task}` ({count} tasks)" if count else f"`{task}`")
+    return ", ".join(named) or "-"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from tempeval.benchmarks.base import MissingData
-from tempeval.benchmarks.parts import archive_files, matching
+from tempeval.benchmarks.base import Archive, MissingData
+from tempeval.benchmarks.parts import WHOLE, archive_files, matching
 from tempeval.benchmarks.registry import benchmark
 from tempeval.benchmarks.roots import VARIABLE, candidates, data_root
 from tempeval.benchmarks.unpack import CannotWrite, unpack
@@ -20,12 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tempeval.benchmarks.base import Archive, Benchmark
+    from tempeval.benchmarks.base import Benchmark
     from tempeval.benchmarks.parts import ArchiveFiles
     from tempeval.benchmarks.unpack import Unpacked
 
     Progress = Callable[[str, int, int], None]
 
+#: Where a benchmark names no archives: whatever lies in its folder, and in its folder of videos.
+_ANY = tuple(
+    Archive(f"{folder}*{ending}", folder or ".")
+    for folder in ("", "video/", "videos/")
+    for ending in WHOLE
+)
 #: Folder inside a benchmark's that holds what is known about unpacked archives.
 STATE_FOLDER = ".tempeval"
 
@@ -78,9 +84,20 @@ def prepare(
     home = home_of(chosen, root)
     done = Prepared(home)
     with _alone(home):
-        for archive in chosen.archives:
-            _unpack_all(archive, [*([source] if source else []), home, root], done, progress)
+        for archive in archives_of(chosen):
+            places = _places(archive, home, root)
+            _unpack_all(archive, [source, *places] if source else places, done, progress)
     return done
+
+
+def archives_of(chosen: Benchmark) -> tuple[Archive, ...]:
+    """Return the archives of a benchmark; where it names none, any that lie in its folder."""
+    return chosen.archives or _ANY
+
+
+def _places(archive: Archive, home: Path, root: Path) -> list[Path]:
+    """Return where archives lie; one without a known name in the data root may be anybody's."""
+    return [home] if archive in _ANY else list(dict.fromkeys((home, root)))
 
 
 def home_of(chosen: Benchmark, root: Path) -> Path:
@@ -107,8 +124,8 @@ def waiting(chosen: Benchmark, root: Path) -> list[Path]:
     """Return archives under a data root that are not unpacked yet, or not to their end."""
     home = home_of(chosen, root)
     found: list[Path] = []
-    for archive in chosen.archives:
-        for place in dict.fromkeys((home, root)):
+    for archive in archives_of(chosen):
+        for place in _places(archive, home, root):
             paths = matching(place, archive.pattern)
             try:
                 groups = archive_files(paths)
@@ -125,7 +142,8 @@ def waiting(chosen: Benchmark, root: Path) -> list[Path]:
 def _unpack_all(archive: Archive, places: list[Path], done: Prepared, progress: Progress) -> None:
     found = next((paths for p in places if (paths := matching(p, archive.pattern))), [])
     if not found:
-        done.absent.append(archive.pattern)
+        if archive not in _ANY:
+            done.absent.append(archive.pattern)
         return
     try:
         for files in archive_files(found):

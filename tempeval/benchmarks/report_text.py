@@ -27,7 +27,13 @@ def report_lines(report: Report) -> list[str]:
     """Return what `tempeval data check` prints."""
     lines = [f"{report.title} ({report.name}): {'complete' if report.complete else 'incomplete'}"]
     for split in report.splits:
-        lines += _split_lines(split)
+        lines += _split_lines(split, brief=len(report.splits) > 2)
+    if len(report.splits) > 1:
+        videos = report.videos
+        lines.append(
+            f"  in all: {report.items} items, {videos.there} of {videos.wanted} videos, "
+            f"{human_bytes(videos.bytes)}"
+        )
     if report.next:
         lines.append("next:")
         lines += ["  - " + step.replace("\n", "\n    ") for step in report.next]
@@ -35,7 +41,13 @@ def report_lines(report: Report) -> list[str]:
     return lines
 
 
-def _split_lines(split: SplitReport) -> list[str]:
+def _split_lines(split: SplitReport, brief: bool) -> list[str]:
+    if brief and split.complete:
+        videos, published = split.videos, _published(split.items, split.published_items)
+        return [
+            f"  {split.split}: complete, {split.items} items{published}, {videos.there} videos, "
+            f"{human_bytes(videos.bytes)}, {split.root or split.source}"
+        ]
     lines = [f"  {split.split}: {split.root or split.source}"]
     if split.problem:
         lines.append(f"    problem      {split.problem}")

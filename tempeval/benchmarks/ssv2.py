@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tempeval.benchmarks.base import Archive, BadData, Benchmark, Counts
-from tempeval.benchmarks.labels_files import annotation, indices, label_doc, read_json
+from tempeval.benchmarks.labels_files import NOTES, annotation, indices, label_doc, read_json
 from tempeval.benchmarks.video_index import VideoIndex, safe_name
 
 if TYPE_CHECKING:
@@ -121,6 +121,9 @@ SSV2 = Benchmark(
     metrics="top-1, macro-F1",
     notes=(
         "The class is the template without brackets, never the sentence with the objects.",
-        "The labels of the test split are hidden: validation is evaluated.",
+        "Papers evaluate validation: the answers of the test split were hidden for years.",
+        "Videos are .webm as downloaded; .mp4, .mkv and .avi of the same name are read as well.",
+        "lmms-eval's own task ssv2 shows no label and wants the exact text: another protocol.",
+        *NOTES,
     ),
 )

@@ -7,10 +7,10 @@ import os
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
 _LAST_NUMBER = re.compile(r"(\d+)\D*$")
 
@@ -42,10 +42,18 @@ class VideoFiles:
         return not (self.missing or self.empty or self.gaps)
 
 
+class Seen(NamedTuple):
+    """One video that was looked at: its bytes, None if it is not there, and its first gap."""
+
+    bytes: int | None
+    gap: int | None = None
+
+
 def survey(
     paths: Iterable[str],
     *,
     sizes: bool = True,
+    seen: dict[str, Seen] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> VideoFiles:
     """Look for videos.
@@ -54,23 +62,42 @@ def survey(
         paths: of the videos; the same one may come up again.
         sizes: whether to count bytes and to look into folders of frames; else only whether a video
             exists is looked at.
+        seen: videos that were looked at before by path, and need no second look; grows.
         progress: called with how many videos were looked at and how many there are.
 
     Returns:
         What is there. A folder that cannot be listed counts as one that is not there.
     """
-    by_folder: dict[str, dict[str, int]] = defaultdict(dict)
-    for path in dict.fromkeys(paths):
-        folder, name = os.path.split(path)
-        by_folder[folder][name] = len(by_folder[folder])
-    found = VideoFiles(wanted=sum(map(len, by_folder.values())))
-    done = 0
+    seen = {} if seen is None else seen
+    wanted = list(dict.fromkeys(paths))
+    by_folder: dict[str, set[str]] = defaultdict(set)
+    for path in wanted:
+        if path not in seen:
+            folder, name = os.path.split(path)
+            by_folder[folder].add(name)
+    done = len(wanted) - sum(map(len, by_folder.values()))
     for folder, names in by_folder.items():
         entries = _listed(folder, names)
         for name in names:
-            _look(f"{folder}/{name}", entries.get(name), found, sizes)
+            seen[f"{folder}/{name}"] = _look(entries.get(name), sizes)
             done += 1
-            progress(done, found.wanted)
+            progress(done, len(wanted))
+    return _summary(wanted, seen, sizes)
+
+
+def _summary(wanted: list[str], seen: Mapping[str, Seen], sizes: bool) -> VideoFiles:
+    found = VideoFiles(wanted=len(wanted))
+    for path in wanted:
+        size, gap = seen[path]
+        if size is None:
+            found.missing.append(path)
+        elif sizes and not size:
+            found.empty.append(path)
+        else:
+            found.there += 1
+            found.bytes += size
+            if gap is not None:
+                found.gaps[path] = gap
     return found
 
 
@@ -82,44 +109,33 @@ def _listed(folder: str, wanted: Collection[str]) -> dict[str, os.DirEntry[str]]
         return {}
 
 
-def _look(path: str, entry: os.DirEntry[str] | None, found: VideoFiles, sizes: bool) -> None:
+def _look(entry: os.DirEntry[str] | None, sizes: bool) -> Seen:
+    if entry is None:
+        return Seen(None)
+    if not sizes:
+        return Seen(0)
     try:
-        if entry is None:
-            found.missing.append(path)
-        elif not sizes:
-            found.there += 1
-        elif entry.is_dir():
-            _look_inside(path, found)
-        else:
-            size = entry.stat().st_size
-            found.bytes += size
-            if size:
-                found.there += 1
-            else:
-                found.empty.append(path)
+        return _look_inside(entry.path) if entry.is_dir() else Seen(entry.stat().st_size)
     except OSError:  # a link that leads nowhere, or a folder that may not be read
-        found.missing.append(path)
+        return Seen(None)
 
 
-def _look_inside(path: str, found: VideoFiles) -> None:
+def _look_inside(path: str) -> Seen:
     """Count the images of a folder of frames, one look at each."""
     from tempeval.video.folder import IMAGE_SUFFIXES
 
-    names, size = [], 0
-    with os.scandir(path) as entries:
-        for entry in entries:
-            name = entry.name
-            if name[name.rfind(".") :].lower() in IMAGE_SUFFIXES and name[0] != ".":
-                names.append(name)
-                size += entry.stat().st_size
-    if not names:
-        found.empty.append(path)
-        return
-    found.there += 1
-    found.bytes += size
-    number = first_gap(names)
-    if number is not None:
-        found.gaps[path] = number
+    # A look per image, a million of them in a large set: relative to the open folder it is fastest.
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        names = [
+            name
+            for name in os.listdir(folder)  # noqa: PTH208  # of an open folder
+            if name[name.rfind(".") :].lower() in IMAGE_SUFFIXES and name[0] != "."
+        ]
+        size = sum([os.stat(name, dir_fd=folder).st_size for name in names])
+    finally:
+        os.close(folder)
+    return Seen(size, first_gap(names))
 
 
 def first_gap(names: Iterable[str]) -> int | None:
@@ -131,13 +147,11 @@ def first_gap(names: Iterable[str]) -> int | None:
     Args:
         names: file names with their number, such as `00001.jpg`.
     """
-    numbers = set()
-    for name in names:
-        stem = name[: name.rfind(".")]
-        if stem.isdecimal():
-            numbers.add(int(stem))
-        elif match := _LAST_NUMBER.search(stem):
-            numbers.add(int(match[1]))
+    stems = [name[: name.rfind(".")] for name in names]
+    if "".join(stems).isdecimal():
+        numbers = set(map(int, stems))
+    else:
+        numbers = {int(match[1]) for stem in stems if (match := _LAST_NUMBER.search(stem))}
     if not numbers:
         return None
     low, high = min(numbers), max(numbers)

@@ -9,7 +9,7 @@ from lmms_eval.tasks import TaskManager, get_task_dict
 import tempeval.tasks
 from tempeval.mini.questions import ASPECTS, KINDS
 from tempeval.mini.suite import suite_records
-from tempeval.tasks import mini
+from tempeval.tasks import means, mini
 
 FOLDER = Path(tempeval.tasks.__file__).parent
 TASKS = [f"tempeval_mini_{aspect}" for aspect in ASPECTS]
@@ -90,7 +90,9 @@ def test_a_sample_carries_what_joins_runs(
 
 
 def test_accuracy_is_the_mean_score() -> None:
-    assert mini.mean_score([{"score": 1.0}, {"score": 0.0}, {"score": 0.0}]) == pytest.approx(1 / 3)
+    assert means.mean_score([{"score": 1.0}, {"score": 0.0}, {"score": 0.0}]) == pytest.approx(
+        1 / 3
+    )
 
 
 def test_yamls_name_helpers_of_the_package() -> None:

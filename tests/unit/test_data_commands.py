@@ -22,7 +22,7 @@ from tempeval.archive_members import Limits
 from tempeval.benchmarks import unpack as unpack_module
 from tempeval.benchmarks.base import BadData, MissingData
 from tempeval.benchmarks.check import check
-from tempeval.benchmarks.listing import benchmark_table, rows
+from tempeval.benchmarks.listing import benchmark_table, items_text, rows
 from tempeval.benchmarks.parts import Joined, archive_files, matching
 from tempeval.benchmarks.prepare import prepare
 from tempeval.benchmarks.report_text import human_bytes, report_lines
@@ -188,6 +188,15 @@ def test_a_video_of_several_questions_is_counted_once(tmp_path) -> None:
     assert (found.wanted, found.there, found.bytes) == (1, 1, 3)
 
 
+def test_videos_of_two_splits_are_counted_once_in_all(tmp_path) -> None:
+    put(tmp_path)
+    (tmp_path / "toy" / "train.txt").write_text("a.mp4\n")
+    report = check("toy", tmp_path)
+    assert report.complete
+    assert (report.items, report.videos.wanted, report.videos.bytes) == (3, 2, 5 + 4 * 7)
+    assert "in all: 3 items, 2 of 2 videos, 33 B" in "\n".join(report_lines(report))
+
+
 def test_damaged_annotations_are_reported_with_file_and_line(tmp_path) -> None:
     put(tmp_path)
     (tmp_path / "toy" / "test.txt").write_text("a.mp4\n\nb\n")
@@ -230,15 +239,22 @@ def test_the_list_says_what_is_there(tmp_path) -> None:
     put(tmp_path, ["c.mp4"], "train")
     assert rows(tmp_path)[0].status == "there"
     (home / "clips" / "c.mp4").unlink()
-    assert rows(tmp_path)[0].status == "test: there, train: annotations only"
+    assert rows(tmp_path)[0].status == "2 of 3 videos"
     (home / "clips" / "a.mp4").unlink()
     (row,) = rows(tmp_path)
-    assert row.status.startswith("test: 1 of 2 videos")
-    assert (row.items, row.licence) == (3, TOY.licence)
+    assert row.status == "1 of 3 videos"
+    assert (row.items, row.licence) == ({"test": 2, "train": 1}, TOY.licence)
+    (home / "clips" / "b").rename(home / "clips" / "gone")
+    assert rows(tmp_path)[0].status == "annotations only"
     (home / "train.txt").unlink()
     (home / "test.txt").write_text("\n")
-    assert rows(tmp_path)[0].status == "test: damaged, train: missing"
-    assert rows(tmp_path / "nowhere")[0].items is None
+    assert rows(tmp_path)[0].status == "damaged: test"
+    assert [items_text(items) for items in ({}, {"a": 2}, {"a": 2, "b": 1})] == [
+        "-",
+        "2",
+        "3 (2 splits)",
+    ]
+    assert rows(tmp_path / "nowhere")[0].items == {"test": 3}
 
 
 def test_the_table_has_published_counts_and_the_registration_page() -> None:
@@ -264,7 +280,7 @@ def test_commands_give_exit_codes_and_json(tmp_path) -> None:
     assert found["splits"]["test"]["items"] == 2
     done = run(app, ["data", "list", "--data-root", str(tmp_path), "--json"])
     assert done.exit_code == 0
-    assert json.loads(done.stdout)["toy"]["status"] == "test: 1 of 2 videos, train: missing"
+    assert json.loads(done.stdout)["toy"]["status"] == "1 of 2 videos, without train"
 
 
 # Archives
@@ -553,6 +569,21 @@ def test_prepare_takes_archives_from_elsewhere_and_in_their_order(tmp_path) -> N
     assert contents(tmp_path / "data" / "toy" / "clips") == {"a.mp4": b"1", "b.mp4": b"2"}
     assert check("toy", tmp_path / "data", ["test"]).complete
     assert len(contents(downloads)) == 2
+
+
+def test_archives_of_a_benchmark_that_names_none_are_unpacked_where_they_lie(
+    tmp_path, monkeypatch
+) -> None:
+    register(monkeypatch, replace(TOY, archives=()))
+    home = put(tmp_path, ["a.mp4"])
+    (home / "videos").mkdir()
+    make_zip(home / "clips.zip", {"clips/b.mp4": b"1"})
+    make_tar(home / "videos" / "more.tar.gz", {"c.mp4": b"2"}, "w:gz")
+    make_zip(tmp_path / "another benchmark's.zip", {"d.mp4": b"3"})
+    done = prepare("toy", tmp_path)
+    assert (done.absent, done.failures, len(done.unpacked)) == ([], [], 2)
+    assert (home / "clips" / "b.mp4").read_bytes() == b"1"
+    assert (home / "videos" / "c.mp4").read_bytes() == b"2"
 
 
 def test_one_damaged_archive_does_not_keep_the_others(tmp_path) -> None:

@@ -217,10 +217,10 @@ def test_a_failed_sample_is_wrong_in_every_protocol(tmp_path: Path) -> None:
     doc = docs_in(write_jester(tmp_path))[0]
     choice = labels_task.process_choices(doc, [failed_choice()] * 6)
     listed = labels_task.process_list(doc, [""])
+    assert (choice["parse_failure"], listed["parse_failure"]) == (0.0, 1.0)
     for found in (choice, listed):
         assert found["score"] == 0.0
         assert (found["parsed"], found["parse_status"]) == (None, "empty")
-        assert found["parse_failure"] == 1.0
         assert found["macro_f1"]["predicted"] is None
 
 

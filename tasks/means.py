@@ -1,0 +1,34 @@
+"""Means over samples that YAMLs name, and the scores of parts of a task.
+
+Every sample gives every metric of its task, None where it does not apply: lmms-eval takes the size
+of a task, by which groups weigh it, from whichever metric came up last.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+
+def mean_score(items: Sequence[Mapping[str, Any]]) -> float:
+    """Return the mean of the samples' scores, 0 to 1."""
+    return sum(float(item["score"]) for item in items) / len(items)
+
+
+def mean_of_known(items: Sequence[float | None]) -> float:
+    """Return the mean over the samples to which a metric applies; NaN where it applies to none."""
+    known = [float(item) for item in items if item is not None]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+def parts(names: Iterable[str], scores: Mapping[str, float]) -> dict[str, float | None]:
+    """Return the metrics of a task's parts for one sample.
+
+    Args:
+        names: all of them.
+        scores: of those that the sample belongs to.
+    """
+    return {name: scores.get(name) for name in names}
