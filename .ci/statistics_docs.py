@@ -19,7 +19,7 @@ import numpy as np
 from tabulate import tabulate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "helpers"))
@@ -124,12 +124,6 @@ def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
 PARTS: dict[str, Callable[[], str]] = {
     part.__name__: part for part in (coverage, errors, families, power, cost)
 }
-
-
-def blocks(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the names and contents of the generated blocks of a page."""
-    for name in PARTS:
-        yield name, re.findall(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", text, re.DOTALL)[0]
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from tempeval.leaderboard.listing import merge_refusals, not_comparable, runs_of
 from tempeval.leaderboard.match import PAIRED_SHARE, match
 from tempeval.leaderboard.points import plots_of
 from tempeval.leaderboard.records import BUDGETS, MEASURES
+from tempeval.leaderboard.references import published_rows
 from tempeval.leaderboard.schema import SCHEMA
 from tempeval.leaderboard.tables import make_tables
 
@@ -101,7 +102,9 @@ def make_document(loaded: Loaded, options: Options) -> tuple[Document, tuple[Ref
         "tables": tables,
         "plots": plots_of(tables),
         "not_comparable": not_comparable(refusals, loaded.entries),
-        "references": [],
+        "references": published_rows(
+            sorted({task["name"] for table in tables for task in table["tasks"]})
+        ),
         "runs": runs_of(loaded.sources, refusals, tables),
     }
     return document, refusals

@@ -15,7 +15,8 @@ Order: TypeAlias = Literal["ascending", "descending"]
 class Column:
     """A column: its name, which order is asked for first, and what it says.
 
-    `detail` names what its cells print after their text, such as '[95 % CI]'.
+    `detail` names what its cells print after their text, such as '[95 % CI]'. `is_wide` asks for
+    room for sentences.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Column:
     about: str = ""
     detail: str = ""
     is_text: bool = False
+    is_wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,8 @@ def which_tasks(found: schema.NotComparable, runs: Sequence[schema.Run]) -> str:
 def known_scores(found: schema.NotComparable) -> str:
     """Print what is known of an entry all the same, such as 'order 61.2'."""
     return ", ".join(
-        f"{score['task']} {text.score(score['score'], bool(score['fraction']))}"
+        f"{score['task'].removeprefix('tempeval_')} "
+        f"{text.score(score['score'], bool(score['fraction']))}"
         for score in found["scores"]
         if score["score"] is not None
     )
@@ -54,12 +55,10 @@ def not_comparable(document: schema.Document) -> Grid:
         Column("run", "ascending", is_text=True),
         Column("method", "ascending", is_text=True),
         Column("tasks", "ascending", is_text=True),
-        Column("what", "ascending", "why it is not ranked", is_text=True),
-        Column("field", "ascending", "what differs or is wrong", is_text=True),
+        Column("what", "ascending", "the kind of reason, and what differs", is_text=True),
         Column("this run", "ascending", is_text=True),
         Column("other", "ascending", "the baseline's value, or what is accepted", is_text=True),
-        Column("why", "ascending", is_text=True),
-        Column("what to do", "ascending", is_text=True),
+        Column("why, and what to do", "ascending", is_text=True, is_wide=True),
         Column("scores", "ascending", "known, and not ranked", is_text=True),
     )
     rows = [
@@ -71,12 +70,10 @@ def not_comparable(document: schema.Document) -> Grid:
                 for words in (
                     found["method"],
                     which_tasks(found, document["runs"]),
-                    KINDS.get(found["kind"], found["kind"]),
-                    found["field"],
+                    f"{KINDS.get(found['kind'], found['kind'])}: {found['field']}",
                     found["value"],
                     found["other"],
-                    found["reason"],
-                    found["action"],
+                    f"{found['reason']}. {found['action']}.",
                     known_scores(found),
                 )
             ),

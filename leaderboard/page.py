@@ -146,5 +146,5 @@ def _digest(content: str) -> str:
 
 
 def _visible(value: Any) -> Any:
-    """Make what a template prints visible, before it is escaped."""
-    return text.visible(value) if type(value) is str else value
+    """Make what a template prints visible before it is escaped; a percent sign keeps its number."""
+    return text.visible(value).replace(" %", "\u00a0%") if type(value) is str else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tempeval.leaderboard import describe, labels, text, tips
@@ -26,6 +26,7 @@ _COSTS = {
     "seconds": ("seconds per question, standing alone", "time"),
 }
 _LONGEST_NAME = 190.0  # pixels
+_NEAREST_TICKS = 0.08  # of the width of an axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ def _panel(document: Document, plot: Plot, stem: str) -> Panel:
             same = _COST_TEXTS[measure](values[0])
             notes.append(f"Not drawn against {short}: all methods are at {same}.")
         else:
-            x, unit = _cost_axis(measure, label, values)
+            x, unit = _cost_axis(measure, label, values, on)
             spots = [
                 _spot(
                     point,
@@ -155,7 +156,7 @@ def _budget_curves(
     names = _names(points)
     values = [point["budget"] or 0.0 for point in points]
     label = f"{describe.BUDGETS.get(on, on).removeprefix('of ')} per question"
-    x, unit = _cost_axis(on, label, values)
+    x, unit = _cost_axis(on, label, values, on)
     lines: dict[str, list[Spot]] = defaultdict(list)
     for point in sorted(points, key=lambda point: not point["is_baseline"]):
         name = names[point["fingerprint"]]
@@ -261,10 +262,20 @@ def _score_name(plot: Plot) -> str:
     return f"{name}{unit}" + ("" if plot["higher_is_better"] else ", lower is better")
 
 
-def _cost_axis(measure: str, label: str, values: Sequence[float]) -> tuple[Axis, float]:
-    """Give the axis of a cost and the size of its unit."""
+def _cost_axis(measure: str, label: str, values: Sequence[float], on: str) -> tuple[Axis, float]:
+    """Give the axis of a cost and the size of its unit; a budget has its ticks at the budgets."""
+    unit = 1.0
     if measure == "kv_bytes":
-        return byte_axis(values, label)
-    if measure == "prefill_flops":
-        return axis([value / 1e12 for value in values], label, may_log=True), 1e12
-    return axis(values, label, may_log=True), 1.0
+        drawn, unit = byte_axis(values, label)
+    elif measure == "prefill_flops":
+        drawn, unit = axis([value / 1e12 for value in values], label, may_log=True), 1e12
+    else:
+        drawn = axis(values, label, may_log=True)
+    if measure != on:
+        return drawn, unit
+    ticks: list[tuple[float, str]] = []
+    for value in sorted({value / unit for value in values}):
+        last = drawn.place(ticks[-1][0], 0.0, 1.0) if ticks else -1.0
+        if drawn.place(value, 0.0, 1.0) - last > _NEAREST_TICKS:
+            ticks.append((value, f"{value:.4g}" if value < 1000 else f"{value:.0f}"))
+    return replace(drawn, ticks=tuple(ticks)), unit

@@ -21,8 +21,8 @@ def by_text(design):
 
 
 def noise(share, simulations):
-    """Return 4 standard errors of a share found in simulations."""
-    return 4 * (share * (1 - share) / simulations) ** 0.5
+    """Return 3 standard errors of a share found in simulations."""
+    return 3 * (share * (1 - share) / simulations) ** 0.5
 
 
 #: Tens of minutes on one core: run on purpose, when a function of the statistics has changed.
