@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tempeval.leaderboard.records import Refusal
@@ -81,12 +80,13 @@ def build(
     from tempeval.leaderboard.load import load
     from tempeval.leaderboard.output import files as files_of
     from tempeval.leaderboard.render import to_summary
+    from tempeval.leaderboard.writing import write_all
 
     options = Options(baseline, match_on, tolerance, max_failure_ratio, draws, seed)
     options.check()
     document, refusals = make_document(load(runs), options)
     contents = {**files_of(document), "leaderboard.json": to_json(document)}
-    _write({out / name: content for name, content in sorted(contents.items())})
+    write_all({out / name: content for name, content in sorted(contents.items())})
     rows = [row for table in document["tables"] for row in table["rows"]]
     return Summary(
         markdown=out / "leaderboard.md",
@@ -98,17 +98,3 @@ def build(
         refusals=refusals,
         document=document,
     )
-
-
-def _write(files: Mapping[Path, bytes]) -> None:
-    """Write all files beside their places first, then move them there: whole or not at all."""
-    parts = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in files}
-    try:
-        for path, content in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            parts[path].write_bytes(content)
-        for path, part in parts.items():
-            part.replace(path)
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)

@@ -1,8 +1,7 @@
-"""Write the files of a leaderboard from its document, and from nothing else."""
+"""Make the files of a leaderboard from its document, and from nothing else."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from tempeval.leaderboard.csv_file import to_csv
@@ -13,8 +12,6 @@ from tempeval.leaderboard.raster import to_png
 from tempeval.leaderboard.render import to_markdown
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tempeval.leaderboard.schema import Document
 
 
@@ -39,30 +36,3 @@ def files(document: Document) -> dict[str, bytes]:
         pictures[f"plots/{drawing.name}.png"] = to_png(drawing)
     encoded = {name: content.encode(errors="backslashreplace") for name, content in texts.items()}
     return dict(sorted((encoded | pictures).items()))
-
-
-def write(document: Document, out: Path) -> list[Path]:
-    """Write the files of `files`: first beside their places, then moved there.
-
-    Args:
-        document: the leaderboard.
-        out: folder to write to; made when missing.
-
-    Returns:
-        The paths, sorted.
-
-    Raises:
-        OSError: a file cannot be written; those that were there stay as they were.
-    """
-    contents = {out / name: content for name, content in files(document).items()}
-    parts = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in contents}
-    try:
-        for path, content in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            parts[path].write_bytes(content)
-        for path, part in parts.items():
-            part.replace(path)
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
-    return list(contents)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tempeval.benchmarks.base import BadData, Benchmark, Counts, first_file
+from tempeval.benchmarks.annotations import annotation, read_items
+from tempeval.benchmarks.base import BadData, Benchmark, Counts
 from tempeval.benchmarks.document import make_doc
-from tempeval.benchmarks.labels_files import read_json
 from tempeval.benchmarks.video_index import VideoIndex, safe_name
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from tempeval.benchmarks.document import Doc
 
+_KEYS = ("video_name", "question_text", "multi_choice", "answer", "question_type")
 OPTIONS = 4
 #: What stands in place of a choice that an item lacks.
 MISSING_CHOICE = "NULL"
@@ -25,21 +26,13 @@ FOLDERS = ("videos", "video", "VGGSound", "")
 
 
 def _annotations(root: Path, split: str) -> list[Path]:
-    name = f"{split}_qa.json"
-    return [first_file(root, name, f"annotations/{name}", f"data/{name}")]
+    return [annotation(root, f"{split}_qa.json", places=("", "annotations", "data"))]
 
 
 def _read(root: Path, split: str) -> Iterator[Doc]:
     (path,) = _annotations(root, split)
-    items = read_json(path)
-    if not isinstance(items, list):
-        raise BadData(f"{path} holds a {type(items).__name__}; expected a list of questions")
     videos = VideoIndex(root, *FOLDERS)
-    for number, item in enumerate(items):
-        where = f"{path}, item {number}"
-        wanted = {"video_name", "question_text", "multi_choice", "answer", "question_type"}
-        if not isinstance(item, dict) or not wanted <= set(item):
-            raise BadData(f"{where} lacks one of {', '.join(sorted(wanted))}")
+    for number, (where, item) in enumerate(read_items(path, _KEYS)):
         given = item["multi_choice"]
         if not isinstance(given, list) or not 1 <= len(given) <= OPTIONS:
             raise BadData(f"{where} has multi_choice {given!r}; expected one to {OPTIONS} texts")

@@ -107,20 +107,3 @@ class Benchmark:
     tasks: tuple[str, ...] = ()
     metrics: str = ""
     notes: tuple[str, ...] = field(default=())
-
-
-def first_file(root: Path, *candidates: str) -> Path:
-    """Return the first of several official places of an annotation file that exists.
-
-    Args:
-        root: the benchmark's folder.
-        candidates: paths relative to it.
-
-    Raises:
-        MissingData: if none exists.
-    """
-    for name in candidates:
-        if (root / name).is_file():
-            return root / name
-    places = ", ".join(str(root / name) for name in candidates)
-    raise MissingData(f"none of these annotation files exists: {places}")

@@ -12,8 +12,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tempeval.benchmarks.annotations import read_lines
 from tempeval.benchmarks.base import Archive, BadData, Benchmark, Counts, MissingData
-from tempeval.benchmarks.labels_files import NOTES, label_doc, read_lines
+from tempeval.benchmarks.labels_files import NOTES, label_doc
 from tempeval.benchmarks.video_index import VideoIndex
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from tempeval.benchmarks.base import BadData, Benchmark, Counts, HubSource, first_file
+from tempeval.benchmarks.annotations import annotation, read_items, read_json
+from tempeval.benchmarks.base import BadData, Benchmark, Counts, HubSource
 from tempeval.benchmarks.document import make_doc
-from tempeval.benchmarks.labels_files import read_json
 from tempeval.benchmarks.video_index import VideoIndex, safe_name
 
 if TYPE_CHECKING:
@@ -27,26 +27,17 @@ _OPTIONS = tuple(f"option {index}" for index in range(5))
 
 def _annotations(root: Path, split: str) -> list[Path]:
     """Return the questions; for the subset also its public answers, which the full set ignores."""
-    files = [first_file(root, "questions.json", "annotations/questions.json")]
-    if split == "subset":
-        name = "subset_answers.json"
-        files.append(first_file(root, name, f"annotations/{name}"))
-    return files
+    names = ["questions.json", *(["subset_answers.json"] if split == "subset" else [])]
+    return [annotation(root, name) for name in names]
 
 
 def _read(root: Path, split: str) -> Iterator[Doc]:
     questions, *subset = _annotations(root, split)
     answers = _answers(subset[0]) if subset else {}
-    items = read_json(questions)
-    if not isinstance(items, list):
-        raise BadData(f"{questions} holds a {type(items).__name__}; expected a list of questions")
     videos = VideoIndex(root, *FOLDERS)
-    for number, item in enumerate(items):
-        where = f"{questions}, item {number}"
-        texts = [item.get(key) for key in ("q_uid", "question", *_OPTIONS)] if _is(item) else [None]
-        if not all(isinstance(text, str) for text in texts):
-            raise BadData(f"{where} has no q_uid, question and option 0 to option 4")
-        name, question, *choices = map(str, texts)
+    keys = ("q_uid", "question", *_OPTIONS)
+    for where, item in read_items(questions, keys):
+        name, question, *choices = (str(item[key]) for key in keys)
         if not subset or name in answers:
             yield _doc(name, question, choices, answers.pop(name, -1), videos, where)
     if answers:
@@ -77,10 +68,6 @@ def _read_hub(rows: Iterable[Mapping[str, Any]], videos: Path, split: str) -> It
             raise BadData(f"{where} has {len(choices)} options; expected {len(_OPTIONS)}")
         answer = -1 if split == "full" or row["answer"] is None else int(row["answer"])
         yield _doc(row["video_idx"], row["question"], choices, answer, index, where)
-
-
-def _is(item: Any) -> bool:
-    return isinstance(item, dict)
 
 
 def _answers(path: Path) -> dict[str, int]:

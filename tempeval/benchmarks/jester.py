@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tempeval.benchmarks.annotations import annotation, read_lines
 from tempeval.benchmarks.base import Archive, BadData, Benchmark, Counts
-from tempeval.benchmarks.labels_files import NOTES, annotation, indices, label_doc, read_lines
+from tempeval.benchmarks.labels_files import NOTES, indices, label_doc
 from tempeval.benchmarks.video_index import FRAME_FOLDERS, VideoIndex, safe_name
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ import io
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
+from tempeval.benchmarks.annotations import annotation, read_text
 from tempeval.benchmarks.base import Archive, BadData, Benchmark, Counts
-from tempeval.benchmarks.labels_files import NOTES, annotation, indices, label_doc, read_text
+from tempeval.benchmarks.labels_files import NOTES, indices, label_doc
 from tempeval.benchmarks.video_index import VideoIndex, safe_name
 
 if TYPE_CHECKING:

@@ -1,11 +1,10 @@
-"""What the readers of the label sets share: annotation files, label indices, documents."""
+"""What the readers of the label sets share: fine print, label indices, documents."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from tempeval.benchmarks.base import BadData, MissingData
+from tempeval.benchmarks.base import BadData
 from tempeval.benchmarks.document import make_doc
 
 if TYPE_CHECKING:
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
 
     from tempeval.benchmarks.document import Doc
 
-#: Folders of a benchmark that its annotation files are put in, in practice.
-PLACES = ("", "annotations", "labels")
 #: Fine print of every label set.
 NOTES = (
     "From text to label the rule is ours, no official one: outer quotation marks, one final full "
@@ -23,59 +20,6 @@ NOTES = (
     "The options of _mcq depend on seed, sample id and label set alone (SHAKE-256), not on order, "
     "platform or the other samples.",
 )
-
-
-def annotation(root: Path, *names: str, places: Sequence[str] = PLACES) -> Path:
-    """Return the first annotation file that exists.
-
-    Args:
-        root: the benchmark's folder.
-        *names: its official names, the first one preferred.
-        places: folders under `root` to look in, the first one preferred.
-
-    Raises:
-        MissingData: if there is none.
-    """
-    for name in names:
-        for place in places:
-            if (root / place / name).is_file():
-                return root / place / name
-    below = ", ".join(f"{place}/" for place in places if place)
-    raise MissingData(f"no {' or '.join(names)} in {root} (looked in {below} below it as well)")
-
-
-def read_text(path: Path) -> str:
-    """Return the text of an annotation file, without a byte order mark.
-
-    Raises:
-        BadData: if it cannot be read as UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadData(f"{path} cannot be read as UTF-8 text: {error}") from error
-
-
-def read_lines(path: Path) -> list[tuple[int, str]]:
-    """Return `(number, line)` of the lines that are not blank, without blanks around them.
-
-    Raises:
-        BadData: if the file cannot be read as UTF-8.
-    """
-    lines = ((number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1))
-    return [(number, line) for number, line in lines if line]
-
-
-def read_json(path: Path) -> Any:
-    """Return what a JSON file holds.
-
-    Raises:
-        BadData: if it is no JSON.
-    """
-    try:
-        return json.loads(read_text(path))
-    except ValueError as error:
-        raise BadData(f"{path} is no JSON: {error}") from error
 
 
 def indices(labels: Sequence[str], path: Path) -> dict[str, int]:

@@ -10,9 +10,9 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from tempeval.benchmarks.base import Archive, BadData, Benchmark, Counts, first_file
+from tempeval.benchmarks.annotations import annotation, read_items
+from tempeval.benchmarks.base import Archive, BadData, Benchmark, Counts
 from tempeval.benchmarks.document import make_doc
-from tempeval.benchmarks.labels_files import read_json
 from tempeval.benchmarks.video_index import VideoIndex, safe_name
 
 if TYPE_CHECKING:
@@ -25,26 +25,21 @@ if TYPE_CHECKING:
 REAL, SYNTHETIC = "MUSIC-AVQA-videos-Real", "MUCIS-AVQA-videos-Synthetic"
 FOLDERS = (REAL, SYNTHETIC, "MUSIC-AVQA-videos-Synthetic", "videos")
 _UPDATE = "_update"
+#: The last one is spelt so in the official files.
+_KEYS = ("video_id", "question_id", "type", "question_content", "templ_values", "anser")
 _SLOT = re.compile(r"<[^<>]*>")
 
 
 def _annotations(root: Path, split: str) -> list[Path]:
     folder = "json_update" if split.endswith(_UPDATE) else "json"
     name = f"avqa-{split.removesuffix(_UPDATE)}.json"
-    return [first_file(root, f"data/{folder}/{name}", f"{folder}/{name}")]
+    return [annotation(root, name, places=(f"data/{folder}", folder))]
 
 
 def _read(root: Path, split: str) -> Iterator[Doc]:
     (path,) = _annotations(root, split)
-    items = read_json(path)
-    if not isinstance(items, list):
-        raise BadData(f"{path} holds a {type(items).__name__}; expected a list of questions")
     videos = VideoIndex(root, *FOLDERS)
-    for number, item in enumerate(items):
-        where = f"{path}, item {number}"
-        wanted = {"video_id", "question_id", "type", "question_content", "templ_values", "anser"}
-        if not isinstance(item, dict) or not wanted <= set(item):
-            raise BadData(f"{where} lacks one of {', '.join(sorted(wanted))} (anser is official)")
+    for where, item in read_items(path, _KEYS):
         name = safe_name(str(item["video_id"]), where)
         found = videos.find(name)
         home = root / (REAL if name[0].isdigit() else SYNTHETIC) / f"{name}.mp4"

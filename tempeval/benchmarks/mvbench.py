@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tempeval.benchmarks.base import BadData, Benchmark, Counts, HubSource, first_file
+from tempeval.benchmarks.annotations import annotation, read_items
+from tempeval.benchmarks.base import BadData, Benchmark, Counts, HubSource
 from tempeval.benchmarks.document import make_doc
-from tempeval.benchmarks.labels_files import read_json
 from tempeval.benchmarks.video_index import FRAME_FOLDERS, VIDEO_EXTENSIONS, VideoIndex, safe_name
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from tempeval.benchmarks.document import Doc
 
+_KEYS = ("video", "question", "candidates", "answer")
 #: Frame rate of TVQA's frame folders (1/s).
 TVQA_FPS = 3.0
 
@@ -74,14 +75,11 @@ _HUB_FOLDERS = {
 
 
 def _annotations(root: Path, split: str) -> list[Path]:
-    return [first_file(root, f"json/{split}.json", f"{split}.json", f"annotations/{split}.json")]
+    return [annotation(root, f"{split}.json", places=("json", "", "annotations"))]
 
 
 def _read(root: Path, split: str) -> Iterator[Doc]:
     (path,) = _annotations(root, split)
-    items = read_json(path)
-    if not isinstance(items, list):
-        raise BadData(f"{path} holds a {type(items).__name__}; expected a list of questions")
     task = SUB_TASKS[split]
     videos = VideoIndex(
         root,
@@ -90,9 +88,8 @@ def _read(root: Path, split: str) -> Iterator[Doc]:
         extensions=FRAME_FOLDERS if task.frames else VIDEO_EXTENSIONS,
         depth=1 if task.frames else 3,
     )
-    for number, item in enumerate(items):
-        where = f"{path}, item {number}"
-        part = _part(item, where) if task.part and isinstance(item, dict) else None
+    for number, (where, item) in enumerate(read_items(path, _KEYS)):
+        part = _part(item, where) if task.part else None
         fps = TVQA_FPS if task.frames else None
         yield _doc(split, number, item, where, videos, part=part, fps=fps)
 
@@ -100,7 +97,7 @@ def _read(root: Path, split: str) -> Iterator[Doc]:
 def _doc(
     split: str,
     number: int,
-    item: Any,
+    item: Mapping[str, Any],
     where: str,
     videos: VideoIndex,
     *,
@@ -135,9 +132,8 @@ def _read_hub(rows: Iterable[Mapping[str, Any]], videos: Path, split: str) -> It
         yield _doc(split, number, dict(row), f"{HUB} ({split}), row {number}", index)
 
 
-def _question(item: Any, where: str) -> tuple[str, list[str], int]:
-    found = item if isinstance(item, dict) else {}
-    question, choices, answer = (found.get(key) for key in ("question", "candidates", "answer"))
+def _question(item: Mapping[str, Any], where: str) -> tuple[str, list[str], int]:
+    question, choices, answer = (item.get(key) for key in ("question", "candidates", "answer"))
     if not isinstance(question, str) or not isinstance(choices, list) or not choices:
         raise BadData(f"{where} has no question and candidates")
     texts = [str(choice) for choice in choices]

@@ -9,9 +9,9 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any
 
-from tempeval.benchmarks.base import BadData, Benchmark, Counts, HubSource, MissingData, first_file
+from tempeval.benchmarks.annotations import annotation, read_json, read_text
+from tempeval.benchmarks.base import BadData, Benchmark, Counts, HubSource, MissingData
 from tempeval.benchmarks.document import make_doc
-from tempeval.benchmarks.labels_files import read_json, read_text
 from tempeval.benchmarks.video_index import VideoIndex, safe_name
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ FOLDERS = ("NExTVideo", "videos", "")
 
 def _csv(root: Path, split: str) -> Path:
     name = f"{split}.csv"
-    return first_file(root, name, f"nextqa/{name}", f"dataset/nextqa/{name}", f"annotations/{name}")
+    return annotation(root, name, places=("", "nextqa", "dataset/nextqa", "annotations"))
 
 
 def _annotations_mc(root: Path, split: str) -> list[Path]:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tempeval.benchmarks.base import BadData, Benchmark, Counts, first_file
+from tempeval.benchmarks.annotations import annotation, read_items
+from tempeval.benchmarks.base import BadData, Benchmark, Counts
 from tempeval.benchmarks.document import make_doc
-from tempeval.benchmarks.labels_files import read_json
 from tempeval.benchmarks.scannet import ACCESS, FPS, scene_id, scene_index
 from tempeval.benchmarks.video_index import safe_name
 
@@ -21,33 +21,25 @@ if TYPE_CHECKING:
 
 
 def _annotations(root: Path, split: str) -> list[Path]:
-    name = f"ScanQA_v1.0_{split}.json"
-    return [first_file(root, name, f"annotations/{name}", f"qa/{name}", f"data/qa/{name}")]
+    places = ("", "annotations", "qa", "data/qa")
+    return [annotation(root, f"ScanQA_v1.0_{split}.json", places=places)]
 
 
 def _read(root: Path, split: str) -> Iterator[Doc]:
     (path,) = _annotations(root, split)
-    items = read_json(path)
-    if not isinstance(items, list):
-        raise BadData(f"{path} holds a {type(items).__name__}; expected a list of questions")
     scenes = scene_index(root)
-    for number, item in enumerate(items):
-        where = f"{path}, item {number}"
-        found = item if isinstance(item, dict) else {}
-        keys = ("scene_id", "question_id", "question")
-        if not all(isinstance(found.get(key), str) for key in keys):
-            raise BadData(f"{where} has no {', '.join(keys)}")
-        answers = found.get("answers")
+    for where, item in read_items(path, ("scene_id", "question_id", "question")):
+        answers, question = item.get("answers"), str(item["question"])
         if not isinstance(answers, list) or not answers:
             raise BadData(f"{where} has no answers; the test splits have none, evaluate val")
-        scene = safe_name(found["scene_id"], where)
+        scene = safe_name(item["scene_id"], where)
         yield make_doc(
-            sample_id=found["question_id"],
+            sample_id=str(item["question_id"]),
             video_id=scene_id(scene),
             video=scenes.path_of(scene),
-            question=found["question"],
+            question=question,
             answers=[str(answer) for answer in answers],
-            category=found["question"].split(" ")[0].lower(),
+            category=question.split(" ")[0].lower(),
             fps=FPS,
         )
 

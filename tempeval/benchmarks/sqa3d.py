@@ -5,11 +5,11 @@ Source: Ma et al., "SQA3D", ICLR 2023; file forms as in SilongYong/SQA3D (Zenodo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tempeval.benchmarks.base import BadData, Benchmark, Counts, first_file
+from tempeval.benchmarks.annotations import annotation, read_items
+from tempeval.benchmarks.base import BadData, Benchmark, Counts
 from tempeval.benchmarks.document import make_doc
-from tempeval.benchmarks.labels_files import read_json
 from tempeval.benchmarks.scannet import ACCESS, FPS, scene_id, scene_index
 from tempeval.benchmarks.video_index import safe_name
 
@@ -30,23 +30,17 @@ def _annotations(root: Path, split: str) -> list[Path]:
         f"v1_balanced_sqa_annotations_{split}_scannetv2.json",
     )
     places = ("sqa_task/balanced", "balanced", "", "assets/data/sqa_task/balanced")
-    return [
-        first_file(root, *(f"{place}/{name}" if place else name for place in places))
-        for name in names
-    ]
+    return [annotation(root, name, places=places) for name in names]
 
 
 def _read(root: Path, split: str) -> Iterator[Doc]:
     questions, annotations = _annotations(root, split)
-    answers = {
-        item.get("question_id"): item for item in _items(read_json(annotations), annotations)
-    }
+    given = read_items(annotations, ("question_id", "answers"), "annotations")
+    answers = {item["question_id"]: item["answers"] for _, item in given}
     scenes = scene_index(root)
-    for number, item in enumerate(_items(read_json(questions), questions)):
-        where = f"{questions}, question {number}"
-        if not {"scene_id", "situation", "question", "question_id"} <= set(item):
-            raise BadData(f"{where} has no scene_id, situation, question and question_id")
-        known = answers.get(item["question_id"], {}).get("answers")
+    keys = ("scene_id", "situation", "question", "question_id")
+    for where, item in read_items(questions, keys, "questions"):
+        known = answers.get(item["question_id"])
         if not known:
             raise BadData(f"{annotations} has no answers to question {item['question_id']}")
         scene = safe_name(item["scene_id"], where)
@@ -60,13 +54,6 @@ def _read(root: Path, split: str) -> Iterator[Doc]:
             category=first if first in TYPES else OTHER,
             fps=FPS,
         )
-
-
-def _items(found: Any, path: Path) -> list[dict[str, Any]]:
-    for key in ("questions", "annotations"):
-        if isinstance(found, dict) and isinstance(found.get(key), list):
-            return [item for item in found[key] if isinstance(item, dict)]
-    raise BadData(f"{path} has no list of questions or annotations")
 
 
 SQA3D = Benchmark(

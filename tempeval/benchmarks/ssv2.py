@@ -6,10 +6,11 @@ open-mmlab/mmaction2 tools/data/parse_file_list.py @ 4d6c93474730 (`parse_sthv2_
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tempeval.benchmarks.annotations import annotation, read_items, read_json
 from tempeval.benchmarks.base import Archive, BadData, Benchmark, Counts
-from tempeval.benchmarks.labels_files import NOTES, annotation, indices, label_doc, read_json
+from tempeval.benchmarks.labels_files import NOTES, indices, label_doc
 from tempeval.benchmarks.video_index import VideoIndex, safe_name
 
 if TYPE_CHECKING:
@@ -55,12 +56,9 @@ def _read(root: Path, split: str) -> Iterator[Doc]:
     path, labels_path = _annotations(root, split)
     index_of = indices(_labels(root), labels_path)
     videos = VideoIndex(root, *FOLDERS, extensions=EXTENSIONS)
-    items = read_json(path)
-    if not isinstance(items, list):
-        raise BadData(f"{path} holds a {type(items).__name__}; expected a list of clips")
-    for number, item in enumerate(items):
-        where = f"{path}, item {number}"
-        label = _template(item, where)
+    for where, item in read_items(path, ("id", "template")):
+        # `label` is the sentence with the objects filled in, and no class.
+        label = str(item["template"]).replace("[", "").replace("]", "")
         if label not in index_of:
             raise BadData(f"{where} has the template {label!r}, which {labels_path} does not list")
         name = item.get("id")
@@ -74,17 +72,6 @@ def _read(root: Path, split: str) -> Iterator[Doc]:
             question=QUESTION,
             noun="action",
         )
-
-
-def _template(item: Any, where: str) -> str:
-    """Return the class of a clip: its template without brackets.
-
-    `label` is the sentence with the objects filled in, and no class.
-    """
-    template = item.get("template") if isinstance(item, dict) else None
-    if not isinstance(template, str):
-        raise BadData(f"{where} has no template; expected an object with id, label and template")
-    return template.replace("[", "").replace("]", "")
 
 
 SSV2 = Benchmark(

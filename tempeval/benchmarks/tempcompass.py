@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from tempeval.benchmarks.base import BadData, Benchmark, Counts, HubSource, first_file
+from tempeval.benchmarks.annotations import annotation, read_json
+from tempeval.benchmarks.base import BadData, Benchmark, Counts, HubSource
 from tempeval.benchmarks.document import make_doc
-from tempeval.benchmarks.labels_files import read_json
 from tempeval.benchmarks.video_index import VideoIndex, safe_name
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _annotations(root: Path, split: str) -> list[Path]:
 
 def _questions(root: Path, split: str) -> Path:
     name = f"{split}.json"
-    return first_file(root, f"questions/{name}", name, f"annotations/questions/{name}")
+    return annotation(root, name, places=("questions", "", "annotations/questions"))
 
 
 def _read(root: Path, split: str) -> Iterator[Doc]:

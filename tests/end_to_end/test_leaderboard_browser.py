@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from browser import chromium, require_chromium
 
-from tempeval.leaderboard.output import write
+from tempeval.leaderboard.output import files
+from tempeval.leaderboard.writing import write_all
 
 SCENE = Path(__file__).parents[1] / "reference" / "leaderboard" / "scene.json"
 EVIL = (
@@ -51,7 +52,7 @@ def document():
 @pytest.fixture(scope="module")
 def address(document, tmp_path_factory):
     out = tmp_path_factory.mktemp("page")
-    write(document, out)
+    write_all({out / name: content for name, content in files(document).items()})
     return f"file://{out}/index.html"
 
 
@@ -311,7 +312,7 @@ def test_nothing_from_a_record_runs_or_becomes_an_element(browser, document, add
     evil["methodology"]["match_on"] = "visual_tokens"
     for run in evil["runs"]:
         run["facts"][EVIL] = {EVIL: EVIL}
-    write(evil, tmp_path)
+    write_all({tmp_path / name: content for name, content in files(evil).items()})
     count = (
         "return Object.fromEntries(['script', 'style', 'img', 'iframe', 'object', 'svg', 'title']"
         ".map((name) => [name, document.getElementsByTagName(name).length]))"

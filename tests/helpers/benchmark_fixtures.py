@@ -12,13 +12,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from tempeval.benchmarks import registry
+from tempeval.benchmarks.annotations import annotation
 from tempeval.benchmarks.base import (
     Archive,
     BadData,
     Benchmark,
     Counts,
     MissingData,
-    first_file,
 )
 from tempeval.benchmarks.document import make_doc
 from tempeval.benchmarks.registry import benchmark
@@ -38,11 +38,11 @@ RENDER = Path(__file__).parent.parent / "fixtures" / "render.py"
 
 
 def _annotations(root: Path, split: str) -> list[Path]:
-    return [first_file(root, f"{split}.txt")]
+    return [annotation(root, f"{split}.txt")]
 
 
 def _read(root: Path, split: str) -> Iterator[Doc]:
-    path = first_file(root, f"{split}.txt")
+    path = annotation(root, f"{split}.txt")
     for number, name in enumerate(path.read_text().splitlines()):
         if not name:
             raise BadData(f"{path}, line {number + 1} is empty; expected a name")
