@@ -96,6 +96,7 @@ def quickstart(
     summary = build(folders, out / "leaderboard")
     typer.echo(f"\n{summary.text}")
     typer.echo(f"written: {summary.markdown} and {summary.json}; runs in {out}/runs*")
+    typer.echo(f"look at: {summary.markdown.with_name('index.html')}")
 
 
 def _options(part: Part, out: Path, limit: int | None, overwrite: bool) -> "RunOptions":

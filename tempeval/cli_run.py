@@ -74,13 +74,13 @@ def run(
     GPUs: accelerate launch -m tempeval run ...
     """
     from tempeval.benchmarks.roots import VARIABLE
-    from tempeval.match_on import check_measure, rerun_baselines
+    from tempeval.match_on import VISUAL_TOKENS, check_measure, rerun_baselines
     from tempeval.matrix import RunOptions
 
     if data_root is not None:
         # The host's tasks are built deep inside it, and by every rank.
         os.environ[VARIABLE] = str(data_root.expanduser().absolute())
-    check_measure(match_on)
+    check_measure(match_on, _budgets(budgets))
     options = RunOptions(
         out=out,
         methods=_split(methods),
@@ -107,7 +107,8 @@ def run(
     )
     folders = evaluate(options)
     rerun_baselines(options, folders, match_on, report=report, run=evaluate)
-    report(f"next: tempeval leaderboard {out} -o {out / 'leaderboard'}")
+    matched = "" if match_on == VISUAL_TOKENS else f" --match-on {match_on}"
+    report(f"next: tempeval leaderboard {out} -o {out / 'leaderboard'}{matched}")
 
 
 def _split(text: str) -> list[str]:

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+#: Names that an error lists, where they can be listed by a command too.
+_MOST_NAMES = 30
+
+
 class TempevalError(Exception):
     """Base of every error that tempeval raises on purpose."""
 
@@ -29,7 +33,10 @@ class UnknownName(TempevalError):
         guess = f"; did you mean {close[0]!r}?" if close else "."
         tail = f" {where}" if where else ""
         self.where = where
-        super().__init__(f"no {kind} {name!r}{guess} Known: {', '.join(self.known)}.{tail}")
+        # Nobody reads eighty names on one line; where they can be listed, that is said instead.
+        many = len(self.known) > _MOST_NAMES and where
+        listed = f"{len(self.known)} are known." if many else f"Known: {', '.join(self.known)}."
+        super().__init__(f"no {kind} {name!r}{guess} {listed}{tail}")
 
     def __reduce__(self) -> tuple[type[UnknownName], tuple[str, str, list[str], str]]:
         return type(self), (self.kind, self.name, self.known, self.where)

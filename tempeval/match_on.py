@@ -12,7 +12,8 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tempeval.errors import RunFailed, TempevalError, UnknownName
+from tempeval.errors import InvalidSetting, RunFailed, TempevalError, UnknownName
+from tempeval.leaderboard.records import BUDGETS
 from tempeval.methods.registry import BASELINE
 from tempeval.record import read_record
 from tempeval.run import run_matrix
@@ -23,19 +24,32 @@ if TYPE_CHECKING:
 
     from tempeval.matrix import RunOptions
 
-VISUAL_TOKENS = "visual_tokens"
-#: What runs may be matched on, as in `tempeval leaderboard --match-on`.
-MEASURES = (VISUAL_TOKENS, "token_layers", "kv_bytes", "prefill_flops", "frames")
+VISUAL_TOKENS, FRAMES = "visual_tokens", "frames"
 #: Largest difference of the means that the leaderboard takes as equal.
 TOLERANCE = 0.02
 #: Baseline runs per method, at most: the second corrects the first, the third is rarely needed.
 MAX_RERUNS = 3
 
 
-def check_measure(name: str) -> None:
-    """Raise UnknownName unless runs can be matched on a measure."""
-    if name not in MEASURES:
-        raise UnknownName("measure", name, MEASURES)
+def check_measure(name: str, budgets: Sequence[int]) -> None:
+    """Say before anything is run whether runs can be matched on a measure.
+
+    Args:
+        name: one that `tempeval leaderboard --match-on` takes.
+        budgets: visual tokens per sample that the runs have.
+
+    Raises:
+        UnknownName: for another measure.
+        InvalidSetting: without budgets, where videos may differ in their tokens: a baseline has
+            one budget for all, so it would agree with a method in the mean and not per question.
+    """
+    if name not in BUDGETS:
+        raise UnknownName("measure", name, BUDGETS)
+    if name not in (VISUAL_TOKENS, FRAMES) and not budgets:
+        raise InvalidSetting(
+            f"--match-on {name} needs --budgets: without one, videos of other sizes have other "
+            "numbers of tokens, and no baseline costs the same question by question"
+        )
 
 
 def rerun_baselines(
@@ -51,7 +65,7 @@ def rerun_baselines(
     Args:
         options: of the matrix that was run.
         folders: its run folders.
-        match_on: one of `MEASURES`.
+        match_on: one of `BUDGETS`.
         report: gets one line of progress at a time.
         run: evaluates a matrix and returns its folders.
 
@@ -60,12 +74,12 @@ def rerun_baselines(
         or the matrix has no baseline.
 
     Raises:
-        UnknownName: for another measure.
+        UnknownName, InvalidSetting: as `check_measure` does.
         TempevalError: as `run` does, and for a record that cannot be read.
         RunFailed: after all methods, if the baseline cannot be run at the cost of one of them: with
             its number of frames, no size of frames may have that many tokens.
     """
-    check_measure(match_on)
+    check_measure(match_on, options.budgets)
     if match_on == VISUAL_TOKENS:
         return []
     costs = [_Cost.of(folder, match_on) for folder in folders]
@@ -147,7 +161,7 @@ def _next_options(
 ) -> RunOptions | None:
     """Return the matrix of one baseline run that should cost what the target does."""
     base = replace(options, methods=[BASELINE], settings={})
-    if measure == "frames":
+    if measure == FRAMES:
         frames = round(target.value)
         return None if options.num_frames == frames else replace(base, num_frames=frames)
     tokens = round(_tokens_for(known, target.value))

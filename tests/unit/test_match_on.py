@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tempeval.errors import RunFailed, TempevalError, UnknownName
+from tempeval.errors import InvalidSetting, RunFailed, TempevalError, UnknownName
 from tempeval.match_on import rerun_baselines
 from tempeval.matrix import RunOptions
 
@@ -43,7 +43,7 @@ class FakeRuns:
     def __call__(self, options: RunOptions) -> list[Path]:
         assert options.methods == ["baseline"]
         self.asked.append(options)
-        tokens = options.budgets[0] if options.budgets else options.num_frames
+        tokens = options.num_frames if self.measure == "frames" else options.budgets[0]
         folder = options.out / f"again{len(self.asked)}"
         costs = {"visual_tokens": tokens, self.measure: self.cost(tokens)}
         return [write_run(folder, "baseline", tokens, costs)]
@@ -51,13 +51,15 @@ class FakeRuns:
 
 @pytest.fixture
 def options(tmp_path: Path) -> RunOptions:
-    return RunOptions(out=tmp_path, methods=["baseline", "temporal_exit"], tasks=["t"])
+    return RunOptions(
+        out=tmp_path, methods=["baseline", "temporal_exit"], tasks=["t"], budgets=[100]
+    )
 
 
 def first_runs(out: Path, measure: str, base: float, method: float) -> list[Path]:
     return [
-        write_run(out / "b", "baseline", None, {"visual_tokens": 100, measure: base}, failed=2),
-        write_run(out / "m", "temporal_exit", None, {"visual_tokens": 100, measure: method}),
+        write_run(out / "b", "baseline", 100, {"visual_tokens": 100, measure: base}, failed=2),
+        write_run(out / "m", "temporal_exit", 100, {"visual_tokens": 100, measure: method}),
     ]
 
 
@@ -112,7 +114,7 @@ def test_frames_are_rerun_as_frames(options: RunOptions) -> None:
     options = replace(options, num_frames=8, settings={"temporal_exit": {"layer": "1"}})
     folders = first_runs(options.out, "frames", 8, 4)
     rerun_baselines(options, folders, "frames", run=runs)
-    assert [(asked.num_frames, asked.budgets) for asked in runs.asked] == [(4, ())]
+    assert [(asked.num_frames, asked.budgets) for asked in runs.asked] == [(4, [100])]
     assert runs.asked[0].settings == {}
 
 
@@ -120,7 +122,7 @@ def test_two_methods_of_one_cost_share_a_run(options: RunOptions) -> None:
     runs = FakeRuns(float, "token_layers")
     folders = first_runs(options.out, "token_layers", 100.0, 70.0)
     costs = {"visual_tokens": 100, "token_layers": 70.5}
-    folders.append(write_run(options.out / "m2", "staged_sparse", None, costs))
+    folders.append(write_run(options.out / "m2", "staged_sparse", 100, costs))
     rerun_baselines(options, folders, "token_layers", run=runs)
     assert len(runs.asked) == 1
 
@@ -135,3 +137,12 @@ def test_a_run_without_answers_is_named(options: RunOptions) -> None:
     (folder / "s.jsonl").write_text("")
     with pytest.raises(TempevalError, match="no question"):
         rerun_baselines(options, [folder], "kv_bytes")
+
+
+@pytest.mark.parametrize("measure", ["token_layers", "kv_bytes", "prefill_flops"])
+def test_without_a_budget_questions_would_differ_one_by_one(
+    options: RunOptions, measure: str
+) -> None:
+    with pytest.raises(InvalidSetting, match="--budgets"):
+        rerun_baselines(replace(options, budgets=()), [], measure)
+    assert rerun_baselines(replace(options, budgets=()), [], "frames") == []
