@@ -65,11 +65,12 @@ wheel: $(STAMP)
 	rm -rf build dist
 	$(BIN)/python -m build --wheel --no-isolation
 
-# Writes the generated blocks of the README (methods, benchmarks), the benchmarks' pages, and the
-# table that `make quickstart` made.
+# Writes the generated blocks of the README (methods, benchmarks), the benchmarks' pages, that of
+# the leaderboard's files, and the table that `make quickstart` made.
 readme: $(STAMP)
 	$(BIN)/python .ci/readme.py
 	$(BIN)/python .ci/benchmark_docs.py
+	$(BIN)/python .ci/leaderboard_docs.py
 readme-table: $(STAMP)
 	$(BIN)/python .ci/readme.py --table $(QUICKSTART)/leaderboard/leaderboard.md
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,20 +14,7 @@ if TYPE_CHECKING:
 
     from tempeval.leaderboard.match import Comparison
     from tempeval.leaderboard.records import Floats
-    from tempeval.leaderboard.schema import Interval, Task
-
-
-class Means(TypedDict):
-    """The means of a row, as `schema.Row` has them; all null where they are not defined."""
-
-    macro: float | None
-    macro_score_interval: Interval | None
-    macro_difference: float | None
-    macro_interval: Interval | None
-    pooled: float | None
-    pooled_score_interval: Interval | None
-    pooled_difference: float | None
-    pooled_interval: Interval | None
+    from tempeval.leaderboard.schema import Means, Task
 
 
 def no_means() -> Means:

@@ -8,6 +8,9 @@ unit of the scores, budgets and costs as in `records.MEASURES` (tokens, bytes, s
 floating-point operations), rates and p values as fractions in [0, 1].
 
 Keys are added without a new `schema`; removing one or changing what it means makes one.
+
+This module is long because each field of the document has a line of its own and one that says what
+it is; docs/leaderboard.md is written from it.
 """
 
 from __future__ import annotations
@@ -67,7 +70,7 @@ class Cell(TypedDict):
         score_by_sum: the score by the sum of log-likelihoods, where `score` is by their mean per
             token; null where the task is not scored so.
         se: standard error of the score, clustered by the task's cluster key.
-        score_interval: cluster-bootstrap interval of the score.
+        score_interval: t interval of the score, from its clustered standard error.
         difference: score minus the baseline's.
         interval: cluster-bootstrap interval of the difference.
         difference_se: clustered standard error of the difference.
@@ -109,11 +112,35 @@ class Cell(TypedDict):
     costs: Costs
 
 
-class Row(TypedDict):
-    """One method at the table's budget.
+class Means(TypedDict):
+    """The means of a row over the table's tasks.
 
-    The means are null when a task is missing, or when the tasks have unlike scales or
-    directions. No test is made of them.
+    They are null when a task is missing, or when the tasks have unlike scales or directions. No
+    test is made of them.
+
+    Attributes:
+        macro: mean of the task scores.
+        macro_score_interval: t interval of it, from its clustered standard error.
+        macro_difference: minus the baseline's.
+        macro_interval: cluster-bootstrap interval of the difference.
+        pooled: mean over the questions of all tasks, so that large tasks weigh more.
+        pooled_score_interval: as for macro.
+        pooled_difference: as for macro.
+        pooled_interval: as for macro.
+    """
+
+    macro: float | None
+    macro_score_interval: Interval | None
+    macro_difference: float | None
+    macro_interval: Interval | None
+    pooled: float | None
+    pooled_score_interval: Interval | None
+    pooled_difference: float | None
+    pooled_interval: Interval | None
+
+
+class Row(Means):
+    """One method at the table's budget.
 
     Attributes:
         label: the printed name of the method with its settings, unique in its table.
@@ -123,14 +150,6 @@ class Row(TypedDict):
         is_baseline: whether the others are compared with this row.
         cells: in the order of the table's tasks, null where the method has no such task. The
             cells of all rows are the method x task matrix.
-        macro: mean of the task scores.
-        macro_score_interval: cluster-bootstrap interval of it.
-        macro_difference: minus the baseline's.
-        macro_interval: cluster-bootstrap interval of the difference.
-        pooled: mean over the questions of all tasks, so that large tasks weigh more.
-        pooled_score_interval: as for macro.
-        pooled_difference: as for macro.
-        pooled_interval: as for macro.
         costs: over the questions of all tasks.
     """
 
@@ -140,14 +159,6 @@ class Row(TypedDict):
     settings: dict[str, Any]
     is_baseline: bool
     cells: list[Cell | None]
-    macro: float | None
-    macro_score_interval: Interval | None
-    macro_difference: float | None
-    macro_interval: Interval | None
-    pooled: float | None
-    pooled_score_interval: Interval | None
-    pooled_difference: float | None
-    pooled_interval: Interval | None
     costs: Costs | None
 
 

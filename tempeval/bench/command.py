@@ -13,6 +13,7 @@ import torch
 
 from tempeval.bench import checkpoint, inputs
 from tempeval.bench.cells import LabelsCell, MethodsCell, QuestionsCell
+from tempeval.bench.goals import goals_of
 from tempeval.bench.log import BenchLog
 from tempeval.bench.machine import OtherWork, is_busy, load_average, machine_facts, timestamp
 from tempeval.bench.options import (
@@ -24,7 +25,7 @@ from tempeval.bench.options import (
     staged_tokens_of,
 )
 from tempeval.bench.render import check_page, render, warnings_of, write_page
-from tempeval.bench.results import CHAINS, STAGED_CHAINS, goals_of, results_of
+from tempeval.bench.results import CHAINS, STAGED_CHAINS, results_of
 from tempeval.bench.sides import MAX_PIXELS, MIN_PIXELS, Sides, quiet
 from tempeval.bench.staged import StagedCell
 from tempeval.errors import InvalidSetting
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from tempeval.bench.cells import Cell
+    from tempeval.bench.goals import Goal
     from tempeval.bench.options import BenchOptions, Settings
-    from tempeval.bench.results import Goal
 
 #: Videos per call with one question each; one call over one video would only measure start-up.
 VIDEOS_OF_ONE_QUESTION = 3

@@ -1,4 +1,7 @@
-"""Answer questions on a shared prefix: generate text, or score continuations."""
+"""Answer questions on a shared prefix: generate text, or score continuations.
+
+Both in one file of 300 lines: they share padding, the copies of tails, and what a batch costs.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Run a plan video by video, every method on each; journal every batch; survive bad samples."""
+"""Run a plan video by video, every method on each; journal every batch; survive bad samples.
+
+One class in one file of 300 lines: the order of its steps is what makes a killed run resumable.
+"""
 
 from __future__ import annotations
 

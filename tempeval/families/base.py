@@ -1,6 +1,8 @@
 """What a family must offer: pixels to visual tokens, prompt to layout, and where the text stack is.
 
 Families know models and no methods. Everything that attaches to a model is in `tempeval.engine`.
+Over 300 lines because every method of the protocol says shapes, units and errors: one file tells
+all that a family must offer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""`Method`: one paper's technique as pure functions of six stages; the defaults are identity."""
+"""`Method`: one paper's technique as pure functions of six stages; the defaults are identity.
+
+`Chain`, the fold of methods, is in the same file: every stage has a default in the one and a fold
+in the other, and a change to either needs both.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import InvalidSetting, UnknownName
-from tempeval.methods.registry import read_settings
+from tempeval.settings import read_settings
 from tempeval.side_channels.origin import origin_of_spec
 from tempeval.video.clip import SideSpec
 

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tempeval.bench import inputs
+from tempeval.bench.goals import goals_of
 from tempeval.bench.log import BenchLog
 from tempeval.bench.options import (
     SECTIONS,
@@ -18,7 +19,7 @@ from tempeval.bench.options import (
     staged_tokens_of,
 )
 from tempeval.bench.render import BEGIN, END, check_page, render, warnings_of, write_page
-from tempeval.bench.results import STAGED_CHAINS, goals_of, results_of
+from tempeval.bench.results import STAGED_CHAINS, results_of
 from tempeval.bench.staged import grid_of
 from tempeval.bench.stats import shared_limit, spread
 from tempeval.errors import InvalidSetting, TempevalError, UnknownName
