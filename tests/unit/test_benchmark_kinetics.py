@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from label_golden import check_reading, check_scores
 
 from tempeval.benchmarks.base import BadData, MissingData
 from tempeval.benchmarks.kinetics import clip_name
 from tempeval.benchmarks.sources import label_set, load_docs
-from tempeval.metrics.label_match import match_label
-from tempeval.rescore import read_predictions, rescore
 
 GOLDEN = Path(__file__).parents[1] / "reference/metrics/kinetics"
 LISTS = GOLDEN / "annotations/kinetics700/annotations"
@@ -159,20 +158,9 @@ def test_a_changed_training_list_changes_the_labels(tmp_path: Path) -> None:
 
 
 def test_golden_answers_are_read_as_expected() -> None:
-    answers = json.loads((GOLDEN / "predictions.json").read_text())
-    for name, item in EXPECTED["per_item"].items():
-        index = match_label(answers[name], EXPECTED["label_of_class_id"]).index
-        assert (-1 if index is None else index) == item["parsed"], item["style"]
+    check_reading(GOLDEN, EXPECTED["label_of_class_id"])
 
 
 @pytest.mark.parametrize("root", ["annotations", "annotations/kinetics700"])
 def test_golden_scores(root: str) -> None:
-    answers = read_predictions(GOLDEN / "predictions.json")
-    found = rescore("tempeval_kinetics700_list", answers, GOLDEN / root)
-    expected = EXPECTED["metrics"]["classification_on_val"]
-    assert found.metrics["top1"] == pytest.approx(expected["top1"], abs=2e-4)
-    assert found.metrics["macro_f1"] == pytest.approx(expected["macro_f1_all_classes"], abs=2e-4)
-    assert found.metrics["macro_f1_present"] == pytest.approx(
-        expected["macro_f1_classes_in_gold"], abs=2e-4
-    )
-    assert found.metrics["parse_failure"] == pytest.approx(100 * expected["unparsed"] / 40)
+    check_scores(GOLDEN, "tempeval_kinetics700_list", GOLDEN / root, "classification_on_val")

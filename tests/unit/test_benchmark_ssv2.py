@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from label_golden import check_reading, check_scores
 
 from tempeval.benchmarks.base import BadData, MissingData
 from tempeval.benchmarks.sources import label_set, load_docs
-from tempeval.metrics.label_match import match_label
-from tempeval.rescore import read_predictions, rescore
 
 GOLDEN = Path(__file__).parents[1] / "reference/metrics/ssv2"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
@@ -114,20 +113,10 @@ def test_bad_and_missing_files(official: Path) -> None:
 
 
 def test_golden_answers_are_read_as_expected() -> None:
-    labels = label_set("ssv2", str(GOLDEN / "annotations"))
-    answers = json.loads((GOLDEN / "predictions.json").read_text())
-    for name, item in EXPECTED["per_item"].items():
-        index = match_label(answers[name], labels).index
-        assert (-1 if index is None else index) == item["parsed"], item["style"]
+    check_reading(GOLDEN, label_set("ssv2", str(GOLDEN / "annotations")))
 
 
 def test_golden_scores() -> None:
-    answers = read_predictions(GOLDEN / "predictions.json")
-    found = rescore("tempeval_ssv2_list", answers, GOLDEN / "annotations")
-    expected = EXPECTED["metrics"]["classification_on_validation"]
-    assert found.metrics["top1"] == pytest.approx(expected["top1"], abs=2e-4)
-    assert found.metrics["macro_f1"] == pytest.approx(expected["macro_f1_all_classes"], abs=2e-4)
-    assert found.metrics["macro_f1_present"] == pytest.approx(
-        expected["macro_f1_classes_in_gold"], abs=2e-4
+    check_scores(
+        GOLDEN, "tempeval_ssv2_list", GOLDEN / "annotations", "classification_on_validation"
     )
-    assert found.metrics["parse_failure"] == pytest.approx(100 * expected["unparsed"] / 36)

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from label_golden import jester_docs, write_jester
 
-from tempeval.benchmarks.roots import using_root
 from tempeval.benchmarks.seeded_options import seeded_options
-from tempeval.benchmarks.sources import load_docs
 from tempeval.engine.answer import Score
 from tempeval.errors import InvalidSetting
 from tempeval.metrics.classification import macro_f1, macro_f1_present, top1
@@ -28,22 +27,6 @@ from tempeval.tasks import label_classification as labels_task
 
 NAMES = {"jester": 27, "ssv2": 174, "kinetics400": 400, "kinetics700": 700, "breakfast": 10}
 LABELS = ("Swiping Up", "Thumb Up", "ice-skating, pairs", "Doing it so that it doesn't bounce")
-
-
-def write_jester(root: Path, clips: int = 5, labels: int = 6) -> Path:
-    """Write a Jester of `Gesture <n>` classes under a data root, and return the data root."""
-    folder = root / "jester"
-    folder.mkdir(parents=True)
-    names = [f"Gesture {number}" for number in range(labels)]
-    (folder / "jester-v1-labels.csv").write_text("\n".join(names))
-    rows = [f"{number};{names[number % labels]}" for number in range(1, clips + 1)]
-    (folder / "jester-v1-validation.csv").write_text("\n".join(rows))
-    return root
-
-
-def docs_in(root: Path) -> list[dict[str, Any]]:
-    with using_root(root):
-        return load_docs({"benchmark": "jester", "split": "validation"})
 
 
 # --- from text to label ---------------------------------------------------------------------------
@@ -194,7 +177,7 @@ def scores(*sums: float, tokens: int = 2) -> list[tuple[Any, bool]]:
 
 
 def test_choice_scores_every_label(tmp_path: Path) -> None:
-    doc = docs_in(write_jester(tmp_path))[0]  # class 1
+    doc = jester_docs(write_jester(tmp_path))[0]  # class 1
     assert labels_task.doc_to_choice(doc) == [f"Gesture {number}" for number in range(6)]
     assert "Gesture 1" not in labels_task.choice_text(doc)
     found = labels_task.process_choices(doc, scores(-9.0, -1.0, -2.0, -9.0, -9.0, -9.0))
@@ -206,7 +189,7 @@ def test_choice_scores_every_label(tmp_path: Path) -> None:
 
 
 def test_choice_by_mean_and_by_sum_may_differ(tmp_path: Path) -> None:
-    doc = docs_in(write_jester(tmp_path, labels=2))[0]
+    doc = jester_docs(write_jester(tmp_path, labels=2))[0]
     long = (ChoiceLoss(Score(-4.0, 8, False, 0)), False)  # mean -0.5
     short = (ChoiceLoss(Score(-3.0, 1, False, 0)), False)  # mean -3.0
     found = labels_task.process_choices(doc, [short, long])
@@ -214,7 +197,7 @@ def test_choice_by_mean_and_by_sum_may_differ(tmp_path: Path) -> None:
 
 
 def test_a_failed_sample_is_wrong_in_every_protocol(tmp_path: Path) -> None:
-    doc = docs_in(write_jester(tmp_path))[0]
+    doc = jester_docs(write_jester(tmp_path))[0]
     choice = labels_task.process_choices(doc, [failed_choice()] * 6)
     listed = labels_task.process_list(doc, [""])
     assert (choice["parse_failure"], listed["parse_failure"]) == (0.0, 1.0)
@@ -225,7 +208,7 @@ def test_a_failed_sample_is_wrong_in_every_protocol(tmp_path: Path) -> None:
 
 
 def test_list_shows_every_label_once_and_reads_the_answer(tmp_path: Path) -> None:
-    doc = docs_in(write_jester(tmp_path))[0]
+    doc = jester_docs(write_jester(tmp_path))[0]
     lines = labels_task.list_text(doc).splitlines()
     assert [line for line in lines if line.startswith("Gesture")] == [
         f"Gesture {number}" for number in range(6)

@@ -5,30 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from label_golden import jester_docs, write_jester
 
 from tempeval.benchmarks.roots import using_root
-from tempeval.benchmarks.sources import load_docs
 from tempeval.errors import InvalidSetting
 from tempeval.tasks import label_mcq
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def write_jester(root: Path, clips: int = 5, labels: int = 6) -> Path:
-    """Write a Jester of `Gesture <n>` classes under a data root, and return the data root."""
-    folder = root / "jester"
-    folder.mkdir(parents=True)
-    names = [f"Gesture {number}" for number in range(labels)]
-    (folder / "jester-v1-labels.csv").write_text("\n".join(names))
-    rows = [f"{number};{names[number % labels]}" for number in range(1, clips + 1)]
-    (folder / "jester-v1-validation.csv").write_text("\n".join(rows))
-    return root
-
-
-def docs_in(root: Path) -> list[dict[str, Any]]:
-    with using_root(root):
-        return load_docs({"benchmark": "jester", "split": "validation"})
 
 
 def mcq_docs(root: Path, **row: Any) -> list[dict[str, Any]]:
@@ -69,7 +53,7 @@ def test_mcq_options_do_not_depend_on_the_other_samples(tmp_path: Path) -> None:
 def test_mcq_with_other_options_is_other_content(tmp_path: Path) -> None:
     root = write_jester(tmp_path)
     first, reseeded, wider = (mcq_docs(root, **row)[0] for row in ({}, {"seed": 5}, {"options": 6}))
-    plain = docs_in(root)[0]
+    plain = jester_docs(root)[0]
     hashes = {doc["content_hash"] for doc in (first, reseeded, wider, plain)}
     assert len(hashes) == 4
     assert {len(value) for value in hashes} == {16}
