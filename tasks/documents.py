@@ -22,10 +22,7 @@ def load(rows: Dataset) -> Dataset:
     Raises:
         MissingData, BadData: see `tempeval.benchmarks.sources.load_docs`.
     """
-    from datasets import Dataset as Rows
-
-    row = rows[0]
-    return rows if row.get("lazy") else Rows.from_list(load_docs(row))
+    return rows if rows[0].get("lazy") else as_dataset(docs_of(rows))
 
 
 def clip(doc: Doc) -> VideoPath:

@@ -7,6 +7,7 @@ loads data sets by file, and `process_docs` puts the documents in its place.
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tempeval.benchmarks.base import BadData, MissingData
@@ -15,7 +16,6 @@ from tempeval.benchmarks.roots import benchmark_root, is_chosen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from tempeval.benchmarks.base import Benchmark
     from tempeval.benchmarks.document import Doc
@@ -43,9 +43,13 @@ def load_docs(row: Mapping[str, Any], given: str | Path | None = None) -> list[D
     try:
         root = benchmark_root(chosen, split, given)
     except MissingData:
-        if chosen.hub is None or is_chosen(given) or not _in_hub_cache(chosen, split):
+        if chosen.hub is None or is_chosen(given):
             raise
-        return _checked(chosen, split, _from_hub(chosen, split), "")
+        from tempeval.benchmarks.hub import is_cached, read_cached
+
+        if not is_cached(chosen.hub, split):
+            raise
+        return _checked(chosen, split, read_cached(chosen.hub, split), "")
     return _checked(chosen, split, list(chosen.read(root, split)), str(root))
 
 
@@ -60,8 +64,6 @@ def label_set(name: str, root: str) -> tuple[str, ...]:
     Raises:
         BadData: if it has no label set.
     """
-    from pathlib import Path
-
     chosen = benchmark(name)
     if chosen.labels is None:
         raise BadData(f"{chosen.title} has no label set")
@@ -76,17 +78,3 @@ def _checked(chosen: Benchmark, split: str, docs: list[Doc], root: str) -> list[
         twice = next(name for name in ids if ids.count(name) > 1)
         raise BadData(f"{chosen.title} ({split}) has sample id {twice!r} more than once")
     return [{**doc, "benchmark": chosen.name, "root": root} for doc in docs]
-
-
-def _in_hub_cache(chosen: Benchmark, split: str) -> bool:
-    from tempeval.benchmarks.hub import is_cached
-
-    return chosen.hub is not None and is_cached(chosen.hub, split)
-
-
-def _from_hub(chosen: Benchmark, split: str) -> list[Doc]:
-    from tempeval.benchmarks.hub import read_cached
-
-    if chosen.hub is None:
-        raise MissingData(f"{chosen.title} has no copy on the Hugging Face hub that is used here")
-    return read_cached(chosen.hub, split)
