@@ -18,10 +18,10 @@ def mean_score(items: Sequence[Mapping[str, Any]]) -> float:
     return sum(float(item["score"]) for item in items) / len(items)
 
 
-def mean_of_known(items: Sequence[float | None]) -> float:
-    """Return the mean over the samples to which a metric applies; NaN where it applies to none."""
+def mean_of_known(items: Sequence[float | None]) -> float | None:
+    """Return the mean over the samples to which a metric applies; None where it applies to none."""
     known = [float(item) for item in items if item is not None]
-    return math.fsum(known) / len(known) if known else math.nan
+    return math.fsum(known) / len(known) if known else None
 
 
 def parts(names: Iterable[str], scores: Mapping[str, float]) -> dict[str, float | None]:

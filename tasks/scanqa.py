@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tempeval.metrics.answer_cleaning import clean_answer
 from tempeval.metrics.captions import METRICS, caption_score
-from tempeval.metrics.unavailable import or_nan
+from tempeval.metrics.unavailable import or_none
 from tempeval.tasks.open_ended import process_cleaned
 
 if TYPE_CHECKING:
@@ -34,43 +34,43 @@ def _score(metric: str, items: Sequence[Item]) -> float:
     return caption_score(metric, pairs)
 
 
-@or_nan
+@or_none
 def bleu_1(items: Sequence[Item]) -> float:
     """Return BLEU-1 of the corpus, 0 to 1."""
     return _score("bleu_1", items)
 
 
-@or_nan
+@or_none
 def bleu_2(items: Sequence[Item]) -> float:
     """Return BLEU-2 of the corpus, 0 to 1."""
     return _score("bleu_2", items)
 
 
-@or_nan
+@or_none
 def bleu_3(items: Sequence[Item]) -> float:
     """Return BLEU-3 of the corpus, 0 to 1."""
     return _score("bleu_3", items)
 
 
-@or_nan
+@or_none
 def bleu_4(items: Sequence[Item]) -> float:
     """Return BLEU-4 of the corpus, 0 to 1."""
     return _score("bleu_4", items)
 
 
-@or_nan
+@or_none
 def meteor(items: Sequence[Item]) -> float:
     """Return METEOR of the corpus, 0 to 1."""
     return _score("meteor", items)
 
 
-@or_nan
+@or_none
 def rouge_l(items: Sequence[Item]) -> float:
     """Return ROUGE-L of the corpus, 0 to 1."""
     return _score("rouge_l", items)
 
 
-@or_nan
+@or_none
 def cider(items: Sequence[Item]) -> float:
     """Return CIDEr of the corpus, 0 to 10."""
     return _score("cider", items)

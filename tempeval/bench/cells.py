@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 #: Full forwards measured per round; the time of N is scaled from them.
 FORWARDS = 3
-FORWARD = "forward"
+FORWARD, SHARED = "forward", "shared"
 #: The method whose operator, the query shift, is timed alone as well, and how often.
 SHIFTING = "pas"
 REPETITIONS = 9
@@ -133,7 +133,6 @@ class LabelsCell:
     video: str
     question: str
     labels: Sequence[str]
-    counts: Sequence[int]
     tokens: int
     frames: int
     dtype: str
@@ -142,7 +141,7 @@ class LabelsCell:
     @property
     def name(self) -> str:
         """Key in the log."""
-        return f"labels@{self.tokens}"
+        return f"labels/{len(self.labels)}@{self.tokens}"
 
     def prepare(self) -> dict[str, Any]:
         """Encode the video, and check scores of the shared prefix against full forwards."""
@@ -154,7 +153,7 @@ class LabelsCell:
             for label in self.labels
         ]
         self._labels = [torch.tensor(ids, dtype=torch.long) for ids in encoded]
-        _, shared = self._shared(min(self.counts))
+        _, shared = self._shared()
         for number in range(min(FORWARDS, len(shared))):
             _, alone = self._forward(number)
             if abs(alone - shared[number]) > TOLERANCE[self.dtype]:
@@ -169,27 +168,26 @@ class LabelsCell:
         }
 
     def measure(self, number: int) -> dict[str, Any]:
-        """Time the shared prefix for every N, and some full forwards."""
+        """Time the shared prefix, and some full forwards."""
         step = [(number * FORWARDS + i) % len(self._labels) for i in range(FORWARDS)]
         sides: dict[str, Callable[[], Any]] = {
-            FORWARD: lambda: (sum(self._forward(label)[0] for label in step), None)
+            FORWARD: lambda: (sum(self._forward(label)[0] for label in step), None),
+            SHARED: self._shared,
         }
-        for count in self.counts:
-            sides[str(count)] = lambda count=count: self._shared(count)  # type: ignore[misc]
         found = by_turns(number, sides)
         for seconds in (found.seconds, found.cpu_seconds):
             seconds[FORWARD] /= FORWARDS
         return {"seconds": found.seconds, "cpu_seconds": found.cpu_seconds}
 
     @torch.no_grad()
-    def _shared(self, count: int) -> tuple[float, list[float]]:
-        family, labels = self.family, self._labels[:count]
+    def _shared(self) -> tuple[float, list[float]]:
+        family = self.family
         start = now(family.device)
         layout, tail = family.layout(self._prompt, [self._visual])
         plan = make_plan(parse_chain("baseline"), layout, family.geometry)
         with Attachment(family, plan) as attachment:
             prefix = prefill(attachment, family.embed(layout, [self._visual]))
-            scores = score_choices(attachment, prefix, tail, labels)
+            scores = score_choices(attachment, prefix, tail, self._labels)
         return now(family.device) - start, [score.log_likelihood for score in scores]
 
     @torch.no_grad()

@@ -19,6 +19,7 @@ from tempeval.bench.machine import OtherWork, is_busy, load_average, machine_fac
 from tempeval.bench.options import (
     FRAMES_PER_GRID,
     frame_size,
+    labels_of,
     pairs_of,
     sections_of,
     settings_of,
@@ -104,7 +105,7 @@ def run_bench(options: BenchOptions, report: Callable[[str], None]) -> BenchRepo
     try:
         with tempfile.TemporaryDirectory(prefix="tempeval-bench-") as folder:
             run = _Run(log, settings, session, report)
-            run.measure(Path(folder), pairs_of(options), sections, staged_tokens_of(options))
+            run.measure(Path(folder), options, sections)
         complete = True
     except KeyboardInterrupt:
         report("interrupted; what was measured is kept")
@@ -135,11 +136,10 @@ class _Run:
         self.log, self.settings, self.report = log, settings, report
         self.session = session
 
-    def measure(
-        self, folder: Path, pairs: int, sections: Sequence[str], staged: Sequence[int]
-    ) -> None:
+    def measure(self, folder: Path, options: BenchOptions, sections: Sequence[str]) -> None:
         """Measure cell by cell, so that an early end leaves whole ones."""
-        cells = self._cells(folder, sections, staged)
+        pairs = pairs_of(options)
+        cells = self._cells(folder, options, sections)
         wanted = {cell.name: pairs + cell.extra_rounds for cell in cells}
         left = [cell for cell in cells if len(self.log.rounds(cell.name)) < wanted[cell.name]]
         if not left:
@@ -160,7 +160,7 @@ class _Run:
                     times = ", ".join(f"{k} {v:.2f} s" for k, v in measured["seconds"].items())
                     self.report(f"{cell.name}: round {number + 1}/{wanted[cell.name]}: {times}")
 
-    def _cells(self, folder: Path, sections: Sequence[str], staged: Sequence[int]) -> list[Cell]:
+    def _cells(self, folder: Path, options: BenchOptions, sections: Sequence[str]) -> list[Cell]:
         settings = self.settings
         self.report("loading the models")
         with quiet():
@@ -181,18 +181,18 @@ class _Run:
         for tokens in settings.tokens if files else ():  # the goals' first
             videos = [self._clip(folder, tokens, n) for n in range(VIDEOS_OF_ONE_QUESTION)]
             if "labels" in sections:
-                cells.append(
+                cells += [
                     LabelsCell(
                         sides.family,
                         videos[0],
                         inputs.questions(1)[0],
-                        inputs.labels(max(settings.labels)),
-                        settings.labels,
+                        inputs.labels(count),
                         tokens,
                         settings.frames,
                         settings.dtype,
                     )
-                )
+                    for count in labels_of(options)
+                ]
             if "methods" in sections and tokens == max(settings.tokens):
                 cells.append(MethodsCell(family, videos[0], CHAINS, tokens, settings.frames))
             if "questions" in sections:
@@ -209,7 +209,8 @@ class _Run:
         if "staged" in sections:
             question, grids = inputs.questions(1)[0], settings.frames // FRAMES_PER_GRID
             cells += [
-                StagedCell(family, STAGED_CHAINS, question, tokens, grids) for tokens in staged
+                StagedCell(family, STAGED_CHAINS, question, tokens, grids)
+                for tokens in staged_tokens_of(options)
             ]
         return cells
 

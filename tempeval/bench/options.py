@@ -20,7 +20,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 SECTIONS = ("labels", "methods", "questions", "staged")
 FULL_TOKENS, QUICK_TOKENS = (1300, 3900), (36, 64)
 FULL_QUESTIONS, QUICK_QUESTIONS = (1, 5, 15), (1, 3)
-FULL_LABELS, QUICK_LABELS = (27, 174), (5, 9)
+FULL_LABELS, QUICK_LABELS = (27, 174, 700), (5, 9)
 STAGED_CPU, STAGED_CUDA, QUICK_STAGED = (2048, 4096, 8192), (8192, 32768), (64,)
 PIXELS_PER_TOKEN = 28
 FRAMES_PER_GRID = 2
@@ -37,7 +37,8 @@ class BenchOptions:
         pairs: alternating pairs per cell, at least 2; default 7.
         questions: questions per video; default 1, 5, 15.
         tokens: visual tokens per video, about; default 1300, 3900.
-        labels: numbers of choices; default 27, 174.
+        labels: numbers of choices; default 27, 174, 700: those of
+            Jester, Something-Something V2 and Kinetics-700.
         staged: visual tokens of the staged-sparse part; default 2048, 4096, 8192 on a CPU and
             8192, 32768 on a GPU.
         sections: parts to measure, of `SECTIONS`; default all. What an earlier run measured of
@@ -78,7 +79,6 @@ class Settings:
 
     questions: tuple[int, ...]
     tokens: tuple[int, ...]
-    labels: tuple[int, ...]
     pretrained: str | None
     device: str
     dtype: str
@@ -121,7 +121,6 @@ def settings_of(options: BenchOptions, threads: int) -> Settings:
     return Settings(
         questions=tuple(options.questions or (QUICK_QUESTIONS if quick else FULL_QUESTIONS)),
         tokens=tuple(options.tokens or (QUICK_TOKENS if quick else FULL_TOKENS)),
-        labels=tuple(options.labels or (QUICK_LABELS if quick else FULL_LABELS)),
         pretrained=options.pretrained,
         device=options.device,
         dtype=options.dtype,
@@ -158,6 +157,11 @@ def sections_of(options: BenchOptions) -> tuple[str, ...]:
         if name not in SECTIONS:
             raise UnknownName("section of the benchmark", name, SECTIONS)
     return tuple(name for name in SECTIONS if name in (options.sections or SECTIONS))
+
+
+def labels_of(options: BenchOptions) -> tuple[int, ...]:
+    """Return the numbers of choices; no `Settings`, for the reason of `staged_tokens_of`."""
+    return tuple(options.labels or (QUICK_LABELS if options.quick else FULL_LABELS))
 
 
 def staged_tokens_of(options: BenchOptions) -> tuple[int, ...]:

@@ -53,6 +53,11 @@ class LabelsRow:
     cpu_ratio: Spread
     others: str
 
+    @property
+    def forwards(self) -> float:
+        """Median cost of all labels of one video, in forwards of the whole prompt."""
+        return self.count / self.ratio.median
+
 
 @dataclass(frozen=True)
 class MethodRow:
@@ -110,10 +115,10 @@ def results_of(log: BenchLog) -> Results:
         if len(log.rounds(f"questions/{count}@{tokens}")) > 1
     ]
     labels = [
-        _labels_row(log, f"labels@{tokens}", tokens, count)
+        _labels_row(log, f"labels/{count}@{tokens}", tokens, count)
         for tokens in settings["tokens"]
-        for count in settings["labels"]
-        if len(log.rounds(f"labels@{tokens}")) > 1
+        for count in _label_counts(log)
+        if len(log.rounds(f"labels/{count}@{tokens}")) > 1
     ]
     methods = [
         _method_row(log, f"prefill@{tokens}", tokens, chain)
@@ -129,6 +134,11 @@ def results_of(log: BenchLog) -> Results:
         if len(log.rounds(f"staged@{tokens}")) > 1
     ]
     return Results(questions, labels, methods, staged)
+
+
+def _label_counts(log: BenchLog) -> list[int]:
+    cells = log.cells("labels/")
+    return sorted({int(cell.removeprefix("labels/").partition("@")[0]) for cell in cells})
 
 
 def _questions_row(log: BenchLog, cell: str, tokens: int) -> QuestionsRow:
@@ -157,13 +167,13 @@ def _questions_row(log: BenchLog, cell: str, tokens: int) -> QuestionsRow:
 
 def _labels_row(log: BenchLog, cell: str, tokens: int, count: int) -> LabelsRow:
     rounds = log.rounds(cell)
-    ratio, cpu_ratio = _ratios(rounds, lambda s: count * s["forward"] / s[str(count)])
+    ratio, cpu_ratio = _ratios(rounds, lambda s: count * s["forward"] / s["shared"])
     return LabelsRow(
         tokens=tokens,
         count=count,
         facts=log.facts(cell),
         forward_s=_seconds(rounds, "forward"),
-        ours_s=_seconds(rounds, str(count)),
+        ours_s=_seconds(rounds, "shared"),
         ratio=ratio,
         cpu_ratio=cpu_ratio,
         others=_others(rounds),

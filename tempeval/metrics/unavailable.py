@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import TempevalError
@@ -31,18 +30,21 @@ class MetricUnavailable(TempevalError):
         return type(self), (self.metric, self.reason)
 
 
-def or_nan(aggregate: Callable[[Sequence[Any]], float]) -> Callable[[Sequence[Any]], float]:
-    """Give NaN, and log the error, where a metric is unavailable: the host loses no other metric.
+def or_none(
+    aggregate: Callable[[Sequence[Any]], float],
+) -> Callable[[Sequence[Any]], float | None]:
+    """Give None, and log the error, where a metric is unavailable: the host loses no other metric.
 
-    `tempeval score` calls the function below it (`__wrapped__`) and reports the error itself.
+    None, not NaN: the host prints it as N/A, and its results file stays JSON. `tempeval score`
+    calls the function below it (`__wrapped__`) and reports the error itself.
     """
 
     @functools.wraps(aggregate)
-    def found(items: Sequence[Any]) -> float:
+    def found(items: Sequence[Any]) -> float | None:
         try:
             return aggregate(items)
         except MetricUnavailable as error:
             _LOG.error("%s", error)
-            return math.nan
+            return None
 
     return found

@@ -130,12 +130,13 @@ def check_samples(task: str, lines: Sequence[Line], docs: Sequence[Doc]) -> None
             assert (line["parse_status"], line["parsed"]) == ("empty", None), (task, line)
 
 
-def check_metrics(task: str, results: dict[str, Any]) -> None:
-    """The main metric is there, and all that are there (some types may have no item) are finite."""
-    listed = [entry["metric"] for entry in task_config(task, functions=False)["metric_list"]]
-    values = {name: results[f"{name},none"] for name in listed if f"{name},none" in results}
-    assert listed[0] in values, (task, results)
-    for name, value in values.items():
+def check_metrics(task: str, results: dict[str, Any], lines: Sequence[Line]) -> None:
+    """Every metric is there and finite; None only where it applies to no sample."""
+    for entry in task_config(task, functions=False)["metric_list"]:
+        name, value = entry["metric"], results[f"{entry['metric']},none"]
+        if value is None:
+            assert all(line[name] is None for line in lines), (task, name)
+            continue
         assert isinstance(value, (int, float)), (task, name, value)
         assert math.isfinite(value), (task, name, value)
 
@@ -144,7 +145,7 @@ def check_run(run: Run, tasks: Sequence[str], root: Path) -> None:
     assert set(run.samples) == set(tasks)
     for task in tasks:
         check_samples(task, run.samples[task], task_docs(task, root))
-        check_metrics(task, run.results[task])
+        check_metrics(task, run.results[task], run.samples[task])
 
 
 def check_equal_to_score(run: Run, name: str, root: Path) -> None:
@@ -295,4 +296,4 @@ def test_a_stock_model_of_the_host_runs_on_video_files(root: Path, tmp_path: Pat
         docs = task_docs(task, data)
         assert [line["sample_id"] for line in run.samples[task]] == [d["sample_id"] for d in docs]
         assert {line["parse_status"] for line in run.samples[task]} <= STATUSES
-        check_metrics(task, run.results[task])
+        check_metrics(task, run.results[task], run.samples[task])

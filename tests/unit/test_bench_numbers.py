@@ -166,11 +166,12 @@ def filled_log(path, rounds=3, slow=1.0):
                     {**facts, "questions": count},
                     measured(seconds, **other),
                 )
-            log.add_round(
-                f"labels@{tokens}",
-                facts,
-                measured({"forward": 1.0, "27": 2.0, "174": 2.5 * slow}, **other),
-            )
+            for count, ours in ((27, 2.0), (174, 1.5 * slow), (700, 5.0 * slow)):
+                log.add_round(
+                    f"labels/{count}@{tokens}",
+                    facts,
+                    measured({"forward": 1.0, "shared": ours}, **other),
+                )
         log.add_round(
             "prefill@3900",
             facts,
@@ -193,7 +194,8 @@ def test_results_and_goals_from_a_log(tmp_path):
     assert [row.ratio.median for row in results.questions[:3]] == pytest.approx([1.1, 4.0, 12.0])
     assert results.questions[0].others == "0.3-0.3"
     assert results.questions[0].cpu_ratio == results.questions[0].ratio
-    assert [row.ratio.median for row in results.labels[:2]] == pytest.approx([13.5, 69.6])
+    assert [row.ratio.median for row in results.labels[:2]] == pytest.approx([13.5, 116])
+    assert [row.forwards for row in results.labels[:3]] == pytest.approx([2, 1.5, 5])
     assert [row.ratio.median for row in results.methods] == pytest.approx([1.0, 0.75, 1.01])
     assert [(row.tokens, row.chain) for row in results.staged[:: len(STAGED_CHAINS)]] == [
         (2048, "baseline"),
@@ -202,14 +204,14 @@ def test_results_and_goals_from_a_log(tmp_path):
     assert [row.ratio.median for row in results.staged[:3]] == pytest.approx([1.0, 0.99, 0.9])
     assert results.staged[0].question_s == 0.25
     goals = goals_of(results)
-    assert len(goals) == 2 * 3 + 3 + 2 + 2  # (2) and (3) at 8192 tokens
+    assert len(goals) == 2 * 3 + (1 + 1 + 2 + 1) + 2 + 2  # (2) and (3) at 8192 tokens
     assert all(goal.met for goal in goals)
 
 
 def test_a_missed_goal_is_missed(tmp_path):
     goals = goals_of(results_of(filled_log(tmp_path / "b.json", slow=1.5)))
     missed = [goal.text for goal in goals if not goal.met]
-    assert len(missed) == 2 * 3 + 1 + 1 + 2  # all but 27 labels and PAS
+    assert len(missed) == 2 * 3 + 2 + 1 + 2  # all but 27 labels, 174 forwards and PAS
     assert sum("not slower than dense" in text for text in missed) == 2
     assert any("174 labels" in text for text in missed)
     assert any("temporal exit" in text for text in missed)
@@ -287,13 +289,13 @@ def test_log_is_continued_only_under_the_same_settings(tmp_path):
     path = tmp_path / "b.json"
     filled_log(path, rounds=2)
     same = BenchLog(path, settings_of(BenchOptions(pairs=9), 1), MACHINE)
-    assert len(same.rounds("labels@1300")) == 2
+    assert len(same.rounds("labels/27@1300")) == 2
     with pytest.raises(InvalidSetting, match="settings"):
         BenchLog(path, settings_of(BenchOptions(max_new_tokens=9), 1), MACHINE)
     with pytest.raises(InvalidSetting, match="machine cores: 2 there, 64 here"):
         BenchLog(path, settings_of(BenchOptions(), 1), {**MACHINE, "cores": 64})
     fresh = BenchLog(path, settings_of(BenchOptions(max_new_tokens=9), 1), MACHINE, overwrite=True)
-    assert fresh.rounds("labels@1300") == []
+    assert fresh.rounds("labels/27@1300") == []
 
 
 def test_rounds_of_other_code_are_dropped_and_never_mixed(tmp_path, monkeypatch):
@@ -301,9 +303,9 @@ def test_rounds_of_other_code_are_dropped_and_never_mixed(tmp_path, monkeypatch)
     filled_log(path, rounds=2)
     monkeypatch.setattr("tempeval.bench.log.code_digest", lambda: "sha256:other")
     log = BenchLog(path, settings_of(BenchOptions(), 1), MACHINE)
-    assert log.drop_other_code("labels@1300") == 2
-    assert log.drop_other_code("labels@1300") == 0
-    log.add_round("labels@1300", {}, {})
+    assert log.drop_other_code("labels/27@1300") == 2
+    assert log.drop_other_code("labels/27@1300") == 0
+    log.add_round("labels/27@1300", {}, {})
     assert len(log.codes()) == 2
     assert any("2 versions" in warning for warning in warnings_of(log))
 
@@ -314,14 +316,14 @@ def test_rounds_of_other_packages_stay_until_they_are_measured_again(tmp_path):
     newer = {**MACHINE, "packages": {"torch": "99.0"}}
     log = BenchLog(path, settings_of(BenchOptions(), 1), newer)
     names = log.cells("")
-    assert len(log.rounds("labels@1300")) == 2
-    assert log.drop_other_code("labels@1300") == 2
-    log.add_round("labels@1300", {}, {})
+    assert len(log.rounds("labels/27@1300")) == 2
+    assert log.drop_other_code("labels/27@1300") == 2
+    log.add_round("labels/27@1300", {}, {})
     old, new = log.versions().items()
-    assert new == ("torch 99.0", ["labels@1300"])
+    assert new == ("torch 99.0", ["labels/27@1300"])
     assert sorted([*old[1], *new[1]]) == sorted(names)
     page = render(log, results_of(log), [])
-    assert "- Versions of labels@1300: torch 99.0." in page
+    assert "- Versions of labels/27@1300: torch 99.0." in page
 
 
 def test_a_broken_log_is_a_named_error(tmp_path):
