@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tempeval.engine.continuations import Continuations
 from tempeval.engine.question import Picture, Question
 from tempeval.errors import InvalidSetting
 from tempeval.video.clip import VideoPath, VideoRef
@@ -49,20 +50,23 @@ def score_question(number: int, request: Any, docs: Mapping[str, Any]) -> Questi
 
     Args:
         number: its position among the requests.
-        request: arguments `(ctx, continuation or doc_to_target, doc_to_visual, doc_id, task,
-            split)`.
+        request: arguments `(ctx, continuations, doc_to_visual, doc_id, task, split)`; the second
+            is `Continuations` of one document, or as in the host's own tasks one text, or a
+            function of the document that gives it.
         docs: the host's `task_dict`.
     """
     ctx, continuation, doc_to_visual, doc_id, task, split = request.args
     doc = docs[task][split][doc_id]
-    text = continuation if isinstance(continuation, str) else str(continuation(doc))
+    if not isinstance(continuation, Continuations):
+        text = continuation if isinstance(continuation, str) else str(continuation(doc))
+        continuation = Continuations((text,))
     messages = _simple_messages(ctx, doc_to_visual, doc)
     return Question(
         number,
         tuple(messages),
         visuals_of(messages),
         kind="score",
-        continuation=text,
+        continuations=continuation,
         sample=_sample(request, doc),
         content=_content(doc),
     )

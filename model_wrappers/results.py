@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from tempeval.engine.ledger import Ledger
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tempeval.engine.answer import Score
+    from tempeval.engine.scores import Scores
 
 
 @dataclass
@@ -34,7 +35,7 @@ def token_counts(ledger: Ledger) -> LedgerTokenCounts:
 
 
 def combined(ledgers: Sequence[Ledger]) -> Ledger:
-    """Combine the ledgers of one question's choices.
+    """Combine the ledgers of one question whose choices were asked for one by one.
 
     Tokens and times of answering add up; so do the amortised times, because each choice carries its
     own share of what the choices share.
@@ -60,35 +61,70 @@ class ChoiceLoss(float):
     is an attribute.
 
     Attributes:
-        log_likelihood: sum over the continuation's tokens, in nats; None if unknown.
-        num_tokens: tokens of the continuation; None if unknown.
+        log_likelihood: sum over the continuation's tokens, in nats.
+        num_tokens: tokens of the continuation.
     """
 
-    log_likelihood: float | None
-    num_tokens: int | None
+    log_likelihood: float
+    num_tokens: int
 
-    def __new__(cls, score: Score) -> ChoiceLoss:
-        """Build from the engine's score."""
-        self = super().__new__(cls, -score.log_likelihood / score.num_tokens)
-        self.log_likelihood, self.num_tokens = score.log_likelihood, score.num_tokens
+    def __new__(cls, log_likelihood: float, num_tokens: int) -> ChoiceLoss:
+        """Build from the sum and the tokens that it is over."""
+        self = super().__new__(cls, -log_likelihood / num_tokens)
+        self.log_likelihood, self.num_tokens = log_likelihood, num_tokens
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel between ranks: the host gathers samples by pickling them."""
-        return _choice_loss, (float(self), self.log_likelihood, self.num_tokens)
+        return ChoiceLoss, (self.log_likelihood, self.num_tokens)
 
 
-def _choice_loss(value: float, log_likelihood: float | None, num_tokens: int | None) -> ChoiceLoss:
-    self = float.__new__(ChoiceLoss, value)
-    self.log_likelihood, self.num_tokens = log_likelihood, num_tokens
-    return self
+class ChoiceScores(tuple):  # type: ignore[type-arg]  # what it holds is not what it gives
+    """The `(loss, is_greedy)` pairs of all choices of one question; what its items and `len` are.
+
+    It holds columns of numbers, and makes a pair when one is read: a run may have millions. It is a
+    tuple because lmms-eval writes the items of lists and tuples into its samples file, and of
+    anything else one string. Pickled, as ranks gather samples, it is its columns.
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls, log_likelihoods: array[float], token_counts: array[int], greedy: bytes
+    ) -> ChoiceScores:
+        """Build from the columns of `Scores`; a choice without tokens has failed."""
+        return super().__new__(cls, (log_likelihoods, token_counts, greedy))
+
+    @classmethod
+    def of(cls, scores: Scores) -> ChoiceScores:
+        """Build from the engine's scores, whose columns are shared."""
+        return cls(scores.log_likelihoods, scores.token_counts, scores.greedy)
+
+    @classmethod
+    def failed(cls, choices: int) -> ChoiceScores:
+        """Build for a failed sample with so many choices."""
+        return cls(array("d", bytes(8 * choices)), array("I", [0] * choices), bytes(choices))
+
+    def __iter__(self) -> Iterator[tuple[float, bool]]:
+        for total, count, greedy in zip(*super().__iter__(), strict=True):
+            yield (ChoiceLoss(total, count), bool(greedy)) if count else failed_choice()
+
+    def __len__(self) -> int:
+        return len(super().__getitem__(2))
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(self)[index]
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return tuple(super().__iter__())
 
 
 class ChoiceResult(GenerationResult):  # type: ignore[misc]  # lmms-eval is untyped here
     """`(loss, is_greedy)` that also carries token counts.
 
     lmms-eval 0.7.3 turns a plain tuple into its string before scoring; a `GenerationResult` gets
-    through. Iterating gives the pair that `loglikelihood` is documented to return.
+    through. Iterating gives the pair that `loglikelihood` is documented to return. The result of
+    `Continuations` holds the pairs of all choices, as `ChoiceScores`.
     """
 
     def __iter__(self) -> Iterator[Any]:

@@ -21,11 +21,13 @@ from lmms_eval.api.model import lmms
 from lmms_eval.utils import simple_parse_args_string
 from tqdm import tqdm
 
-from tempeval.engine.answer import Answer, Score
+from tempeval.engine.answer import Answer
+from tempeval.engine.continuations import Continuations
 from tempeval.engine.encoder import GIB, DecodeOptions
 from tempeval.engine.feature_cache import FeatureCache
 from tempeval.engine.inference import Inference
 from tempeval.engine.journal import Journal, forget_left_over
+from tempeval.engine.scores import Scores
 from tempeval.engine.store import AnswerStore, Memory
 from tempeval.engine.work import assign_ranks
 from tempeval.errors import InfeasibleBudget, InvalidSetting, TempevalError, UnsupportedModel
@@ -48,10 +50,9 @@ from tempeval.model_wrappers.requests import (
     simple_question,
 )
 from tempeval.model_wrappers.results import (
-    ChoiceLoss,
     ChoiceResult,
+    ChoiceScores,
     combined,
-    failed_choice,
     token_counts,
 )
 from tempeval.video.clip import Sampling
@@ -355,16 +356,23 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
     def loglikelihood(self, requests: Sequence[Any]) -> list[ChoiceResult]:
         """Score continuations; each result is `(ChoiceLoss, is_greedy)`.
 
-        The first choice of a question carries the token counts of all.
+        A request with `Continuations` has such a pair for each of them, in one result. Where the
+        choices of a question are requests of their own, the first carries the token counts of all.
         """
         results: list[ChoiceResult | None] = [None] * len(requests)
         ledgers: dict[tuple[str, Any], list[tuple[int, Ledger]]] = {}
         for number, outcome in self._run("loglikelihood", requests):
-            pair: tuple[float, bool] = failed_choice()
-            if isinstance(outcome.answer, Score):
-                pair = (ChoiceLoss(outcome.answer), outcome.answer.is_greedy)
-            results[number] = ChoiceResult(pair)
             request = requests[number]
+            asked = request.args[1]
+            together = isinstance(asked, Continuations)
+            if isinstance(outcome.answer, Scores):
+                scores = ChoiceScores.of(outcome.answer)
+            else:
+                scores = ChoiceScores.failed(len(asked) if together else 1)
+            if together:
+                results[number] = ChoiceResult(scores, token_counts(outcome.ledger))
+                continue
+            results[number] = ChoiceResult(scores[0])
             if not is_padding(request):
                 key = (request.task_name, request.doc_id)
                 ledgers.setdefault(key, []).append((number, outcome.ledger))

@@ -1,15 +1,22 @@
 """A multiple-choice task that every tempeval model can score, on the chat and the simple path.
 
-lmms-eval's chat task refuses anything but generation, so `_choice` YAMLs name this class; it
-builds the host's own `multiple_choice` requests whatever path the model takes.
+lmms-eval's chat task refuses anything but generation, so `_choice` YAMLs name this class; it makes
+one request per document, whatever path the model takes. The host makes one per choice: 24 million
+for the 700 labels of Kinetics-700.
 """
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from lmms_eval.api.instance import Instance
 from lmms_eval.api.task import ConfigurableTask
+
+from tempeval.engine.continuations import Continuations
+from tempeval.errors import UnsupportedModel
+from tempeval.model_wrappers.results import ChoiceScores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,13 +33,61 @@ class ChoiceTask(ConfigurableTask):  # type: ignore[misc]  # lmms-eval is untype
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        super().__init__(config={k: v for k, v in config.items() if k != "class"})
+        given = {k: v for k, v in config.items() if k != "class"}
+        choices = given.pop("doc_to_choice", None)
+        # Without the choices: the host's constructor reads them only to warn of each that follows
+        # its prompt without a space, and here an answer begins a chat turn of its own.
+        super().__init__(config=given)
+        self.config.doc_to_choice = choices
+
+    def construct_requests(self, doc_id: int, ctx: str, **kwargs: Any) -> Instance:
+        """Return one request for all choices of a document.
+
+        Args:
+            doc_id: its place in the split.
+            ctx: the prompt.
+            kwargs: `metadata`, as the host gives it.
+        """
+        split = kwargs["metadata"]["split"]
+        texts = tuple(self.doc_to_choice(self.dataset[split][doc_id]))
+        asked = _continuations(self.config.target_delimiter, texts)
+        return Instance(
+            request_type="loglikelihood",
+            arguments=(ctx, asked, self.doc_to_visual, doc_id, self.config.task, split),
+            idx=0,
+            task_name=self.config.task,
+            doc_id=doc_id,
+            **kwargs,
+        )
 
     def process_results(self, doc: Any, results: Any, full_docs: Any = None) -> dict[str, Any]:
-        """Score one document, and add the probabilities of its choices."""
-        found = super().process_results(doc, results, full_docs)
+        """Score one document, and add the probabilities of its choices.
+
+        Args:
+            doc: the document.
+            results: the one result of its request.
+            full_docs: as the host gives it.
+
+        Raises:
+            UnsupportedModel: if the model did not score all choices of one request.
+        """
+        (scores,) = results
+        if not isinstance(scores, ChoiceScores):
+            raise UnsupportedModel(
+                f"{self.config.task}: the model answered {scores!r:.80} to a request with "
+                f"{len(self.doc_to_choice(doc))} choices, not a score for each; tasks that end in "
+                "_choice need a tempeval model (--model tempeval)"
+            )
+        pairs = list(scores)
+        found = super().process_results(doc, pairs, full_docs)
         answer = answer_index(self.doc_to_target(doc), self.doc_to_choice(doc))
-        return {**probabilities(results, answer), **found}
+        return {**probabilities(pairs, answer), **found}
+
+
+@lru_cache(maxsize=16)
+def _continuations(delimiter: str, texts: tuple[str, ...]) -> Continuations:
+    """Return one object for all documents that have the same choices."""
+    return Continuations(tuple(f"{delimiter}{text}" for text in texts))
 
 
 def answer_index(target: Any, choices: Sequence[str]) -> int | None:

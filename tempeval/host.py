@@ -10,6 +10,7 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
+from tempeval.engine.continuations import Continuations
 from tempeval.errors import TempevalError, UnknownName
 from tempeval.host_files import MODEL_NAME
 from tempeval.record import TaskFacts, digest
@@ -256,7 +257,10 @@ def _leaves(loaded: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _prompts(task: Any) -> Iterator[list[Any]]:
-    """Yield what each request of a task says to the model, visuals left out."""
+    """Yield what each request of a task says to the model, visuals left out.
+
+    Choices that are asked for in one request are named by their digest.
+    """
     own_messages = callable(task.config.doc_to_messages)
     documents = task.eval_docs if own_messages else ()
     for request in task.instances:
@@ -265,5 +269,6 @@ def _prompts(task: Any) -> Iterator[list[Any]]:
             messages = task.doc_to_messages(documents[request.doc_id])
             parts = (part for message in messages for part in message["content"])
             texts = [part["text"] for part in parts if isinstance(part, dict) and "text" in part]
-        options = [value for value in request.args if isinstance(value, dict)]
+        options: list[Any] = [value for value in request.args if isinstance(value, dict)]
+        options += [value.digest for value in request.args if isinstance(value, Continuations)]
         yield [request.doc_id, str(request.args[0]), options, texts]

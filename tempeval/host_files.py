@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tempeval.errors import TempevalError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 MODEL_NAME = "tempeval"
@@ -52,9 +53,20 @@ def save_host_files(
     if not (folder / aggregated).is_file():
         raise TempevalError(f"lmms-eval could not write {folder / aggregated}; see its log")
     for task, name in names.items():
-        tracker.save_results_samples(task_name=task, samples=samples[task])
+        tracker.save_results_samples(task_name=task, samples=_released(samples[task]))
         _check_lines(folder / name, len(samples[task]))
     return aggregated, names
+
+
+def _released(samples: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield samples, and drop the answers of each once it is written.
+
+    The host turns them into texts in place: a pair for each label of each document.
+    """
+    for sample in samples:
+        yield sample
+        for name in ("resps", "filtered_resps"):
+            sample.pop(name, None)
 
 
 def _check_lines(path: Path, expected: int) -> None:

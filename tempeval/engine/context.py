@@ -59,8 +59,8 @@ class Context:
 
     def _problem(self, plan: EnginePlan, item: Item, frames: int, after: int) -> str | None:
         tail = len(item.tail)
-        if item.continuation is not None:
-            more, what = len(item.continuation), "to score"
+        if item.continuations:
+            more, what = max(len(ids) for ids in item.continuations), "to score"
         else:
             settings, _ = generation_settings(item.question.gen_kwargs)
             more, what = int(settings["max_new_tokens"]), "to generate"

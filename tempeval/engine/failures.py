@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tempeval.engine.answer import Score
+from tempeval.engine.scores import Scores
 from tempeval.errors import BadVideo, CannotStore
 
 if TYPE_CHECKING:
@@ -50,7 +50,10 @@ def describe(error: BaseException, when: str) -> str:
     return f"{when}: {first}"
 
 
-def problem_of(answer: Answer | Score) -> str | None:
+def problem_of(answer: Answer | Scores) -> str | None:
     """Say why an answer cannot be used; None if it can."""
-    finite = math.isfinite(answer.log_likelihood) if isinstance(answer, Score) else answer.finite
+    if isinstance(answer, Scores):
+        finite = all(map(math.isfinite, answer.log_likelihoods))
+    else:
+        finite = answer.finite
     return None if finite else NOT_FINITE

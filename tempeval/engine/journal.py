@@ -14,12 +14,12 @@ import logging
 import os
 import time
 import zlib
-from dataclasses import fields
 from typing import IO, TYPE_CHECKING, Any
 
 from tempeval.engine.answer import Answer, Score
 from tempeval.engine.ledger import Ledger
 from tempeval.engine.question import Outcome
+from tempeval.engine.scores import Scores
 from tempeval.errors import RunFailed
 
 if TYPE_CHECKING:
@@ -246,18 +246,20 @@ def _record(outcome: Outcome) -> dict[str, Any]:
             "token_ids": list(outcome.answer.token_ids),
             "tail_bytes": outcome.answer.tail_bytes,
         }
-    elif isinstance(outcome.answer, Score):
-        answer = {f.name: getattr(outcome.answer, f.name) for f in fields(Score)}
+    elif isinstance(outcome.answer, Scores):
+        answer = outcome.answer.to_dict()
     return {"answer": answer, "ledger": outcome.ledger.to_dict()}
 
 
 def _outcome(record: Mapping[str, Any]) -> Outcome:
-    answer: Answer | Score | None = None
+    answer: Answer | Scores | None = None
     if (held := record["answer"]) is not None:
         if "text" in held:
             answer = Answer(held["text"], tuple(held["token_ids"]), held["tail_bytes"])
+        elif "log_likelihood" in held:  # as written before a question had all its choices
+            answer = Scores.of([Score(**held)])
         else:
-            answer = Score(**held)
+            answer = Scores.from_dict(held)
     ledger = dict(record["ledger"])
     ledger["flags"] = tuple(ledger["flags"])
     return Outcome(answer, Ledger(**ledger))

@@ -17,8 +17,10 @@ from tempeval.video.clip import VideoRef
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
-    from tempeval.engine.answer import Answer, Score
+    from tempeval.engine.answer import Answer
+    from tempeval.engine.continuations import Continuations
     from tempeval.engine.ledger import Ledger
+    from tempeval.engine.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ class Question:
         number: position in the caller's list.
         messages: the chat (see `Family.tokenize`).
         visuals: what its placeholders stand for, in order.
-        kind: `generate`, or `score` for a continuation.
+        kind: `generate`, or `score` for continuations.
         gen_kwargs: lmms-eval's generation arguments (`generate`).
-        continuation: text to score (`score`).
+        continuations: texts to score (`score`).
         sample: names the sample in journals, such as `task/sample_id`.
         content: digest of the sample's content, as the task states it.
     """
@@ -49,7 +51,7 @@ class Question:
     visuals: tuple[VideoRef | Picture, ...]
     kind: Literal["generate", "score"] = "generate"
     gen_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    continuation: str = ""
+    continuations: Continuations | None = None
     sample: str = ""
     content: str = ""
 
@@ -76,7 +78,7 @@ class Question:
             [[message["role"], _texts(message["content"])] for message in self.messages],
             self.kind,
             sorted((str(k), repr(v)) for k, v in self.gen_kwargs.items()),
-            self.continuation,
+            self.continuations.identity if self.continuations is not None else "",
         ]
 
     @property
@@ -90,11 +92,11 @@ class Outcome:
     """What became of one question.
 
     Attributes:
-        answer: an `Answer` or a `Score`; None when the sample failed.
+        answer: an `Answer`, or `Scores` of all continuations; None when the sample failed.
         ledger: what it used; `ledger.error` says why it failed.
     """
 
-    answer: Answer | Score | None
+    answer: Answer | Scores | None
     ledger: Ledger
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,10 +23,12 @@ from tempeval.engine.failures import (
     is_out_of_memory,
     problem_of,
 )
+from tempeval.engine.halves import halves, joined
 from tempeval.engine.ledger import Ledger, distinct_temporal_ids, prefill_flops
 from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
 from tempeval.engine.question import Outcome
+from tempeval.engine.scores import Scores
 from tempeval.engine.seeded import batch_seed, seeded
 from tempeval.engine.work import Batch
 from tempeval.errors import CannotStore
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from contextlib import AbstractContextManager
 
-    from tempeval.engine.answer import Answer, Score
+    from tempeval.engine.answer import Answer
     from tempeval.engine.cache import SharedPrefix
     from tempeval.engine.feature_cache import Encoded
     from tempeval.engine.plan import EnginePlan
@@ -216,7 +219,7 @@ class Session:
             start = now(family.device)
             with self._drawing(items):
                 answers = _answer(attachment, prefix, items, tails)
-            answer_ms = (now(family.device) - start) * 1e3 / len(items)
+            row_ms = (now(family.device) - start) * 1e3 / sum(item.num_rows for item in items)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -224,7 +227,8 @@ class Session:
         if problem is not None:  # the exception is gone by now, and what its frames held
             return self._smaller(attachment, prefix, items, base, shared_ms, problem)
         outcomes = []
-        for answer, tail in zip(answers, tails, strict=True):
+        for item, answer, tail in zip(items, answers, tails, strict=True):
+            answer_ms = row_ms * item.num_rows
             ledger = replace(
                 base,
                 input_tokens=prefix.length + len(tail),
@@ -248,17 +252,16 @@ class Session:
         shared_ms: float,
         problem: str,
     ) -> list[Outcome]:
-        """Answer a batch that did not fit in two halves; a single question that does not fails."""
-        if len(items) == 1 or prefix.exact is not None:  # an exact prefix was read by now
+        """Answer a batch that did not fit in two halves; a single row that does not fit fails."""
+        one_row = len(items) == 1 and items[0].num_rows == 1
+        if one_row or prefix.exact is not None:  # an exact prefix was read by now
             return [Outcome(None, replace(base, error=problem))] * len(items)
         if self.family.device.type == "cuda":
             torch.cuda.empty_cache()
-        middle = len(items) // 2
-        return [
-            outcome
-            for half in (items[:middle], items[middle:])
-            for outcome in self._answer_batch(attachment, prefix, half, base, shared_ms)
-        ]
+        first, second = (
+            self._answer_batch(attachment, prefix, half, base, shared_ms) for half in halves(items)
+        )
+        return [joined(first[0], second[0])] if len(items) == 1 else [*first, *second]
 
     def _drawing(self, items: Sequence[Item]) -> AbstractContextManager[None]:
         """Seed what is drawn at random inside; nothing where nothing is drawn."""
@@ -272,10 +275,11 @@ def _answer(
     prefix: SharedPrefix,
     items: Sequence[Item],
     tails: Sequence[torch.Tensor],
-) -> Sequence[Answer | Score]:
+) -> Sequence[Answer | Scores]:
     if items[0].question.kind == "score":
-        continuations: list[Any] = [item.continuation for item in items]
-        return score_choices(attachment, prefix, tails[0], continuations)
+        labels = [ids for item in items for ids in item.continuations]
+        scores = iter(score_choices(attachment, prefix, tails[0], labels))
+        return [Scores.of(list(islice(scores, item.num_rows))) for item in items]
     return generate(attachment, prefix, tails, items[0].question.gen_kwargs)
 
 
@@ -290,4 +294,4 @@ def _alone(items: Sequence[Item]) -> str:
     """Say what did not fit where a batch is not halved any more."""
     if items[0].question.kind == "generate":
         return ONE_QUESTION
-    return ONE_CHOICE if len(items) == 1 else ALL_CHOICES
+    return ONE_CHOICE if sum(item.num_rows for item in items) == 1 else ALL_CHOICES

@@ -13,14 +13,16 @@ from tempeval.errors import InvalidSetting
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
+    from tempeval.engine.continuations import Continuations
     from tempeval.engine.question import Picture, Question
     from tempeval.families.base import Family
     from tempeval.video.clip import VideoRef
 
 # Cost of one video relative to one question on its prefix: decode and encode once, prefill once
 # per chain (model constants of host.md section 4.3 at 8k tokens: D + V = 0.64 s, P = 0.60 s,
-# S = 0.06 s). Only the balance between ranks depends on it.
-_VIDEO_COST, _PREFILL_COST, _QUESTION_COST = 10.6, 10.0, 1.0
+# S = 0.06 s). A label more costs about a hundredth of a prefill (27 to 174 labels: 1.1 to 1.6
+# prefills become 1.7 to 3.8). Only the balance between ranks depends on it.
+_VIDEO_COST, _PREFILL_COST, _QUESTION_COST, _LABEL_COST = 10.6, 10.0, 1.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -31,20 +33,26 @@ class Item:
         question: what was asked.
         input_ids: the whole prompt, one placeholder per visual.
         prefix_length: ids through the last placeholder.
-        continuation: long `[C]`, the ids to score; None for generation.
+        continuations: long `[C_i]` each, the ids to score, shared between questions with the same
+            texts; none for generation.
         repeat: how many questions before it in the plan are the same.
     """
 
     question: Question
     input_ids: tuple[int, ...]
     prefix_length: int
-    continuation: torch.Tensor | None
+    continuations: tuple[torch.Tensor, ...] = ()
     repeat: int = 0
 
     @property
     def tail(self) -> torch.Tensor:
         """Ids after the last placeholder, long `[Q]`."""
         return torch.tensor(self.input_ids[self.prefix_length :], dtype=torch.long)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that it adds to a batch: one per continuation, or the one that is generated."""
+        return max(1, len(self.continuations))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +81,10 @@ class VideoWork:
 
     def cost(self, num_chains: int) -> float:
         """Estimate the work, in units of one question."""
+        items = [item for batches in self.prefixes for batch in batches for item in batch.items]
+        labels = sum(item.num_rows - 1 for item in items) * _LABEL_COST
         prefills = len(self.prefixes) * _PREFILL_COST
-        return _VIDEO_COST + num_chains * (prefills + self.num_questions * _QUESTION_COST)
+        return _VIDEO_COST + num_chains * (prefills + len(items) * _QUESTION_COST + labels)
 
 
 def plan_work(family: Family, questions: Sequence[Question], batch_size: int) -> list[VideoWork]:
@@ -88,30 +98,47 @@ def plan_work(family: Family, questions: Sequence[Question], batch_size: int) ->
         batch_size: most questions in one batch; all choices of one question stay together.
 
     Raises:
-        InvalidSetting: for a choice without text, naming its sample.
+        InvalidSetting: for a question without choices or a choice without text, naming its sample.
     """
     videos: dict[tuple[Hashable, ...], list[Item]] = {}
     seen: dict[Hashable, int] = {}
+    labels: dict[Continuations, tuple[torch.Tensor, ...]] = {}
     for question in questions:
-        continuation = None
+        ids: tuple[torch.Tensor, ...] = ()
         if question.kind == "score":
-            ids = family.tokenizer(question.continuation, add_special_tokens=False)["input_ids"]
-            if not ids:
-                raise InvalidSetting(
-                    f"sample {question.sample or question.number!r}: the choice "
-                    f"{question.continuation!r} has no token; every choice needs some text"
-                )
-            continuation = torch.tensor(ids, dtype=torch.long)
+            ids = _continuation_ids(family, question, labels)
         prompt = tuple(family.tokenize(question.messages))
         last = max((i for i, t in enumerate(prompt) if t in family.placeholder_ids), default=-1)
         same = (question.visual_key, json.dumps(question.identity()))
         repeat = seen[same] = seen.get(same, -1) + 1
-        item = Item(question, prompt, last + 1, continuation, repeat)
+        item = Item(question, prompt, last + 1, ids, repeat)
         videos.setdefault(question.visual_key, []).append(item)
     return [
         VideoWork(items[0].question.visuals, _prefixes(items, batch_size))
         for items in videos.values()
     ]
+
+
+def _continuation_ids(
+    family: Family, question: Question, known: dict[Continuations, tuple[torch.Tensor, ...]]
+) -> tuple[torch.Tensor, ...]:
+    """Tokenize the texts to score, once for all questions that have the same."""
+    named = f"sample {question.sample or question.number!r}"
+    texts = question.continuations
+    if not texts:
+        raise InvalidSetting(f"{named} has no choices to score; give it one at least")
+    if texts in known:
+        return known[texts]
+    found = []
+    for text in texts:
+        ids = family.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if not ids:
+            raise InvalidSetting(
+                f"{named}: the choice {text!r} has no token; every choice needs some text"
+            )
+        found.append(torch.tensor(ids, dtype=torch.long))
+    known[texts] = tuple(found)
+    return known[texts]
 
 
 def assign_ranks(costs: Sequence[float], world_size: int) -> list[int]:

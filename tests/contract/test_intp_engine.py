@@ -19,6 +19,7 @@ from tempeval.calibrate import CalibrateOptions, calibrate
 from tempeval.calibration_clips import MINI
 from tempeval.engine.answer import generate
 from tempeval.engine.attach import Attachment
+from tempeval.engine.continuations import Continuations
 from tempeval.engine.inference import Inference
 from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
@@ -260,7 +261,7 @@ def test_a_prompt_that_does_not_fit_fails_alone(load_family, tiny_qwen2_5_vl_fol
         scaled = [parse_chain("rope_scale[scale=4]")]
         (fits,) = run(Inference(family, Sampling(num_frames=8)), scaled, questions).values()
         assert [o.ledger.error for o in fits.values()] == [None] * 4
-        labels = ask(videos[:1], ["up"], kind="score", continuation=" left" * 40)
+        labels = ask(videos[:1], ["up"], kind="score", continuations=Continuations((" left" * 40,)))
         (score,) = run(Inference(family, Sampling(num_frames=8)), [Chain()], labels).values()
         assert "to score" in score[0].ledger.error
     finally:

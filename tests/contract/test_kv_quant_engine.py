@@ -23,6 +23,7 @@ from tempeval.engine.attach import Attachment
 from tempeval.engine.cache import PlainKV
 from tempeval.engine.calibrate import bounds_of, measure_bounds
 from tempeval.engine.choices import score_choices
+from tempeval.engine.continuations import Continuations
 from tempeval.engine.inference import Inference
 from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
@@ -370,7 +371,14 @@ def test_ledger_of_shared_and_exact_prefixes(inference, videos, monkeypatch):
     texts = ("What happens first?", "up", "Is it faster? yes no")
     questions = [ask(i, videos[0], text) for i, text in enumerate(texts)]
     questions += [
-        ask(3 + i, videos[0], "up", kind="score", continuation=label, gen_kwargs={})
+        ask(
+            3 + i,
+            videos[0],
+            "up",
+            kind="score",
+            continuations=Continuations((label,)),
+            gen_kwargs={},
+        )
         for i, label in enumerate((" left or right", " yes"))
     ]
     questions.append(ask(5, None, "up"))

@@ -11,9 +11,12 @@ from lmms_eval.tasks import TaskManager, get_task_dict
 from transformers import AutoTokenizer
 
 import tempeval.tasks
+from tempeval.engine.answer import Score
+from tempeval.engine.scores import Scores
 from tempeval.mini.paths import CHECKPOINTS
 from tempeval.mini.questions import KINDS
 from tempeval.mini.side import SIDE_SUITES, side_suite
+from tempeval.model_wrappers.results import ChoiceScores
 from tempeval.tasks import mini_audio, mini_highfps
 
 FOLDER = Path(tempeval.tasks.__file__).parent
@@ -106,8 +109,13 @@ def test_choices_are_scored_by_their_words(tasks: dict[str, Any], name: str, asp
     for doc in task.test_docs().select(range(8)):
         right = doc["choices"].index(doc["answer"])
         for best in range(len(doc["choices"])):
-            losses = [(1.0 if i == best else 2.0, i == best) for i in range(len(doc["choices"]))]
-            sample = task.process_results(doc, losses)
+            scores = Scores.of(
+                [
+                    Score(-1.0 if i == best else -2.0, 1, i == best, 0)
+                    for i in range(len(doc["choices"]))
+                ]
+            )
+            sample = task.process_results(doc, [ChoiceScores.of(scores)])
             assert sample["score"] == float(best == right)
             assert sample["answer_index"] == right
 

@@ -22,6 +22,7 @@ from transformers import modeling_utils
 from video_files import write_video
 from video_task import TASK, show_tasks, write_task
 
+from tempeval.engine.continuations import Continuations
 from tempeval.engine.encoder import DecodeOptions
 from tempeval.engine.inference import Inference
 from tempeval.engine.question import Question
@@ -139,14 +140,20 @@ def test_answers_through_the_engine_are_those_that_were_trained(
 
     inference = Inference(load_base(straight, "cpu"), Sampling(num_frames=8))
     questions = [
-        Question(n, example.messages, (example.video,), "score", continuation=example.answer)
+        Question(
+            n,
+            example.messages,
+            (example.video,),
+            "score",
+            continuations=Continuations((example.answer,)),
+        )
         for n, example in enumerate(examples)
     ]
     scores = {}
     chains = [parse_chain(name) for name in (f"pave[adapter={straight.out}]", "baseline")]
     for answered in inference.run(inference.plan(questions), chains):
         assert not answered.outcome.ledger.error
-        score = answered.outcome.answer.log_likelihood
+        score = answered.outcome.answer.log_likelihoods[0]
         scores[answered.chain.spec == "baseline", answered.question.number] = score
     found, base = (torch.tensor([-scores[b, n] for n in range(3)]) for b in (False, True))
     torch.testing.assert_close(found, losses, rtol=1e-3, atol=1e-3)

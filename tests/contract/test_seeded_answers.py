@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import tempeval.engine.session as session_module
+from tempeval.engine.continuations import Continuations
 from tempeval.engine.inference import Inference
 from tempeval.engine.question import Question
 from tempeval.engine.store import Memory
@@ -126,7 +127,8 @@ def test_sampled_answers_are_kept_per_seed_and_batch_size(build, videos, samplin
 def test_greedy_answers_and_scores_are_kept_across_seeds(build, videos):
     asked = questions(videos, GREEDY)
     one = asked[0]
-    label = Question(len(asked), one.messages, one.visuals, kind="score", continuation="up")
+    up = Continuations(("up",))
+    label = Question(len(asked), one.messages, one.visuals, kind="score", continuations=up)
     store = Memory()
     first = answers(build(), [*asked, label], store)
     assert all(replays(build(seed=4, batch_size=3), [*asked, label], store))

@@ -12,6 +12,7 @@ from probes import ReverseOrder
 
 import tempeval.engine.encoder as encoder_module
 import tempeval.engine.session as session_module
+from tempeval.engine.continuations import Continuations
 from tempeval.engine.inference import Inference
 from tempeval.engine.journal import Journal
 from tempeval.engine.question import Question
@@ -285,7 +286,7 @@ def labelled(videos, texts=("up", "left", "down and up")):
                     ({"role": "user", "content": content},),
                     (video,),
                     kind="score",
-                    continuation=text,
+                    continuations=Continuations((text,)),
                     sample=f"task/{video.path}/{text}",
                 )
             )
@@ -305,10 +306,123 @@ def test_the_shares_of_choices_add_up_to_what_was_spent(inference, videos, chain
         assert whole.amortised_ms == pytest.approx(spent)
 
 
-@pytest.mark.parametrize("kind", ["score", "greedy", "sampled"])
+def together(videos, texts=("up", "left", "down and up"), questions=("Where?",)):
+    """Ask for all texts at once, question by question."""
+    made = []
+    for text in questions:
+        for video in videos:
+            content = [{"type": "video"}, {"type": "text", "text": text}]
+            made.append(
+                Question(
+                    len(made),
+                    ({"role": "user", "content": content},),
+                    (video,),
+                    kind="score",
+                    continuations=Continuations(tuple(texts)),
+                    sample=f"task/{text}/{video.path}",
+                )
+            )
+    return made
+
+
+def without_times(ledger):
+    return {k: v for k, v in ledger.to_dict().items() if not k.endswith("_ms")}
+
+
+@pytest.mark.parametrize("chain", [Chain(), Chain([PAS()]), Chain([QUANTISED])])
+def test_all_choices_at_once_score_as_one_by_one(inference, videos, chain):
+    one_by_one = list(inference.run(inference.plan(labelled(videos)), [chain]))
+    at_once = list(inference.run(inference.plan(together(videos)), [chain]))
+    assert len(at_once) == 3
+    for number, answered in enumerate(at_once):
+        parts = [a.outcome for a in one_by_one[3 * number : 3 * number + 3]]
+        expected = parts[0].answer + parts[1].answer + parts[2].answer
+        assert answered.outcome.answer == expected
+        ledger, whole = answered.outcome.ledger, combined([part.ledger for part in parts])
+        assert without_times(ledger) == without_times(whole)
+        spent = ledger.decode_ms + ledger.encode_ms + ledger.prefill_ms + ledger.answer_ms
+        assert ledger.amortised_ms == pytest.approx(spent)
+
+
+def test_documents_on_one_video_share_its_prefix_and_a_question_its_pass(
+    inference, videos, monkeypatch
+):
+    """Other questions share the prefill; other choices of the same question, also its tokens."""
+    asked = together(videos[:1], questions=("Where?", "What happens first?"))
+    asked += [replace(q, number=2, sample="other") for q in together(videos[:1], ("up", "right"))]
+    alone = {q.number: next(inference.run(inference.plan([q]), [Chain()])) for q in asked}
+    counts = {"prefill": 0, "score_choices": 0}
+    for name in counts:
+        original = getattr(session_module, name)
+
+        def counted(*arguments, name=name, original=original):
+            counts[name] += 1
+            return original(*arguments)
+
+        monkeypatch.setattr(session_module, name, counted)
+    run = list(inference.run(inference.plan(asked), [Chain()]))
+    assert counts == {"prefill": 1, "score_choices": 2}
+    for answered in run:
+        found, expected = answered.outcome.answer, alone[answered.question.number].outcome.answer
+        assert list(found.log_likelihoods) == pytest.approx(list(expected.log_likelihoods))
+    ledgers = [a.outcome.ledger for a in run]
+    spent = ledgers[0].decode_ms + ledgers[0].encode_ms + ledgers[0].prefill_ms
+    spent += sum(ledger.answer_ms for ledger in ledgers)
+    assert sum(ledger.amortised_ms for ledger in ledgers) == pytest.approx(spent)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2])
+def test_choices_out_of_memory_are_halved_then_fail_together(inference, videos, limit, monkeypatch):
+    answer = session_module._answer
+    sizes = []
+
+    def tight(attachment, prefix, items, tails):
+        rows = sum(item.num_rows for item in items)
+        sizes.append(rows)
+        if rows > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return answer(attachment, prefix, items, tails)
+
+    work = inference.plan(together(videos[:1], ("up", "left", "down", "right and up", "no")))
+    (whole,) = inference.run(work, [Chain()])
+    monkeypatch.setattr(session_module, "_answer", tight)
+    (run,) = inference.run(work, [Chain()])
+    assert sizes[:3] == [5, 2, 3 if limit == 2 else 1]
+    found, ledger = run.outcome.answer, run.outcome.ledger
+    if limit == 0:
+        assert found is None
+        assert "out of memory, also with one choice at a time" in ledger.error
+        return
+    expected = whole.outcome.answer
+    assert found.token_counts == expected.token_counts
+    assert list(found.log_likelihoods) == pytest.approx(list(expected.log_likelihoods), abs=1e-4)
+    assert without_times(ledger) == without_times(whole.outcome.ledger)
+    spent = ledger.decode_ms + ledger.encode_ms + ledger.prefill_ms + ledger.answer_ms
+    assert ledger.amortised_ms == pytest.approx(spent)
+
+
+def test_choices_asked_one_by_one_before_are_asked_again_together(inference, videos, tmp_path):
+    """A journal of single choices has no answer to all of them, nor the other way round."""
+    chain = [Chain()]
+    asked = [replace(q, sample="task/0/0") for q in labelled(videos[:1])]
+    with Journal(tmp_path) as journal:
+        list(inference.run(inference.plan(asked), chain, journal))
+        at_once = inference.plan([replace(q, sample="task/0/0") for q in together(videos[:1])])
+        (first,) = inference.run(at_once, chain, journal)
+        assert not first.replayed
+        assert len(journal) == 3 + 1
+    with Journal(tmp_path) as journal:
+        (again,) = inference.run(at_once, chain, journal)
+        assert again.replayed
+        assert again.outcome == first.outcome
+        assert all(a.replayed for a in inference.run(inference.plan(asked), chain, journal))
+
+
+@pytest.mark.parametrize("kind", ["score", "choices", "greedy", "sampled"])
 def test_scores_that_are_no_numbers_fail_their_sample(inference, videos, monkeypatch, kind):
     """NaN would pick the first label, or token 0, and look like an answer."""
-    asked = labelled(videos[:1]) if kind == "score" else questions(videos[:1])
+    ask = {"score": labelled, "choices": together}.get(kind, questions)
+    asked = ask(videos[:1])
     if kind == "sampled":
         asked = [replace(q, gen_kwargs={"max_new_tokens": 3, "do_sample": True}) for q in asked]
     forward = inference.family.model.forward
@@ -323,7 +437,7 @@ def test_scores_that_are_no_numbers_fail_their_sample(inference, videos, monkeyp
     monkeypatch.setattr(inference.family.model, "forward", poisoned)
     run = list(inference.run(work, [Chain()]))
     bad = [a.question.number for a in run if a.outcome.ledger.error is not None]
-    assert bad == ([0, 1, 2] if kind == "score" else [1, 3, 4])
+    assert bad == {"score": [0, 1, 2], "choices": [0]}.get(kind, [1, 3, 4])
     for was, now in zip(before, run, strict=True):
         if now.question.number in bad:
             assert "NaN" in now.outcome.ledger.error
@@ -335,6 +449,10 @@ def test_scores_that_are_no_numbers_fail_their_sample(inference, videos, monkeyp
 def test_an_empty_label_is_named(inference, videos):
     with pytest.raises(InvalidSetting, match=r"task/.*video1/.*no token"):
         inference.plan(labelled(videos[:1]) + labelled(videos[1:2], ("up", "")))
+    with pytest.raises(InvalidSetting, match=r"task/.*video1.*the choice '' has no token"):
+        inference.plan(together(videos[:1]) + together(videos[1:2], ("up", "")))
+    with pytest.raises(InvalidSetting, match=r"task/.*video1.*no choices to score"):
+        inference.plan(together(videos[1:2], ()))
 
 
 def test_the_same_question_twice_has_two_answers(inference, videos):

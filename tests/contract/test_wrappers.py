@@ -10,6 +10,7 @@ from lmms_eval.api.instance import Instance, unwrap_generation_output
 from lmms_eval.evaluator import _clone_padding_request
 
 import tempeval.engine.session as session_module
+from tempeval.engine.continuations import Continuations
 from tempeval.engine.store import Memory
 from tempeval.errors import InvalidSetting, UnknownName
 from tempeval.model_wrappers.baseline import TempevalBaseline, TempevalBaselineSimple
@@ -150,6 +151,42 @@ def labelled(model, docs, labels):
     return requests
 
 
+def chosen(model, docs, labels):
+    requests = instances(model, docs, "loglikelihood")
+    for one in requests:
+        one.arguments = (one.arguments[0], Continuations(labels), *one.arguments[2:])
+    return requests
+
+
+def test_one_request_for_all_choices_gives_what_one_for_each_gives(tiny_qwen2_5_vl_folder, docs):
+    model = TempevalSimple(str(tiny_qwen2_5_vl_folder), method="baseline", **PIXELS)
+    labels = (" left", " right", " up and down")
+    asked = [docs[0], docs[3], {"path": "/nowhere", "text": "up"}, docs[1]]
+    each = model.loglikelihood(labelled(model, asked, labels))
+    model.failures.clear()
+    found = model.loglikelihood(chosen(model, asked, labels))
+    assert len(found) == len(asked)
+    for number, result in enumerate(found):
+        scores, counts = unwrap_generation_output(result)
+        of_each = each[number :: len(asked)]
+        assert list(scores) == [r.text for r in of_each]
+        ledger, expected = counts.ledger, of_each[0].token_counts.ledger
+        for name in ("input_tokens", "output_tokens", "visual_tokens", "kv_bytes", "error"):
+            assert getattr(ledger, name) == getattr(expected, name)
+        assert choose(scores, labels) == choose(of_each, labels)
+    assert list(model.failures) == ["task/2"]
+    assert choose(found[2], labels) == (None, None, False)
+
+
+def test_the_hosts_padding_of_all_choices_is_not_asked(tiny_qwen2_5_vl_folder, docs):
+    model = TempevalSimple(str(tiny_qwen2_5_vl_folder), method="baseline", **PIXELS)
+    requests = chosen(model, docs[:2], (" left", " up and down"))
+    model.store = Memory()
+    padded = model.loglikelihood([*requests, *[_clone_padding_request(requests[-1])] * 2])
+    assert len(model.store._outcomes) == len(requests)
+    assert [list(r) for r in padded[2:]] == [list(padded[1])] * 2
+
+
 @pytest.mark.parametrize("kind", ["loglikelihood", "generate_until"])
 def test_the_hosts_padding_changes_nothing(tiny_qwen2_5_vl_folder, docs, kind):
     """Ranks with fewer requests repeat their last one; it is no second sample."""
@@ -184,7 +221,7 @@ def test_one_choice_that_fails_fails_its_sample(tiny_qwen2_5_vl_folder, docs, mo
     answer = session_module._answer
 
     def tight(attachment, prefix, items, tails):
-        if len(items) > 1 or items[0].question.continuation == " up and down":
+        if len(items) > 1 or items[0].question.continuations == Continuations((" up and down",)):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
         return answer(attachment, prefix, items, tails)
 

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tempeval import paired
-from tempeval.engine.answer import Score
 from tempeval.errors import TempevalError
 from tempeval.matrix import RunOptions, plan_matrix
 from tempeval.model_wrappers.results import ChoiceLoss, failed_choice
@@ -25,7 +24,7 @@ TASK = "tempeval_mini_order_choice"
 
 
 def results(*choices: tuple[float, int]) -> list[tuple[ChoiceLoss, bool]]:
-    return [(ChoiceLoss(Score(total, count, False, 0)), False) for total, count in choices]
+    return [(ChoiceLoss(total, count), False) for total, count in choices]
 
 
 def test_probabilities_of_the_sums() -> None:

@@ -17,6 +17,7 @@ from tempeval.engine.answer import Answer, Score
 from tempeval.engine.journal import Journal, JournalError, forget_left_over
 from tempeval.engine.ledger import Ledger
 from tempeval.engine.question import Outcome
+from tempeval.engine.scores import Scores
 
 
 def outcome(text="left", **ledger):
@@ -24,8 +25,9 @@ def outcome(text="left", **ledger):
 
 
 def test_round_trip(tmp_path):
-    score = Outcome(Score(-1.25, 3, True, 12), Ledger(visual_tokens=36, prefill_ms=1.5))
-    batches = [{"a": outcome("line\nbreak \u2603"), "b": score}, {"c": outcome("")}]
+    scores = Scores.of([Score(-0.1, 3, True, 12), Score(-1e-300, 1, False, 4)])
+    scored = Outcome(scores, Ledger(visual_tokens=36, prefill_ms=1.5))
+    batches = [{"a": outcome("line\nbreak \u2603"), "b": scored}, {"c": outcome("")}]
     with Journal(tmp_path) as journal:
         for batch in batches:
             journal.append(batch)
@@ -34,6 +36,18 @@ def test_round_trip(tmp_path):
         for batch in batches:
             assert all(journal.get(key) == value for key, value in batch.items())
         assert journal.get("d") is None
+
+
+def test_a_line_of_one_choice_is_read_as_it_was_written_before(tmp_path):
+    """A choice once was a question of its own, and other tasks' choices still are."""
+    answer = {"log_likelihood": -0.1, "num_tokens": 3, "is_greedy": True, "tail_bytes": 12}
+    entry = {"answer": answer, "ledger": Ledger(visual_tokens=36).to_dict()}
+    with Journal(tmp_path) as journal:
+        journal._write({"batch": {"a": entry}})
+    with Journal(tmp_path) as journal:
+        assert journal.get("a") == Outcome(
+            Scores.of([Score(-0.1, 3, True, 12)]), Ledger(visual_tokens=36)
+        )
 
 
 def test_failures_are_tried_again_by_a_later_run(tmp_path):

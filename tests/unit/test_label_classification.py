@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from label_golden import jester_docs, write_jester
 
 from tempeval.benchmarks.seeded_options import seeded_options
-from tempeval.engine.answer import Score
 from tempeval.errors import InvalidSetting
 from tempeval.metrics.classification import macro_f1, macro_f1_present, top1
 from tempeval.metrics.label_match import fold, match_label
@@ -173,7 +172,7 @@ def test_an_order_of_all_labels_is_allowed_and_more_are_not() -> None:
 
 
 def scores(*sums: float, tokens: int = 2) -> list[tuple[Any, bool]]:
-    return [(ChoiceLoss(Score(total, tokens, False, 0)), False) for total in sums]
+    return [(ChoiceLoss(total, tokens), False) for total in sums]
 
 
 def test_choice_scores_every_label(tmp_path: Path) -> None:
@@ -190,8 +189,8 @@ def test_choice_scores_every_label(tmp_path: Path) -> None:
 
 def test_choice_by_mean_and_by_sum_may_differ(tmp_path: Path) -> None:
     doc = jester_docs(write_jester(tmp_path, labels=2))[0]
-    long = (ChoiceLoss(Score(-4.0, 8, False, 0)), False)  # mean -0.5
-    short = (ChoiceLoss(Score(-3.0, 1, False, 0)), False)  # mean -3.0
+    long = (ChoiceLoss(-4.0, 8), False)  # mean -0.5
+    short = (ChoiceLoss(-3.0, 1), False)  # mean -3.0
     found = labels_task.process_choices(doc, [short, long])
     assert (found["score"], found["top1_sum"]) == (1.0, 0.0)
 

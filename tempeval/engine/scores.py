@@ -1,0 +1,76 @@
+"""The log-likelihoods of all continuations of one question."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tempeval.engine.answer import Score
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One entry per continuation in each column; columns, because a run may hold millions.
+
+    Attributes:
+        log_likelihoods: sum over a continuation's tokens, in nats.
+        token_counts: tokens of a continuation.
+        greedy: 1 where greedy decoding would produce it, else 0.
+        tail_bytes: bytes of keys and values that a row's own tokens hold, the most of any row.
+    """
+
+    log_likelihoods: array[float]
+    token_counts: array[int]
+    greedy: bytes
+    tail_bytes: int
+
+    @classmethod
+    def of(cls, scores: Sequence[Score]) -> Scores:
+        """Build from one score per continuation."""
+        return cls(
+            array("d", [score.log_likelihood for score in scores]),
+            array("I", [score.num_tokens for score in scores]),
+            bytes(score.is_greedy for score in scores),
+            max(score.tail_bytes for score in scores),
+        )
+
+    def __len__(self) -> int:
+        return len(self.log_likelihoods)
+
+    def __add__(self, other: Scores) -> Scores:
+        """Return the scores of both, in order."""
+        return Scores(
+            self.log_likelihoods + other.log_likelihoods,
+            self.token_counts + other.token_counts,
+            self.greedy + other.greedy,
+            max(self.tail_bytes, other.tail_bytes),
+        )
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all continuations."""
+        return sum(self.token_counts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values; `from_dict` gives the same numbers, bit by bit."""
+        return {
+            "log_likelihoods": self.log_likelihoods.tolist(),
+            "token_counts": self.token_counts.tolist(),
+            "greedy": [number for number, greedy in enumerate(self.greedy) if greedy],
+            "tail_bytes": self.tail_bytes,
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Scores:
+        """Read what `to_dict` returned."""
+        counts = array("I", record["token_counts"])
+        greedy = bytearray(len(counts))
+        for number in record["greedy"]:
+            greedy[number] = 1
+        return cls(
+            array("d", record["log_likelihoods"]), counts, bytes(greedy), record["tail_bytes"]
+        )
