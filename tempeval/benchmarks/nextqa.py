@@ -228,6 +228,21 @@ NEXTQA_OE = Benchmark(
     annotations=_annotations_oe,
     read=_read_oe,
     hub=_hub("OE", {"test": "test", "val": "validation"}),
-    metrics="WUPS: its tasks are not written yet",
-    notes=("The test split has a second reference for each question.",),
+    tasks=("tempeval_nextqa_oe", "tempeval_nextqa_oe_val"),
+    metrics="WUPS@0 and @0.9: all, by group and type; official and strict (needs NLTK data)",
+    notes=(
+        "Papers report val or test: the two are never mixed.",
+        "The test split has a second reference for each question of about half of its videos; the "
+        "better score counts, at both thresholds (lmms-eval takes threshold 0 for the second).",
+        "WUPS needs data of NLTK: WordNet 3.0, a tagger, and Punkt for answers of several "
+        "sentences. `tempeval data prepare nextqa_oe` downloads them into tempeval's cache. "
+        "Without them a run goes on and WUPS is None; `tempeval score` can score its answers "
+        "later.",
+        "wups0 and wups9 are official: the code with the versions that its requirements name. A "
+        "word that is like no word of the other answer costs nothing there; wups0_strict and "
+        "wups9_strict (ours) give such an answer 0.",
+        "Later versions of NLTK give all words but nouns a common root, and so other scores: "
+        "wups0_modern and wups9_modern.",
+        "TP counts with TN, as official. `yes.` is not `yes`: the full stop stays, as official.",
+    ),
 )

@@ -31,7 +31,7 @@ class MetricUnavailable(TempevalError):
 
 
 def or_none(
-    aggregate: Callable[[Sequence[Any]], float],
+    aggregate: Callable[[Sequence[Any]], float | None],
 ) -> Callable[[Sequence[Any]], float | None]:
     """Give None, and log the error, where a metric is unavailable: the host loses no other metric.
 
