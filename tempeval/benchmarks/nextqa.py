@@ -10,9 +10,10 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from tempeval.benchmarks.annotations import annotation, read_json, read_text
-from tempeval.benchmarks.base import BadData, Benchmark, Counts, HubSource, MissingData
+from tempeval.benchmarks.base import BadData, Benchmark, Counts, Fetch, HubSource, MissingData
 from tempeval.benchmarks.document import make_doc
 from tempeval.benchmarks.video_index import VideoIndex, safe_name
+from tempeval.metrics import wups_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -228,6 +229,7 @@ NEXTQA_OE = Benchmark(
     annotations=_annotations_oe,
     read=_read_oe,
     hub=_hub("OE", {"test": "test", "val": "validation"}),
+    fetch=Fetch(missing=wups_data.missing, get=wups_data.fetch),
     tasks=("tempeval_nextqa_oe", "tempeval_nextqa_oe_val"),
     metrics="WUPS@0 and @0.9: all, by group and type; official and strict (needs NLTK data)",
     notes=(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -14,15 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-#: NLTK's name of each package to its resource. Punkt is asked for only by answers of several
-#: sentences.
-WORDNET = "corpora/wordnet/"
-WORDS = {
-    "wordnet": WORDNET,
+#: NLTK's name of each package to its resource.
+PACKAGES = {
+    "wordnet": "corpora/wordnet/",
     "averaged_perceptron_tagger_eng": "taggers/averaged_perceptron_tagger_eng/",
+    "punkt_tab": "tokenizers/punkt_tab/english/",
 }
-SENTENCES = {"punkt_tab": "tokenizers/punkt_tab/english/"}
-PACKAGES = {**WORDS, **SENTENCES}
+#: What every answer needs; `punkt_tab` is for those of several sentences.
+ALWAYS = ("wordnet", "averaged_perceptron_tagger_eng")
 #: The version of WordNet that the official numbers are made with; NLTK's `wordnet` is this one.
 WORDNET_VERSION = "3.0"
 COMMAND = "tempeval data prepare nextqa_oe --data-root DIR"
@@ -63,7 +63,7 @@ def _is_there(resource: str) -> bool:
     return True
 
 
-def check(metric: str, packages: Iterable[str] = WORDS) -> None:
+def check(metric: str, packages: Iterable[str] = ALWAYS) -> None:
     """Raise where a metric cannot be computed.
 
     Args:
@@ -110,7 +110,7 @@ def _fetch(name: str) -> None:
     try:
         target.mkdir(parents=True, exist_ok=True)
         downloader = Downloader(download_dir=str(target))
-        downloader.download(name, quiet=True, raise_on_error=True)
+        downloader.download(name, quiet=True, raise_on_error=True, print_error_to=io.StringIO())
         whole = downloader.status(name) == Downloader.INSTALLED
     except (OSError, ValueError) as error:
         raise DataNotFetched(f"NLTK data {name} cannot be fetched ({error}); {again}") from error

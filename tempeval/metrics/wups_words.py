@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 from tempeval.metrics.unavailable import MetricUnavailable
 from tempeval.metrics.wordnet import WordNet
-from tempeval.metrics.wups_data import SENTENCES, WORDNET, WORDNET_VERSION, check, located
+from tempeval.metrics.wups_data import COMMAND, PACKAGES, WORDNET_VERSION, check, located
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tempeval.metrics.wups import Roots
 
@@ -88,7 +89,6 @@ def _sentences(text: str) -> Sequence[str]:
     """Return the sentences of a text. Punkt's data are asked only where there may be several."""
     if not _INNER_END.search(text):
         return [text]
-    check("WUPS", SENTENCES)
     return _punkt().tokenize(text)  # type: ignore[no-any-return]
 
 
@@ -125,18 +125,33 @@ def _tokenizer() -> Any:
     return Tokenizer()
 
 
+def _loaded(name: str, load: Callable[[], Any]) -> Any:
+    """Return what `load` makes of the data of a package.
+
+    Raises:
+        MetricUnavailable: if they are missing, or there but not whole.
+    """
+    check("WUPS", (name,))
+    try:
+        return load()
+    except (LookupError, OSError, ValueError, BadZipFile) as error:
+        raise MetricUnavailable(
+            "WUPS", f"NLTK data {name} cannot be read ({error}); remove them, then: {COMMAND}"
+        ) from error
+
+
 @cache
 def _punkt() -> Any:
     from nltk.tokenize.punkt import PunktTokenizer
 
-    return PunktTokenizer()
+    return _loaded("punkt_tab", PunktTokenizer)
 
 
 @cache
 def _tagger() -> Any:
     from nltk.tag.perceptron import PerceptronTagger
 
-    return PerceptronTagger()
+    return _loaded("averaged_perceptron_tagger_eng", PerceptronTagger)
 
 
 @cache
@@ -148,9 +163,8 @@ def _stemmer() -> Any:
 
 @cache
 def _wordnet() -> WordNet:
-    check("WUPS")
-    home = located(WORDNET)
-    found = WordNet(lambda name: _content(home.join(name)))
+    home = _loaded("wordnet", lambda: located(PACKAGES["wordnet"]))
+    found: WordNet = _loaded("wordnet", lambda: WordNet(lambda name: _content(home.join(name))))
     if found.version != WORDNET_VERSION:
         raise MetricUnavailable(
             "WUPS",
