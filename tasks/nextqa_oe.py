@@ -83,8 +83,7 @@ def _scores(kind: str, text: str, references: Sequence[str]) -> dict[str, float]
     }
 
 
-@or_none
-def mean(items: Sequence[Any]) -> float | None:
+def _mean(items: Sequence[Any]) -> float | None:
     """Return the mean over the samples to which a metric applies, 0 to 1; None without one.
 
     Raises:
@@ -94,3 +93,9 @@ def mean(items: Sequence[Any]) -> float | None:
         if isinstance(item, dict) and "unavailable" in item:
             raise MetricUnavailable("WUPS", item["unavailable"])
     return mean_of_known([item["score"] if isinstance(item, dict) else item for item in items])
+
+
+#: Of the main metric.
+mean = or_none(_mean)
+#: Of the others, which are missing for the same reason.
+mean_unsaid = or_none(_mean, log=False)

@@ -192,6 +192,20 @@ class TestWithoutData:
             assert nextqa_oe.mean([item[name] for item in items]) is None
         assert nextqa_oe.mean([item["wups0_ch"] for item in items]) is None
 
+    def test_the_reason_is_logged_once_for_all_metrics(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        from tempeval.task_config import task_config
+
+        item = nextqa_oe.process_results(doc("CW", "dog"), ["dog"])
+        for entry in task_config("tempeval_nextqa_oe")["metric_list"][:-1]:
+            assert entry["aggregation"]([item[entry["metric"]]]) is None
+        assert [record.getMessage() for record in caplog.records] == [
+            "WUPS cannot be computed: NLTK data are missing: wordnet, "
+            "averaged_perceptron_tagger_eng; get them with: "
+            "tempeval data prepare nextqa_oe --data-root DIR"
+        ]
+
     def test_data_that_come_later_are_found(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(MetricUnavailable):
             wups_data.check("wups0")
