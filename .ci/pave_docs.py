@@ -78,33 +78,70 @@ def _order(setting: str) -> tuple[int, str, float]:
     return first, name, float(number) if _NUMBER.fullmatch(number) else _LAST.get(number, -1.0)
 
 
+#: Where a side channel came from, and how its bar is labelled.
+ORIGINS = {
+    "": "own",
+    "shift=reversed": "own,\nreversed",
+    "shuffle=0": "another\nclip's",
+    "baseline": "none",
+}
+TRAINED_STEP = 0.05
+
+Point = tuple[float, "dict[str, Any]"]
+
+
+def _numbered(rows: list[dict[str, Any]], name: str) -> list[Point]:
+    found = []
+    for row in rows:
+        setting, _, value = row["setting"].partition("=")
+        value = value.removeprefix("step:")
+        if setting == name and _NUMBER.fullmatch(value):
+            found.append((float(value), row))
+    return found
+
+
+def _curves(axes: Any, label: str, points: list[Point]) -> None:
+    points.sort(key=lambda point: point[0])
+    for aspect, colour in COLOURS.items():
+        y, bars = zip(*(row["scores"][aspect] for _, row in points), strict=True)
+        x = [place for place, _ in points]
+        axes.errorbar(x, y, yerr=bars, color=colour, marker="o", ms=4, capsize=2, label=aspect)
+    axes.set_xlabel(label)
+
+
+def _origins(axes: Any, rows: list[dict[str, Any]]) -> None:
+    by_setting = {row["setting"]: row for row in rows}
+    for number, (aspect, colour) in enumerate(COLOURS.items()):
+        y, bars = zip(*(by_setting[name]["scores"][aspect] for name in ORIGINS), strict=True)
+        x = [place + 0.27 * (number - 1) for place in range(len(ORIGINS))]
+        axes.bar(x, y, 0.25, yerr=bars, color=colour, capsize=2)
+    axes.set_xticks(range(len(ORIGINS)), list(ORIGINS.values()), fontsize=8)
+    axes.set_xlabel("sound")
+
+
 def draw(rows: list[dict[str, Any]], target: Path) -> None:
-    """Draw accuracy over shift, neighbourhood and step."""
+    """Draw accuracy over shift, neighbourhood, FLOPs of the step, and whose sound it is."""
     mpl.rcParams["svg.hashsalt"] = "pave"
-    figure = Figure(figsize=(10, 3.2), layout="constrained")
-    panels = figure.subplots(1, 3, sharey=True)
-    for axes, name, label, own in (
-        (panels[0], "shift", "shift of the sound in seconds", 0.0),
-        (panels[1], "neighborhood", "neighborhood: steps on each side", None),
-        (panels[2], "side_settings", "step in seconds (trained with 0.05)", 0.05),
-    ):
-        points = [
-            (float(re.sub(r"^step:", "", row["setting"].split("=")[1])), row["scores"])
-            for row in rows
-            if row["setting"].split("=")[0] == name and not row["setting"].endswith("=reversed")
-        ]
-        points += [(own, row["scores"]) for row in rows if row["setting"] == "" and own is not None]
-        points.sort(key=lambda point: point[0])
+    figure = Figure(figsize=(10, 6.2), layout="constrained")
+    panels = figure.subplots(2, 2, sharey=True).flat
+    (trained,) = (row for row in rows if row["setting"] == "")
+    shifts, neighbours = _numbered(rows, "shift"), _numbered(rows, "neighborhood")
+    _curves(panels[0], "shift of the sound in seconds", [*shifts, (0.0, trained)])
+    _curves(panels[1], "neighborhood: steps on each side", neighbours)
+    steps = [*_numbered(rows, "side_settings"), (TRAINED_STEP, trained)]
+    costs = [(row["flops"] / 1e6, row) for _, row in steps]
+    _curves(panels[2], "prefill MFLOPs (at each point the step in seconds)", costs)
+    for step, row in steps:
+        place = (row["flops"] / 1e6, 60)
+        panels[2].annotate(f"{step:g}", place, ha="center", fontsize=8)
+    _origins(panels[3], rows)
+    for axes in panels:
         for aspect, colour in COLOURS.items():
-            x = [place for place, _ in points]
-            y = [scores[aspect][0] for _, scores in points]
-            bars = [scores[aspect][1] for _, scores in points]
-            axes.errorbar(x, y, yerr=bars, color=colour, marker="o", ms=4, capsize=2, label=aspect)
             axes.axhline(CHANCE[aspect], color=colour, lw=0.8, ls=":")
-        axes.set_xlabel(label)
         axes.set_ylim(0, 103)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("accuracy in percent")
+    for axes in (panels[0], panels[2]):
+        axes.set_ylabel("accuracy in percent")
     panels[0].legend(frameon=False, loc="upper left", fontsize=8)
     figure.savefig(target, metadata={"Date": None})
 

@@ -1,6 +1,6 @@
 """Measure the error rates of the leaderboard's statistics and write them to docs/statistics.md.
 
-    python .ci/statistics_docs.py [coverage] [errors] [families] [power] [cost]
+    python .ci/statistics_docs.py [coverage] [errors] [families] [power] [cost] [build]
 
 Without names all are measured: about 15 minutes on one core. The simulations are those of
 tests/helpers/calibration.py.
@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import platform
 import re
+import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 
 import calibration as c  # noqa: E402
+from build_speed import build_speed  # noqa: E402
+from synthetic_runs import Shape  # noqa: E402
 
 from tempeval.leaderboard import stats  # noqa: E402
 
@@ -113,6 +117,28 @@ def cost() -> str:
     return table(rows, ["scores", header])
 
 
+def build() -> str:
+    """Measure whole leaderboards of 10 methods on 10 tasks, from files to files."""
+    rows = []
+    for samples in (1_250, 2_500, 5_000, 10_000):
+        folder = Path(tempfile.mkdtemp(prefix="tempeval-speed-"))
+        try:
+            found = build_speed(folder, Shape(samples=samples))
+        finally:
+            shutil.rmtree(folder)
+        count = 100 * samples
+        rows.append(
+            [
+                f"{count:,}",
+                f"{found['seconds']:.1f}",
+                f"{found['cpu']:.1f}",
+                f"{1e6 * found['cpu'] / count:.0f}",
+                f"{found['megabytes']:.0f}",
+            ]
+        )
+    return table(rows, ["sample lines", "seconds", "CPU seconds", "CPU µs per line", "peak MB"])
+
+
 def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
     """Return a GitHub table."""
     right = [
@@ -122,7 +148,7 @@ def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    part.__name__: part for part in (coverage, errors, families, power, cost)
+    part.__name__: part for part in (coverage, errors, families, power, cost, build)
 }
 
 

@@ -24,7 +24,7 @@ def mean_of_known(items: Sequence[float | None]) -> float | None:
     return math.fsum(known) / len(known) if known else None
 
 
-def parts(names: Iterable[str], scores: Mapping[str, float]) -> dict[str, float | None]:
+def parts(names: Iterable[str], scores: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metrics of a task's parts for one sample.
 
     Args:

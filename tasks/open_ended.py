@@ -31,13 +31,13 @@ def doc_to_target(doc: Doc) -> str:
     return str(doc["answers"][0])
 
 
-def sample(doc: Doc, text: str, score: float) -> dict[str, Any]:
+def sample(doc: Doc, text: str, score: float | None) -> dict[str, Any]:
     """Return what a sample carries beside its metrics; an empty answer is a parse failure.
 
     Args:
         doc: the document.
         text: what was written, as it is compared.
-        score: the main score, 0 to 1.
+        score: the main score, 0 to 1; None where it cannot be computed.
     """
     empty = not text.strip()
     return {

@@ -65,7 +65,7 @@ def prepare(
         Path | None, typer.Option("--from", help="Folder that holds the downloaded archives.")
     ] = None,
 ) -> None:
-    """Unpack official archives into the benchmark's folder, then check it.
+    """Unpack official archives into the benchmark's folder, fetch metrics' data, then check it.
 
     Archives stay as they are. What is unpacked already is kept, so a command that was stopped goes
     on. Exits with 1 if an archive is damaged, or anything is missing afterwards.
@@ -80,6 +80,8 @@ def prepare(
             f"unpacked: {part.label}: {part.written} files, {part.kept} kept, "
             f"{human_bytes(part.bytes)} in all, to {done.root}"
         )
+    for line in done.fetched:
+        typer.echo(f"fetched: {line}")
     for pattern in done.absent:
         typer.echo(f"not found: {pattern}")
     for failure in done.failures:

@@ -70,6 +70,19 @@ class Archive:
 
 
 @dataclass(frozen=True)
+class Fetch:
+    """Data of metrics, which lie outside the benchmark's folder; only metrics are None without.
+
+    Attributes:
+        missing: names of what is not there.
+        get: downloads it, and returns what was done, one line each. Raises a TempevalError.
+    """
+
+    missing: Callable[[], Sequence[str]]
+    get: Callable[[], Sequence[str]]
+
+
+@dataclass(frozen=True)
 class Benchmark:
     """One benchmark in its official on-disk layout.
 
@@ -88,6 +101,7 @@ class Benchmark:
         labels: `(root)` to the label set, in official order of index; None for others.
         archives: official archives that `tempeval data prepare` unpacks.
         hub: the Hugging Face copy, if lmms-eval uses one.
+        fetch: data of its metrics, which `tempeval data prepare` downloads.
         tasks: names of the tasks and groups that use it.
         metrics: one line for the README's table.
         notes: fine print, one line each.
@@ -104,6 +118,7 @@ class Benchmark:
     labels: Callable[[Path], Sequence[str]] | None = None
     archives: tuple[Archive, ...] = ()
     hub: HubSource | None = None
+    fetch: Fetch | None = None
     tasks: tuple[str, ...] = ()
     metrics: str = ""
     notes: tuple[str, ...] = field(default=())

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from tempeval.benchmarks.base import Benchmark
+    from tempeval.benchmarks.base import Benchmark, Fetch
 
 #: How many missing or damaged videos are named.
 NAMED = 10
@@ -67,6 +67,8 @@ class Report:
         videos: of all splits, each file once.
         next: what to do, one step each; empty when all is there.
         tree: what is expected where, when something is missing.
+        fetch: data of its metrics, if there are any.
+        prepare: the command that downloads them.
     """
 
     name: str
@@ -77,11 +79,18 @@ class Report:
     videos: VideoFiles = field(default_factory=VideoFiles)
     next: list[str] = field(default_factory=list)
     tree: str = ""
+    fetch: Fetch | None = None
+    prepare: str = ""
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is missing in any split."""
+        """Whether nothing is missing in any split; a run does not need the metrics' data."""
         return all(split.complete for split in self.splits)
+
+    @property
+    def missing_data(self) -> list[str]:
+        """What is missing of the metrics' data."""
+        return [] if self.fetch is None else list(self.fetch.missing())
 
     def as_json(self) -> dict[str, Any]:
         """Return it as one JSON object; lists of videos name the first `NAMED`, beside a count."""
@@ -97,6 +106,7 @@ class Report:
             "items": self.items,
             "videos": _counted(self.videos),
             "splits": splits,
+            "missing_metric_data": self.missing_data,
             "next": self.next,
             "expected_tree": self.tree,
         }
@@ -129,7 +139,8 @@ def check(
             known = ", ".join(chosen.splits)
             raise BadData(f"{chosen.title} has no split {split!r}; it has {known}")
     wanted = splits or tested_splits(chosen)
-    report = Report(chosen.name, chosen.title, chosen.licence, [])
+    report = Report(chosen.name, chosen.title, chosen.licence, [], fetch=chosen.fetch)
+    report.prepare = f"tempeval data prepare {chosen.name}{_option(given)}"
     paths: dict[str, None] = {}
     seen: dict[str, Seen] = {}
     for split in wanted:
@@ -196,14 +207,18 @@ def _check_split(
     return report, [doc["video"] for doc in docs]
 
 
+def _option(given: str | Path | None) -> str:
+    return f" --data-root {given}" if given else ""
+
+
 def _next_steps(chosen: Benchmark, report: Report, given: str | Path | None) -> list[str]:
-    root, option = data_root(given), f" --data-root {given}" if given else ""
+    root, option = data_root(given), _option(given)
     steps = []
     if root is None:
         steps.append(f"say where data lie: set {VARIABLE}, or pass --data-root")
     elif here := waiting(chosen, root):
         names = ", ".join(path.name for path in here[:3]) + (" ..." if len(here) > 3 else "")
-        steps.append(f"unpack what is there ({names}): tempeval data prepare {chosen.name}{option}")
+        steps.append(f"unpack what is there ({names}): {report.prepare}")
     damaged = [split.problem for split in report.splits if split.problem.startswith("damaged")]
     steps += [f"replace by the official file: {problem}" for problem in damaged]
     steps.append(f"get what is missing:\n{chosen.access}")

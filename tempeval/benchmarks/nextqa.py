@@ -10,9 +10,10 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from tempeval.benchmarks.annotations import annotation, read_json, read_text
-from tempeval.benchmarks.base import BadData, Benchmark, Counts, HubSource, MissingData
+from tempeval.benchmarks.base import BadData, Benchmark, Counts, Fetch, HubSource, MissingData
 from tempeval.benchmarks.document import make_doc
 from tempeval.benchmarks.video_index import VideoIndex, safe_name
+from tempeval.metrics import wups_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -228,6 +229,24 @@ NEXTQA_OE = Benchmark(
     annotations=_annotations_oe,
     read=_read_oe,
     hub=_hub("OE", {"test": "test", "val": "validation"}),
-    metrics="WUPS: its tasks are not written yet",
-    notes=("The test split has a second reference for each question.",),
+    fetch=Fetch(missing=wups_data.missing, get=wups_data.fetch),
+    tasks=("tempeval_nextqa_oe", "tempeval_nextqa_oe_val"),
+    metrics="WUPS@0 and @0.9: all, by group and type; official and strict (needs NLTK data)",
+    notes=(
+        "Papers report val or test: the two are never mixed.",
+        "The test split has a second reference for each question of about half of its videos; the "
+        "better score counts, at both thresholds (lmms-eval takes threshold 0 for the second).",
+        "WUPS needs data of NLTK: WordNet 3.0, a tagger, and Punkt for answers of several "
+        "sentences. `tempeval data prepare nextqa_oe` downloads them into tempeval's cache. "
+        "Without them a run goes on and WUPS is None; `tempeval score` can score its answers "
+        "later.",
+        "wups0 and wups9 are official: the code with the versions that its requirements name. A "
+        "word that is like no word of the other answer costs nothing there; wups0_strict and "
+        "wups9_strict (ours) give such an answer 0.",
+        "The answers of HGA that doc-doc/NExT-OE publishes for val score 14.76 (C), 14.90 (T), "
+        "46.60 (D) and 21.48 (all) with wups0, as its README says.",
+        "Later versions of NLTK give all words but nouns a common root, and so other scores: "
+        "wups0_modern and wups9_modern.",
+        "TP counts with TN, as official. `yes.` is not `yes`: the full stop stays, as official.",
+    ),
 )

@@ -44,12 +44,15 @@ class Prepared:
         root: its folder.
         unpacked: archives that are unpacked now, those that were before too.
         absent: patterns of archives that no file matches.
-        failures: what went wrong, one text per archive; the others are unpacked all the same.
+        fetched: data of its metrics, one line each.
+        failures: what went wrong, one text per archive or download; the others are done all the
+            same.
     """
 
     root: Path
     unpacked: list[Unpacked] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
+    fetched: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
 
@@ -59,7 +62,7 @@ def prepare(
     source: Path | None = None,
     progress: Progress = lambda label, done, total: None,
 ) -> Prepared:
-    """Unpack the official archives of a benchmark, as far as they are there.
+    """Unpack the official archives of a benchmark, as far as they are there; fetch metrics' data.
 
     Archives are looked for in `source`, in the benchmark's folder, and in the data root; they are
     left as they are. What is unpacked already is kept.
@@ -87,6 +90,11 @@ def prepare(
         for archive in archives_of(chosen):
             places = _places(archive, home, root)
             _unpack_all(archive, [source, *places] if source else places, done, progress)
+        if chosen.fetch is not None:
+            try:
+                done.fetched += chosen.fetch.get()
+            except TempevalError as error:
+                done.failures.append(str(error))
     return done
 
 

@@ -34,6 +34,8 @@ def report_lines(report: Report) -> list[str]:
             f"  in all: {report.items} items, {videos.there} of {videos.wanted} videos, "
             f"{human_bytes(videos.bytes)}"
         )
+    if absent := report.missing_data:
+        lines.append(f"  metrics lack {', '.join(absent)}: {report.prepare}")
     if report.next:
         lines.append("next:")
         lines += ["  - " + step.replace("\n", "\n    ") for step in report.next]

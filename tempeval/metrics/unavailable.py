@@ -31,12 +31,16 @@ class MetricUnavailable(TempevalError):
 
 
 def or_none(
-    aggregate: Callable[[Sequence[Any]], float],
+    aggregate: Callable[[Sequence[Any]], float | None], *, log: bool = True
 ) -> Callable[[Sequence[Any]], float | None]:
     """Give None, and log the error, where a metric is unavailable: the host loses no other metric.
 
     None, not NaN: the host prints it as N/A, and its results file stays JSON. `tempeval score`
     calls the function below it (`__wrapped__`) and reports the error itself.
+
+    Args:
+        aggregate: of samples to a score; raises MetricUnavailable.
+        log: whether to log the error; not for metrics that are missing for the same reason.
     """
 
     @functools.wraps(aggregate)
@@ -44,7 +48,8 @@ def or_none(
         try:
             return aggregate(items)
         except MetricUnavailable as error:
-            _LOG.error("%s", error)
+            if log:
+                _LOG.error("%s", error)
             return None
 
     return found

@@ -53,7 +53,8 @@ def test_quick_bench_writes_page_and_numbers_and_goes_on(tmp_path, monkeypatch):
     assert counts == {
         "questions/1@36": 2,
         "questions/3@36": 2,
-        "labels@36": 2,
+        "labels/5@36": 2,
+        "labels/9@36": 2,
         "prefill@36": 16,
         "staged@64": 2,
     }
@@ -155,7 +156,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path, monkeypatch):
     assert not report.complete
     assert "interrupted; what was measured is kept" in lines
     data = json.loads(report.json.read_text())
-    assert len(data["cells"]["labels@36"]["rounds"]) == 2
+    assert len(data["cells"]["labels/5@36"]["rounds"]) == 2
     assert len(data["cells"]["prefill@36"]["rounds"]) == 1
     assert "Choices" in report.text
     assert "Prefill" not in report.text
@@ -200,7 +201,7 @@ def test_recording_ends_also_after_an_error(sides):
 
 
 def test_labels_that_score_otherwise_are_not_compared(sides, video, monkeypatch):
-    cell = cells.LabelsCell(sides.family, video, "up?", inputs.labels(5), (5,), 36, 8, "float32")
+    cell = cells.LabelsCell(sides.family, video, "up?", inputs.labels(5), 36, 8, "float32")
     assert cell.prepare()["visual_tokens"] == 36
     forward = cell._forward
     monkeypatch.setattr(cell, "_forward", lambda n: (1.0, forward(n)[1] + 0.1))

@@ -245,20 +245,19 @@ def test_a_quick_bench_uses_the_sizes_that_are_given(
     call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tempeval.bench import command
-    from tempeval.bench.options import settings_of
+    from tempeval.bench.options import labels_of, settings_of
 
     given: list[Any] = []
 
     def record(options: Any, _report: object) -> None:
-        given.append(settings_of(options, 1))
+        given.append((settings_of(options, 1).questions, labels_of(options)))
         raise TempevalError("enough")
 
     monkeypatch.setattr(command, "run_bench", record)
     call("bench", "--quick", "--questions", "5", "-o", str(tmp_path))
     call("bench", "--quick", "-o", str(tmp_path))
     call("bench", "-o", str(tmp_path))
-    assert [s.questions for s in given] == [(5,), (1, 3), (1, 5, 15)]
-    assert [s.labels for s in given] == [(5, 9), (5, 9), (27, 174)]
+    assert given == [((5,), (5, 9)), ((1, 3), (5, 9)), ((1, 5, 15), (27, 174, 700))]
 
 
 def test_ctrl_c_twice_cleans_up_and_ends_with_one_line_and_code_130(

@@ -5,7 +5,6 @@ The default suite has small versions; the slow ones are those of docs/statistics
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import calibration as c
@@ -23,15 +22,6 @@ def by_text(design):
 def noise(share, simulations):
     """Return 3 standard errors of a share found in simulations."""
     return 3 * (share * (1 - share) / simulations) ** 0.5
-
-
-#: Tens of minutes on one core: run on purpose, when a function of the statistics has changed.
-WANTED = os.environ.get("TEMPEVAL_CALIBRATION") == "1"
-
-
-def slow_calibration(test):
-    reason = "set TEMPEVAL_CALIBRATION=1 to repeat the figures of docs/statistics.md"
-    return pytest.mark.slow(pytest.mark.skipif(not WANTED, reason=reason)(test))
 
 
 @pytest.mark.parametrize("design", c.CALIBRATED[:6], ids=by_text)
@@ -96,7 +86,7 @@ def test_the_page_has_every_figure():
 SAME = 0.0006
 
 
-@slow_calibration
+@pytest.mark.slow
 @pytest.mark.parametrize("place", range(len(c.CALIBRATED)), ids=map(by_text, c.CALIBRATED))
 def test_intervals_hold_the_truth(place):
     found = c.coverage(c.CALIBRATED[place], c.SIMULATIONS)
@@ -104,7 +94,7 @@ def test_intervals_hold_the_truth(place):
     assert found == pytest.approx(share(rows_of("coverage")[place][-1]), abs=SAME)
 
 
-@slow_calibration
+@pytest.mark.slow
 @pytest.mark.parametrize("place", range(len(c.REPORTED)), ids=map(by_text, c.REPORTED))
 def test_reported_intervals_are_as_the_page_says(place):
     found = c.coverage(c.REPORTED[place], c.SIMULATIONS)
@@ -112,7 +102,7 @@ def test_reported_intervals_are_as_the_page_says(place):
     assert found == pytest.approx(share(row[-1]), abs=SAME)
 
 
-@slow_calibration
+@pytest.mark.slow
 @pytest.mark.parametrize("place", range(len(c.NO_EFFECT)), ids=map(by_text, c.NO_EFFECT))
 def test_the_test_finds_nothing_where_nothing_is(place):
     found = c.rejections(c.NO_EFFECT[place], c.SIMULATIONS)
@@ -122,7 +112,7 @@ def test_the_test_finds_nothing_where_nothing_is(place):
     assert found["mcnemar"] == pytest.approx(share(row[-1]), abs=SAME)
 
 
-@slow_calibration
+@pytest.mark.slow
 @pytest.mark.parametrize("name", c.FAMILIES)
 def test_tables_find_nothing_where_nothing_is(name):
     found = c.family_errors(c.FAMILIES[name], c.METHODS, c.SIMULATIONS)
@@ -131,7 +121,7 @@ def test_tables_find_nothing_where_nothing_is(name):
     assert found["holm"] == pytest.approx(share(row[-1]), abs=SAME)
 
 
-@slow_calibration
+@pytest.mark.slow
 @pytest.mark.parametrize("design", c.POWER, ids=by_text)
 def test_the_detectable_effect_is_detected(design):
     found = c.power_at_detectable(design, c.SIMULATIONS)

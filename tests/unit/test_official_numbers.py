@@ -75,6 +75,19 @@ def test_without_java_only_its_metrics_are_missing_and_named(tmp_path: Path) -> 
     assert "error: cider" in done.stderr
 
 
+def test_without_wordnet_only_wups_is_missing_and_named(tmp_path: Path) -> None:
+    places = {"TEMPEVAL_CACHE": str(tmp_path), "NLTK_DATA": str(tmp_path), "HOME": str(tmp_path)}
+    done = run_score("tempeval_nextqa_oe", "nextqa_oe", "--json", **places)
+    found = json.loads(done.stdout)
+    if done.returncode == 0:
+        pytest.skip("NLTK's data are installed for all users of this machine")
+    assert done.returncode == 1
+    assert list(found["metrics"]) == ["parse_failure"]
+    assert len(found["errors"]) == 28
+    assert "tempeval data prepare nextqa_oe" in found["errors"]["wups0"]
+    assert "error: wups0" in done.stderr
+
+
 def test_a_table_is_printed_for_people() -> None:
     done = run_score("tempeval_mvbench", "mvbench")
     assert done.returncode == 0, done.stderr

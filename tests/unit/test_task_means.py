@@ -38,6 +38,7 @@ DOC: dict[str, Any] = {
     ("task", "categories"),
     [
         ("tempeval_nextqa_mc", ("CW", "TP", "DO")),
+        ("tempeval_nextqa_oe", ("CW", "TP", "DB")),
         ("tempeval_avqa", ("Which", "Come From", "Used For")),
         ("tempeval_sqa3d", ("What", "Other")),
         ("tempeval_music_avqa", ("Audio/Counting", "Audio-Visual/Temporal")),
