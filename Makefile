@@ -10,7 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 QUICKSTART := results/quickstart
-PYTEST_ARGS ?=
+# On two cores; `PYTEST_ARGS=` is one test after the other.
+PYTEST_ARGS ?= -n 2
 # Which tests `make test` runs. `make test MARKERS="not gpu"` adds the slow ones.
 MARKERS ?= not slow and not gpu
 

@@ -10,6 +10,7 @@ from tempeval.engine.continuations import Continuations
 from tempeval.engine.question import Picture, Question
 from tempeval.errors import InvalidSetting
 from tempeval.video.clip import VideoPath, VideoRef
+from tempeval.video.frame_list import FrameList
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -158,6 +159,8 @@ def visuals_of(messages: Sequence[Mapping[str, Any]]) -> tuple[VideoRef | Pictur
 
 def _video(part: Mapping[str, Any]) -> VideoRef:
     url = part.get("url", part.get("video"))
+    if isinstance(url, FrameList):
+        return url.clip.ref
     if isinstance(url, VideoPath):
         return url.ref
     if not isinstance(url, (str, Path)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -54,6 +55,9 @@ def submission(items: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 def write_submission(items: Sequence[Mapping[str, Any]], args: Any) -> float:
     """Write the submission file into the run's folder; return how many questions it answers.
 
+    lmms-eval's own command gives every model the same folder: a file with other answers stays, and
+    the digest of the new one is in its name.
+
     Args:
         items: `submission` of every sample.
         args: of the host, whose `output_path` is the folder.
@@ -64,9 +68,17 @@ def write_submission(items: Sequence[Mapping[str, Any]], args: Any) -> float:
     answers = submission(items)
     folder = getattr(args, "output_path", None)
     if folder:
-        path = Path(folder) / FILE_NAME
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(answers, indent=1) + "\n", encoding="utf-8")
+        _write(Path(folder), json.dumps(answers, indent=1) + "\n")
     else:
         _LOG.warning("no output path was given, so %s was not written", FILE_NAME)
     return sum(index != NO_ANSWER for index in answers.values()) / len(answers)
+
+
+def _write(folder: Path, text: str) -> None:
+    path = folder / FILE_NAME
+    folder.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        path = path.with_name(f"{path.stem}_{digest}{path.suffix}")
+        _LOG.warning("%s holds other answers; these are in %s", folder / FILE_NAME, path)
+    path.write_text(text, encoding="utf-8")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tempeval.video.frame_list import frame_list
+
 if TYPE_CHECKING:
     from tempeval.video.clip import VideoPath
 
@@ -11,11 +13,11 @@ if TYPE_CHECKING:
 def ask(clip: VideoPath, text: str) -> list[dict[str, Any]]:
     """Return one user turn: a clip, then a text.
 
-    The video part carries `fps` (frames per second) when the clip is a frame folder, and its
-    `start_time` and `end_time` (s) when it is a part of a video: lmms-eval's own chat models read
-    these, ours read the clip.
+    The video part carries `fps` (frames per second) when the clip is a frame folder, which is then
+    a list of its images, and its `start_time` and `end_time` (s) when it is a part of a video:
+    lmms-eval's own chat models read these, ours read the clip.
     """
-    video: dict[str, Any] = {"type": "video", "url": clip}
+    video: dict[str, Any] = {"type": "video", "url": frame_list(clip)}
     for key, value in (
         ("fps", clip.fps),
         ("start_time", clip.start),

@@ -18,7 +18,7 @@ def bench(
         str | None, typer.Option(help="Visual tokens per video, about; 1300,3900 (quick: 36,64).")
     ] = None,
     labels: Annotated[
-        str | None, typer.Option(help="Numbers of choices; 27,174 (quick: 5,9).")
+        str | None, typer.Option(help="Numbers of choices; 27,174,700 (quick: 5,9).")
     ] = None,
     staged: Annotated[
         str | None,

@@ -204,7 +204,8 @@ MVBENCH = Benchmark(
         "Parts (start, end in seconds) are cut by tempeval's wrappers. Stock lmms-eval models on "
         "the simple path see the whole video, so their scores on action_sequence, "
         "action_prediction, object_interaction and action_localization are not comparable, and "
-        "they cannot read the frame folders of episodic_reasoning.",
+        "they cannot read the frame folders of episodic_reasoning; those on the chat path see the "
+        "part, and every image of a folder.",
         "A part that lies outside its video is a failure of its sample.",
         "lmms-eval's copy has videos that are cut already, and videos in place of frame folders: "
         "its scores are not those of the official files.",

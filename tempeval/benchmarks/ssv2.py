@@ -110,7 +110,9 @@ SSV2 = Benchmark(
         "The class is the template without brackets, never the sentence with the objects.",
         "Papers evaluate validation: the answers of the test split were hidden for years.",
         "Videos are .webm as downloaded; .mp4, .mkv and .avi of the same name are read as well.",
-        "lmms-eval's own task ssv2 shows no label and wants the exact text: another protocol.",
+        "lmms-eval's own task ssv2 shows no label and wants the exact text: another protocol. "
+        "Its copy on the hub (lmms-lab-eval/ssv2) is not read: its columns could not be seen here, "
+        "and one that holds filled sentences would give wrong classes.",
         *NOTES,
     ),
 )

@@ -42,11 +42,9 @@ def read(path: str, fps: float | None, choose: Choose, resize: Resize | None) ->
         raise BadVideo(path, "a folder of images needs its frame rate; set fps (frames per second)")
     if not (math.isfinite(fps) and fps > 0):
         raise BadVideo(path, f"fps={fps} must be positive (frames per second)")
-    images = _images(path)
+    images = shown_images(path)
     if is_scene(path):  # a selection of views: their numbers need no order of their own
-        views = scene_views(len(images))
-        found = {flags.REPEATED_FRAMES} if len(images) < len(views) else set()
-        images = [images[view] for view in views]
+        found = {flags.REPEATED_FRAMES} if len(set(images)) < len(images) else set()
     else:
         found = {flags.NUMBER_GAPS} if _has_gaps(images) else set()
     times = np.arange(len(images)) / fps
@@ -64,6 +62,16 @@ def read(path: str, fps: float | None, choose: Choose, resize: Resize | None) ->
         size = height, width
         gatherer.take(index, VideoFrame.from_ndarray(rgb, format="rgb24"))
     return gatherer.reading(times, frozenset(found))
+
+
+def shown_images(path: str) -> list[Path]:
+    """Return the images of a folder in natural order; of a ScanNet scene its 32 views.
+
+    Raises:
+        BadVideo: the folder cannot be listed, holds no image, or one without a number.
+    """
+    images = _images(path)
+    return [images[view] for view in scene_views(len(images))] if is_scene(path) else images
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:

@@ -292,11 +292,19 @@ def test_our_own_command_records_versions_and_digests(root: Path, tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.timeout(1000)
-def test_a_stock_model_of_the_host_runs_on_video_files(root: Path, tmp_path: Path) -> None:
-    tasks = ("tempeval_kinetics400_list", "tempeval_ssv2_mcq", "tempeval_avqa")
+def test_a_stock_model_of_the_host_runs_on_videos_and_frame_folders(tmp_path: Path) -> None:
+    tasks = (
+        "tempeval_avqa",
+        "tempeval_jester_mcq",
+        "tempeval_kinetics400_list",
+        "tempeval_mvbench_episodic_reasoning",
+        "tempeval_sqa3d",
+        "tempeval_ssv2_mcq",
+    )
     data = tmp_path / "data"
-    render(data, "kinetics400", "ssv2", "avqa")  # a stock model ends at a missing video
-    for name in ("kinetics400", "ssv2", "avqa"):
+    names = ("avqa", "jester", "kinetics400", "mvbench", "sqa3d", "ssv2")
+    render(data, *names)  # a stock model ends at a missing video
+    for name in names:
         add_missing(data, name)
     run = lmms_eval(tasks, tmp_path / "run", data, model="qwen2_5_vl")
     assert set(run.samples) == set(tasks)

@@ -78,6 +78,16 @@ class TestEgoSchema:
         assert written == {name: known["intended"] for name, known in items.items()}
         assert share == sum(index >= 0 for index in written.values()) / 36
 
+    def test_the_submission_of_another_model_is_kept(self, tmp_path: Path) -> None:
+        args = SimpleNamespace(output_path=str(tmp_path))
+        for index in (1, 2, 2, 1):
+            egoschema.write_submission([{"q_uid": "a", "index": index}], args)
+        first = tmp_path / egoschema.FILE_NAME
+        (second,) = set(tmp_path.iterdir()) - {first}
+        assert json.loads(first.read_text()) == {"a": 1}
+        assert json.loads(second.read_text()) == {"a": 2}
+        assert second.name.startswith("egoschema_submission_")
+
     def test_the_full_set_has_no_accuracy(self, copy: Any) -> None:
         doc = next(iter(EGOSCHEMA.read(copy("egoschema"), "full")))
         assert "acc" not in egoschema.process_full(doc, ["A"])
