@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ def key_of(entry: Entry, on: str = "visual_tokens") -> Key:
     direction = "higher" if task.higher_is_better else "lower"
     return Key(
         task=task.name,
-        task_version=task.version,
+        task_version=version_name(task.version),
         model=model_name(run.model),
         model_revision=run.model_revision,
         metric=f"{task.score_key}, {direction} is better, clusters {task.cluster_key}",
@@ -84,10 +86,29 @@ def model_name(name: str) -> str:
     return plain.rpartition("/")[2] if local else name
 
 
+def version_name(version: str) -> str:
+    """Give versions that are the same number one name: 1.0 is 1, as YAML files write either."""
+    return re.sub(r"(\.0+)+$", "", version) if re.fullmatch(r"[\d.]+", version) else version
+
+
 def version_order(version: str) -> list[tuple[int, int, str]]:
     """Give what versions are sorted by: numbers as numbers, so that 10 comes after 9."""
-    parts = re.findall(r"\d+|[^\d.]+", version)
+    parts = re.findall(r"\d+|[^\d.]+", version_name(version))
     return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
+
+
+def moment(time: str | None) -> float:
+    """Give a time of ISO 8601 in seconds since 1970, for sorting.
+
+    A time without a zone is taken as UTC; what is no time comes before all others.
+    """
+    text = time or ""
+    try:
+        found = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
+    except ValueError:
+        return -math.inf
+    known = found if found.tzinfo else found.replace(tzinfo=timezone.utc)
+    return (known - datetime(1970, 1, 1, tzinfo=timezone.utc)).total_seconds()
 
 
 def _uncounted(policy: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tempeval.leaderboard import wording
 from tempeval.leaderboard.eligible import split
-from tempeval.leaderboard.keys import Key, key_of, version_order
+from tempeval.leaderboard.keys import Key, key_of, moment, version_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -138,7 +138,7 @@ def match(
         runs that have a partner are in both, since they are compared and not ranked.
     """
     good, refusals = split(entries, on=on, max_failure_ratio=max_failure_ratio)
-    good.sort(key=lambda entry: (entry.run.finished or "", entry.run.name), reverse=True)
+    good.sort(key=lambda entry: (moment(entry.run.finished), entry.run.name), reverse=True)
     members: dict[Key, list[Entry]] = defaultdict(list)
     for entry in good:
         members[key_of(entry, on)].append(entry)

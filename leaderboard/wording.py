@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from tempeval.leaderboard.eligible import refusal
-from tempeval.leaderboard.keys import version_order
+from tempeval.leaderboard.keys import moment, version_order
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -99,7 +99,7 @@ def unmatched(entry: Entry, anchor: Entry, far: Distance, tolerance: float, on: 
 def duplicate(entry: Entry, kept: Entry) -> Refusal:
     """Refuse an entry that repeats another; the latest finished one is ranked."""
     reason = f"the same method and settings as run {kept.run.name}, which finished later"
-    if entry.run.finished == kept.run.finished:
+    if moment(entry.run.finished) == moment(kept.run.finished):
         reason = f"the same method and settings as run {kept.run.name}"
     values = (entry.run.finished or "not finished", kept.run.finished or "not finished")
     action = "Leave one of the two out; the latest is ranked"

@@ -215,6 +215,26 @@ def test_the_latest_of_duplicates_is_kept(tmp_path, method):
     assert (refusal.run, refusal.field) == ("a_early", "duplicate")
 
 
+@pytest.mark.parametrize(
+    ("early", "late"),
+    [
+        ("2026-01-01T13:00:00+05:00", "2026-01-01T12:00:00+00:00"),
+        ("2026-01-01T13:00:00+05:00", "2026-01-01T12:00:00Z"),
+        ("2026-01-01T23:00:00", "2026-01-01T22:30:00-01:00"),
+        ("tomorrow", "2026-01-01T12:00:00"),
+        (None, "2026-01-01T12:00:00"),
+    ],
+)
+def test_the_latest_is_the_later_moment_whatever_the_time_zone(tmp_path, early, late):
+    made["write_run"](tmp_path / "base", tasks=lines())
+    made["write_run"](tmp_path / "early", "pas", tasks=lines(), finished=early)
+    made["write_run"](tmp_path / "late", "pas", tasks=lines(), finished=late)
+    found = matched(tmp_path)
+    assert partners(found) == {("base", "late")}
+    assert only_refusal(found).run == "early"
+    assert "run late, which finished later" in only_refusal(found).reason
+
+
 def test_two_settings_of_one_method_are_two_rows(tmp_path):
     made["write_run"](tmp_path / "base", tasks=lines())
     for name in ("a", "b"):
@@ -290,6 +310,13 @@ def test_older_task_versions_are_listed_where_a_newer_one_has_a_baseline(tmp_pat
     assert listed == {
         (run, "older_version", "task_version", "9", "10") for run in ("baseline9", "pas9")
     }
+
+
+@pytest.mark.parametrize("version", [1.0, "1.0", "1"])
+def test_versions_that_are_one_number_are_one(tmp_path, version):
+    made["write_run"](tmp_path / "base", tasks=lines(), task_changes={"version": version})
+    made["write_run"](tmp_path / "pas", "pas", tasks=lines())
+    assert partners(matched(tmp_path)) == {("base", "pas")}
 
 
 def test_a_newer_version_without_a_baseline_replaces_nothing(tmp_path):
