@@ -58,7 +58,12 @@ def _refuse(entry: Entry, on: str, max_failure_ratio: float) -> Refusal | None:
     if failed and not task.higher_is_better:
         reason = "a failed sample counts as score 0, which would be the best score of this task"
         return refusal(entry, "failures", "failed", str(failed), "0", reason)
-    unknown = int(np.isnan(samples.measures[on][~samples.failed]).sum())
+    measured = samples.measures[on][~samples.failed]
+    if odd := int((measured <= 0).sum()):
+        reason = f"{odd} of {lines - failed} answered samples have a measured {on} of 0 or less"
+        values = (f"{measured.min():.6g}", "above 0")
+        return refusal(entry, "inconsistent", on, *values, reason)
+    unknown = int(np.isnan(measured).sum())
     if unknown:
         reason = f"{unknown} of {lines - failed} answered samples have no measured {on}"
         action = "Run it with a tempeval model: its budget is measured for every sample"

@@ -32,19 +32,25 @@ class Key(NamedTuple):
     limit: float | None
     sample_set: str
     dataset_digest: str
+    targets: str
     prompt_hash: str
     frame_policy: str
     position_rule: str
     dtype: str
 
     def differing(self, other: Key) -> list[str]:
-        """Name the fields whose values are not those of another key."""
-        return [name for name in self._fields if getattr(self, name) != getattr(other, name)]
+        """Name the fields whose values are not those of another key.
+
+        The right answers of other samples, or those that a file does not state, say nothing.
+        """
+        names = [name for name in self._fields if getattr(self, name) != getattr(other, name)]
+        told = self.targets and other.targets and self.sample_set == other.sample_set
+        return [name for name in names if name != "targets" or told]
 
     def without_version(self) -> Key:
         """Give what stays the same when only the version of a task changes, with its data."""
         return self._replace(
-            task_version="", metric="", sample_set="", dataset_digest="", prompt_hash=""
+            task_version="", metric="", sample_set="", dataset_digest="", targets="", prompt_hash=""
         )
 
 
@@ -67,6 +73,7 @@ def key_of(entry: Entry, on: str = "visual_tokens") -> Key:
         limit=run.limit,
         sample_set=f"{len(samples.ids)} samples ({samples.digest[:8]})",
         dataset_digest=task.dataset_digest,
+        targets=samples.targets,
         prompt_hash=task.prompt_hash,
         frame_policy=run.frame_policy if on == "visual_tokens" else _uncounted(run.frame_policy),
         position_rule=run.position_rule,

@@ -139,9 +139,7 @@ def match(
     """
     good, refusals = split(entries, on=on, max_failure_ratio=max_failure_ratio)
     good.sort(key=lambda entry: (moment(entry.run.finished), entry.run.name), reverse=True)
-    members: dict[Key, list[Entry]] = defaultdict(list)
-    for entry in good:
-        members[key_of(entry, on)].append(entry)
+    members = _by_key(good, on)
     groups = {key: _group(part, baseline, tolerance, on) for key, part in members.items()}
     refusals += _take_older(groups)
     known = [(key, entry) for key, group in groups.items() for entry in group.baselines]
@@ -172,6 +170,19 @@ def match(
         for entry in (comparison.baseline, *comparison.methods)
     ]
     return Matched(comparisons, tuple(refusals))
+
+
+def _by_key(entries: Iterable[Entry], on: str) -> dict[Key, list[Entry]]:
+    """Gather entries of one key; those that state no right answers go with any that do."""
+    keys = [(key_of(entry, on), entry) for entry in entries]
+    stated: dict[Key, Key] = {}
+    for key, _ in keys:
+        if key.targets:
+            stated.setdefault(key._replace(targets=""), key)
+    members: dict[Key, list[Entry]] = defaultdict(list)
+    for key, entry in keys:
+        members[stated.get(key, key)].append(entry)
+    return members
 
 
 def _group(entries: list[Entry], baseline: str, tolerance: float, on: str) -> _Group:

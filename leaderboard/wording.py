@@ -22,6 +22,7 @@ _ACTIONS = {
     "model_revision": "Run both with the same weights",
     "prompt_hash": "Run both with the same prompt settings",
     "dataset_digest": "Run both on the same dataset revision",
+    "targets": "Run both on the same dataset revision",
     "metric": "Rerun the older one with the current task",
     "limit": "Run both with the same --limit, or both without",
     "sample_set": "Run both over the same samples",
@@ -145,6 +146,8 @@ def _value(field: str, key: Key, entry: Entry) -> str:
         return frames(key.frame_policy)
     if field == "limit":
         return "full run" if key.limit is None else limited(key.limit)
+    if field == "targets":
+        return f"right answers {key.targets[:8]}"
     return entry.run.dtype if field == "dtype" else str(getattr(key, field))
 
 

@@ -226,6 +226,13 @@ def test_two_groups_of_one_task_are_two_tables(tmp_path):
     assert "another version, prompt" in summary.text
 
 
+def test_unparsed_answers_are_counted_in_the_samples(tmp_path):
+    """Whatever run.json says of them."""
+    made["write_run"](tmp_path / "runs", tasks=lines(TASK), task_changes={"unparsed": 29})
+    (row,) = record(build([tmp_path / "runs"], tmp_path / "out"))["tables"][0]["rows"]
+    assert row["cells"][0]["costs"]["parse_failure_rate"] == pytest.approx(1 / 30)
+
+
 def test_rows_of_one_label_are_told_apart(tmp_path):
     made["write_run"](tmp_path / "runs" / "a", tasks=lines(TASK))
     for name in ("111111", "222222"):

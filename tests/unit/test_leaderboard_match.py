@@ -277,6 +277,48 @@ def test_unknown_budget(tmp_path):
     assert (refusal.field, refusal.value) == ("visual_tokens", "unknown")
 
 
+@pytest.mark.parametrize("tokens", [0, -5])
+def test_a_budget_of_nothing_is_damage(tmp_path, tokens):
+    for method in ("baseline", "pas"):
+        made["write_run"](tmp_path / method, method, tasks=lines(tokens=tokens, failed=1))
+    for refusal in matched(tmp_path).refusals:
+        assert (refusal.kind, refusal.field) == ("inconsistent", "visual_tokens")
+        assert (refusal.value, refusal.other) == (str(tokens), "above 0")
+        assert "59 of 59 answered samples" in refusal.reason
+    assert not matched(tmp_path).comparisons
+
+
+def test_whole_numbers_are_equal_however_they_are_written(tmp_path):
+    for method, fps, limit in (("baseline", 2, 60), ("pas", 2.0, 60.0)):
+        policy = {"rule": "fps", "num_frames": None, "fps": fps}
+        made["write_run"](
+            tmp_path / method, method, tasks=lines(), frame_policy=policy, limit=limit
+        )
+    assert partners(matched(tmp_path)) == {("baseline", "pas")}
+
+
+def with_targets(value):
+    group = lines()
+    for line in group[TASK]:
+        line["target"] = value
+    return group
+
+
+def test_other_right_answers_are_refused(tmp_path):
+    made["write_run"](tmp_path / "base", tasks=lines())
+    made["write_run"](tmp_path / "pas", "pas", tasks=with_targets("B"))
+    refusal = only_refusal(matched(tmp_path))
+    assert (refusal.run, refusal.kind, refusal.field) == ("pas", "settings", "targets")
+    assert refusal.value != refusal.other
+    assert "dataset revision" in refusal.action
+
+
+def test_right_answers_that_are_not_stated_do_not_separate(tmp_path):
+    made["write_run"](tmp_path / "base", tasks=lines())
+    made["write_run"](tmp_path / "pas", "pas", tasks=with_targets(None))
+    assert partners(matched(tmp_path)) == {("base", "pas")}
+
+
 def test_a_checkpoint_is_the_same_wherever_it_lies(tmp_path):
     made["write_run"](tmp_path / "base", tasks=lines(), model="/data/a/qwen-7b/")
     made["write_run"](tmp_path / "pas", "pas", tasks=lines(), model=r"D:\models\qwen-7b")
