@@ -51,13 +51,15 @@ class Distance(NamedTuple):
         outside: paired samples that differ by more than the tolerance.
         value: the method's mean.
         reference: the baseline's mean.
-        matches: True when both rules hold.
+        close: the means differ by at most the tolerance.
+        matches: they do, and so do enough samples.
     """
 
     paired: int
     outside: int
     value: float
     reference: float
+    close: bool
     matches: bool
 
 
@@ -107,13 +109,13 @@ def distance(value: Floats, reference: Floats, tolerance: float) -> Distance:
     value, reference = value[both], reference[both]
     paired = len(value)
     if paired == 0:
-        return Distance(0, 0, float("nan"), float("nan"), matches=False)
+        return Distance(0, 0, float("nan"), float("nan"), close=False, matches=False)
     allowed = tolerance * np.maximum(np.abs(value), np.abs(reference))
     outside = int((np.abs(value - reference) > allowed * (1 + _SLACK)).sum())
     mean, base = float(value.mean()), float(reference.mean())
     enough = outside <= (1 - PAIRED_SHARE) * paired * (1 + _SLACK)
     close = abs(mean - base) <= tolerance * max(abs(mean), abs(base)) * (1 + _SLACK)
-    return Distance(paired, outside, mean, base, matches=enough and close)
+    return Distance(paired, outside, mean, base, close, matches=enough and close)
 
 
 def match(
@@ -154,8 +156,9 @@ def match(
                 continue
             place, far = _nearest(entry, group.baselines, tolerance, on)
             if not far.matches:
+                anchor = group.baselines[place]
                 refusals.append(
-                    wording.unmatched(entry, group.baselines[place], far, tolerance, on)
+                    wording.unmatched(entry, anchor, far, tolerance, PAIRED_SHARE, on)
                 )
             elif twin := _twin(entry, rows[place]):
                 refusals.append(wording.duplicate(entry, twin))

@@ -78,8 +78,19 @@ def no_baseline(
     return refusal(entry, kind, field, *values, reason, _ACTIONS[field])
 
 
-def unmatched(entry: Entry, anchor: Entry, far: Distance, tolerance: float, on: str) -> Refusal:
-    """Refuse an entry whose measured budget is not the baseline's."""
+def unmatched(
+    entry: Entry, anchor: Entry, far: Distance, tolerance: float, share: float, on: str
+) -> Refusal:
+    """Refuse an entry whose measured budget is not the baseline's, naming the rule that failed.
+
+    Args:
+        entry: the entry without a partner.
+        anchor: the nearest baseline.
+        far: how far it is.
+        tolerance: as for `match.distance`.
+        share: of paired samples that must be within it.
+        on: the measure that is the budget.
+    """
     mine, theirs = f"{far.value:.6g}", f"{far.reference:.6g}"
     if far.paired == 0:
         reason = (
@@ -88,12 +99,20 @@ def unmatched(entry: Entry, anchor: Entry, far: Distance, tolerance: float, on: 
         return refusal(entry, "unmeasured", on, "unknown", "unknown", reason)
     largest = max(abs(far.value), abs(far.reference))
     off = abs(far.value - far.reference) / largest if largest else 0.0
-    reason = (
-        f"more than {100 * tolerance:.3g} % off the nearest baseline, run {anchor.run.name}, in "
-        f"{far.outside} of {far.paired} samples and {100 * off:.3g} % off on average"
-    )
+    within, nearest = f"{100 * tolerance:.3g} %", f"the nearest baseline, run {anchor.run.name}"
     unit = on.replace("_", " ")
-    action = f"Rerun it at {far.reference:.6g} {unit}, or run a baseline at {far.value:.6g}"
+    if not far.close:
+        reason = f"its mean is {100 * off:.3g} % off {nearest}; at most {within} are accepted"
+        action = f"Rerun it at {far.reference:.6g} {unit}, or run a baseline at {far.value:.6g}"
+    else:
+        reason = f"its mean is within {within} of {nearest}, but its samples are not"
+        action = f"Rerun both so that every sample has the same {unit}: same frames and sizes"
+    if far.outside:
+        reason += (
+            f"; {far.outside} of {far.paired} samples are more than {within} off, at most "
+            f"{100 * (1 - share):.3g} % may be"
+        )
+        mine += f" on average, {far.outside} samples off" if far.close else ""
     return refusal(entry, "budget", on, mine, theirs, reason, action)
 
 

@@ -159,6 +159,33 @@ def test_facts_that_do_not_decide_do_not_separate(tmp_path):
     assert partners(matched(tmp_path)) == {("base", "pas")}
 
 
+def test_a_budget_off_on_average_is_answered_with_the_budget_to_rerun_at(tmp_path):
+    made["write_run"](tmp_path / "base", tasks=lines(tokens=36))
+    made["write_run"](tmp_path / "pool", "pool", tasks=lines(tokens=18))
+    refusal = only_refusal(matched(tmp_path))
+    assert (refusal.value, refusal.other) == ("18", "36")
+    assert refusal.reason == (
+        "its mean is 50 % off the nearest baseline, run base; at most 2 % are accepted; 60 of 60 "
+        "samples are more than 2 % off, at most 1 % may be"
+    )
+    assert refusal.action == "Rerun it at 36 visual tokens, or run a baseline at 18"
+
+
+def test_a_budget_off_in_samples_only_is_said_to_be_that(tmp_path):
+    group = lines(tokens=36)
+    for number, line in enumerate(group[TASK]):
+        line["token_counts"][0]["visual_tokens"] += 4 if number % 2 else -4
+    made["write_run"](tmp_path / "base", tasks=lines(tokens=36))
+    made["write_run"](tmp_path / "pas", "pas", tasks=group)
+    refusal = only_refusal(matched(tmp_path))
+    assert (refusal.value, refusal.other) == ("36 on average, 60 samples off", "36")
+    assert refusal.reason == (
+        "its mean is within 2 % of the nearest baseline, run base, but its samples are not; 60 of "
+        "60 samples are more than 2 % off, at most 1 % may be"
+    )
+    assert "every sample has the same visual tokens" in refusal.action
+
+
 def test_frames_that_a_budget_chose_for_a_method_do_not_separate(tmp_path):
     policy = {"rule": "uniform", "num_frames": 25, "base_num_frames": 8, "fps": None}
     made["write_run"](tmp_path / "base", tasks=lines())
@@ -257,6 +284,17 @@ def test_failures_are_refused_where_zero_would_be_the_best_score(tmp_path):
     made["write_run"](tmp_path / "base", tasks=lines(), **lower)
     made["write_run"](tmp_path / "pas", "pas", tasks=lines(failed=1), **lower)
     assert "best score" in only_refusal(matched(tmp_path)).reason
+
+
+@pytest.mark.parametrize("negative", ["base", "pas"])
+def test_failures_are_refused_where_any_run_scores_below_zero(tmp_path, negative):
+    groups = {"base": lines(), "pas": lines(failed=1)}
+    groups[negative][TASK][-1]["score"] = -0.25
+    made["write_run"](tmp_path / "base", tasks=groups["base"])
+    made["write_run"](tmp_path / "pas", "pas", tasks=groups["pas"])
+    refusal = only_refusal(matched(tmp_path))
+    assert (refusal.run, refusal.kind, refusal.value) == ("pas", "failures", "1")
+    assert "better than other scores of this task (down to -0.25)" in refusal.reason
 
 
 @pytest.mark.parametrize(
