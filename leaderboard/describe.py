@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from tempeval.leaderboard import text
+from tempeval.leaderboard.caveats import caveats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -223,6 +224,7 @@ def notes(table: Table) -> Iterator[str]:
         yield "Lower is better in tasks marked ↓, so there is no macro score."
     yield from _by_sum(table)
     yield from _own_frames(rows)
+    yield from caveats(table)
     if table["setting"]["variant"]:
         yield "Tasks of another table with another version, prompt, data or sample set."
     for name, values in table["differs"].items():

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 # The share of paired samples that must lie within the tolerance.
 PAIRED_SHARE = 0.99
+# The share of all samples that both sides must have answered, whatever --max-failures accepts: two
+# runs that each fail 5 % may have that many in common.
+ANSWERED_SHARE = 0.9
 # Relative slack for decimal tolerances that have no exact binary value.
 _SLACK = 1e-9
 
@@ -53,6 +56,7 @@ class Distance(NamedTuple):
         reference: the baseline's mean.
         close: the means differ by at most the tolerance.
         matches: they do, and so do enough samples.
+        answered: enough samples are paired.
     """
 
     paired: int
@@ -61,6 +65,12 @@ class Distance(NamedTuple):
     reference: float
     close: bool
     matches: bool
+    answered: bool
+
+    @property
+    def fits(self) -> bool:
+        """Whether the two may be compared."""
+        return self.matches and self.answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +115,21 @@ def distance(value: Floats, reference: Floats, tolerance: float) -> Distance:
     Returns:
         The distance; it never matches without a paired sample.
     """
+    size = len(value)
     both = ~(np.isnan(value) | np.isnan(reference))
     value, reference = value[both], reference[both]
     paired = len(value)
     if paired == 0:
-        return Distance(0, 0, float("nan"), float("nan"), close=False, matches=False)
+        return Distance(
+            0, 0, float("nan"), float("nan"), close=False, matches=False, answered=False
+        )
     allowed = tolerance * np.maximum(np.abs(value), np.abs(reference))
     outside = int((np.abs(value - reference) > allowed * (1 + _SLACK)).sum())
     mean, base = float(value.mean()), float(reference.mean())
     enough = outside <= (1 - PAIRED_SHARE) * paired * (1 + _SLACK)
     close = abs(mean - base) <= tolerance * max(abs(mean), abs(base)) * (1 + _SLACK)
-    return Distance(paired, outside, mean, base, close, matches=enough and close)
+    answered = paired >= ANSWERED_SHARE * size * (1 - _SLACK)
+    return Distance(paired, outside, mean, base, close, enough and close, answered)
 
 
 def match(
@@ -155,11 +169,9 @@ def match(
                 refusals.append(wording.no_baseline(entry, key, known, baseline, methods))
                 continue
             place, far = _nearest(entry, group.baselines, tolerance, on)
-            if not far.matches:
+            if not far.fits:
                 anchor = group.baselines[place]
-                refusals.append(
-                    wording.unmatched(entry, anchor, far, tolerance, PAIRED_SHARE, on)
-                )
+                refusals.append(_unmatched(entry, anchor, far, tolerance, on))
             elif twin := _twin(entry, rows[place]):
                 refusals.append(wording.duplicate(entry, twin))
             else:
@@ -240,9 +252,15 @@ def _nearest(entry: Entry, kept: list[Entry], tolerance: float, on: str) -> tupl
     far = [_distance(entry, anchor, tolerance, on) for anchor in kept]
     place = min(
         range(len(far)),
-        key=lambda i: (not far[i].matches, abs(far[i].value - far[i].reference), i),
+        key=lambda i: (not far[i].fits, abs(far[i].value - far[i].reference), i),
     )
     return place, far[place]
+
+
+def _unmatched(entry: Entry, anchor: Entry, far: Distance, tolerance: float, on: str) -> Refusal:
+    if far.paired and not far.answered:
+        return wording.unanswered(entry, anchor, far, ANSWERED_SHARE)
+    return wording.unmatched(entry, anchor, far, tolerance, PAIRED_SHARE, on)
 
 
 def _twin(entry: Entry, rows: list[Entry]) -> Entry | None:

@@ -116,6 +116,18 @@ def unmatched(
     return refusal(entry, "budget", on, mine, theirs, reason, action)
 
 
+def unanswered(entry: Entry, anchor: Entry, far: Distance, share: float) -> Refusal:
+    """Refuse an entry that shares too few answered samples with its baseline."""
+    size = len(entry.samples.ids)
+    reason = (
+        f"{far.paired} of {size} samples were answered here and in the nearest baseline, run "
+        f"{anchor.run.name}; that is too few, whatever --max-failures accepts"
+    )
+    values = (f"{far.paired / size:.1%}", f"at least {share:.0%}")
+    action = "Rerun or resume whichever of the two has failures"
+    return refusal(entry, "failures", "answered by both", *values, reason, action)
+
+
 def duplicate(entry: Entry, kept: Entry) -> Refusal:
     """Refuse an entry that repeats another; the latest finished one is ranked."""
     reason = f"the same method and settings as run {kept.run.name}, which finished later"

@@ -279,6 +279,24 @@ def test_failed_samples_up_to_the_threshold(tmp_path):
     assert (only_refusal(found).run, only_refusal(found).field) == ("four", "failed")
 
 
+def test_too_few_samples_that_both_answered_are_refused_whatever_is_accepted(tmp_path):
+    """Each side may fail, but 90 % of the samples must be answered on both."""
+    last = lines()
+    for line in last[TASK][-3:]:
+        line["token_counts"][0] = {"error": "BadVideo"}
+    made["write_run"](tmp_path / "base", tasks=lines(failed=3))
+    made["write_run"](tmp_path / "six", "six", tasks=last)
+    for line in last[TASK][-4:]:
+        line["token_counts"][0] = {"error": "BadVideo"}
+    made["write_run"](tmp_path / "seven", "seven", tasks=last)
+    found = matched(tmp_path, max_failure_ratio=1)
+    assert partners(found) == {("base", "six")}
+    refusal = only_refusal(found)
+    assert (refusal.run, refusal.kind, refusal.field) == ("seven", "failures", "answered by both")
+    assert (refusal.value, refusal.other) == ("88.3%", "at least 90%")
+    assert "53 of 60 samples were answered here and in the nearest baseline" in refusal.reason
+
+
 def test_failures_are_refused_where_zero_would_be_the_best_score(tmp_path):
     lower = {"task_changes": {"higher_is_better": False}}
     made["write_run"](tmp_path / "base", tasks=lines(), **lower)
