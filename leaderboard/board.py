@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from tempeval import __version__
 from tempeval.errors import InvalidSetting, UnknownName
 from tempeval.leaderboard import stats
+from tempeval.leaderboard.distance import ANSWERED_SHARE, PAIRED_SHARE
 from tempeval.leaderboard.listing import merge_refusals, not_comparable, runs_of
-from tempeval.leaderboard.match import ANSWERED_SHARE, PAIRED_SHARE, match
+from tempeval.leaderboard.match import match
 from tempeval.leaderboard.points import plots_of
 from tempeval.leaderboard.records import BUDGETS, MEASURES
 from tempeval.leaderboard.references import published_rows

@@ -13,9 +13,9 @@ from tempeval.leaderboard.costs import costs_of, known_mean
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tempeval.leaderboard.match import Comparison
     from tempeval.leaderboard.records import Entry, Floats
     from tempeval.leaderboard.schema import BothAnswered, Cell, Interval
+    from tempeval.leaderboard.variants import Comparison
 
 
 def cells_of(comparison: Comparison, *, draws: int, seed: int) -> dict[str, Cell]:

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from tempeval.leaderboard.records import Entry
+    from tempeval.leaderboard.records import Entry, Run
 
 _DRIVE = re.compile(r"[A-Za-z]:/")
 # Types whose rounding is of one size; any other is a family of its own.
@@ -52,6 +52,23 @@ class Key(NamedTuple):
         return self._replace(
             task_version="", metric="", sample_set="", dataset_digest="", targets="", prompt_hash=""
         )
+
+
+class Plan(NamedTuple):
+    """What a run was planned with, besides its method: what its measured budget follows from.
+
+    Two runs of one method and plan are one run made twice. `frame_policy` is canonical JSON.
+    """
+
+    visual_token_budget: int | None
+    min_pixels: int | None
+    max_pixels: int | None
+    frame_policy: str
+
+
+def plan_of(run: Run) -> Plan:
+    """Give the plan of a run."""
+    return Plan(run.visual_token_budget, run.min_pixels, run.max_pixels, run.frame_policy)
 
 
 def key_of(entry: Entry, on: str = "visual_tokens") -> Key:

@@ -213,6 +213,15 @@ class Task(TypedDict):
     clusters: int
 
 
+class Plan(TypedDict):
+    """What runs were planned with; the fields are those of Setting."""
+
+    visual_token_budget: int | None
+    min_pixels: int | None
+    max_pixels: int | None
+    frame_policy: dict[str, Any]
+
+
 class Setting(TypedDict):
     """What all runs of a table share, besides the budget; sizes are the baseline's.
 
@@ -228,8 +237,10 @@ class Setting(TypedDict):
         min_pixels: fewest pixels per frame.
         max_pixels: most pixels per frame.
         baseline: fingerprint of the baseline.
-        variant: above 0 where one task has several comparable groups (two prompts, say), which
-            cannot stand in one column.
+        methods_plan: plan of the methods, where a method stands beside this baseline with several
+            plans, each in a table of its own; null where that is not so.
+        variant: number of the table in this setting, from 0: several where one task has several
+            comparable groups (two prompts, say), which cannot stand in one column.
     """
 
     model: str
@@ -242,6 +253,7 @@ class Setting(TypedDict):
     min_pixels: int | None
     max_pixels: int | None
     baseline: str
+    methods_plan: Plan | None
     variant: int
 
 
@@ -263,6 +275,8 @@ class Table(TypedDict):
         tasks: the columns.
         rows: the baseline first, then by macro score, then by name.
         tests: tests that `Cell.p_holm` is corrected for.
+        notes: what had to be chosen or kept apart, a sentence each: which of several baselines, and
+            which tasks stand in other tables of this setting too.
         differs: fact -> values, where the runs differ in one that is not compared by (GPU,
             package versions, ...).
     """
@@ -281,6 +295,7 @@ class Table(TypedDict):
     tasks: list[Task]
     rows: list[Row]
     tests: int
+    notes: list[str]
     differs: dict[str, list[str]]
 
 

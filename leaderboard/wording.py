@@ -11,8 +11,8 @@ from tempeval.leaderboard.keys import moment, version_order
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from tempeval.leaderboard.distance import Distance
     from tempeval.leaderboard.keys import Key
-    from tempeval.leaderboard.match import Distance
     from tempeval.leaderboard.records import Entry, Refusal
     from tempeval.leaderboard.schema import Kind
 
@@ -87,7 +87,7 @@ def unmatched(
         entry: the entry without a partner.
         anchor: the nearest baseline.
         far: how far it is.
-        tolerance: as for `match.distance`.
+        tolerance: as for `distance.distance`.
         share: of paired samples that must be within it.
         on: the measure that is the budget.
     """
@@ -107,13 +107,33 @@ def unmatched(
     else:
         reason = f"its mean is within {within} of {nearest}, but its samples are not"
         action = f"Rerun both so that every sample has the same {unit}: same frames and sizes"
-    if far.outside:
+    if far.outside > (1 - share) * far.paired or far.close:
         reason += (
             f"; {far.outside} of {far.paired} samples are more than {within} off, at most "
             f"{100 * (1 - share):.3g} % may be"
         )
         mine += f" on average, {far.outside} samples off" if far.close else ""
     return refusal(entry, "budget", on, mine, theirs, reason, action)
+
+
+def nearest_of(number: int, entry: Entry, anchor: Entry, far: Distance, on: str) -> str:
+    """Say which of several baselines an entry without one of its own plan stands beside."""
+    return (
+        f"{entry.run.label} (run {entry.run.name}) fits {number} baselines and none has its plan; "
+        f"it stands beside run {anchor.run.name}, whose measured {on.replace('_', ' ')} are "
+        f"nearest ({far.reference:.6g} against {far.value:.6g})."
+    )
+
+
+def chosen_baseline(anchor: Entry, others: Sequence[Entry], baseline: str) -> str:
+    """Say which of several settings of one name is the baseline."""
+    runs = [anchor.run, *(entry.run for entry in others)]
+    names = sorted({f"{run.label} ({run.fingerprint.removeprefix('sha256:')[:6]})" for run in runs})
+    return (
+        f"--baseline {baseline} names {len(names)} settings: {', '.join(names)}. The baseline is "
+        f"{anchor.run.label} of run {anchor.run.name}, the latest; name it with its settings to "
+        "choose another."
+    )
 
 
 def unanswered(entry: Entry, anchor: Entry, far: Distance, share: float) -> Refusal:

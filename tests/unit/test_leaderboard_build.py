@@ -253,6 +253,19 @@ def test_lower_is_better_sorts_up(tmp_path):
     assert "mini_action ↓" in summary.text
 
 
+def test_tables_of_two_plans_are_told_apart_by_their_headings(tmp_path):
+    for tokens in (36, 72):
+        for method in ("baseline", "pas"):
+            changes = {"visual_token_budget": tokens}
+            group = lines(TASK, tokens=tokens)
+            made["write_run"](
+                tmp_path / "runs" / f"{method}{tokens}", method, tasks=group, **changes
+            )
+    printed = build([tmp_path / "runs"], tmp_path / "out", draws=200, match_on="frames").text
+    for tokens in (36, 72):
+        assert f"8 frames per question, planned for {tokens} visual tokens" in printed
+
+
 def test_two_groups_of_one_task_are_two_tables(tmp_path):
     for prompt in ("aa", "bb"):
         changed = {"prompt_hash": f"sha256:{prompt}"}
@@ -261,7 +274,7 @@ def test_two_groups_of_one_task_are_two_tables(tmp_path):
             made["write_run"](folder, method, tasks=lines(TASK), task_changes=changed)
     summary = build([tmp_path / "runs"], tmp_path / "out", draws=200)
     assert (summary.tables, summary.compared, summary.refusals) == (2, 2, ())
-    assert "another version, prompt" in summary.text
+    assert summary.text.count(f"> {TASK} also stands in another table, with another prompt.") == 2
 
 
 def test_unparsed_answers_are_counted_in_the_samples(tmp_path):

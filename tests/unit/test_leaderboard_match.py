@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tempeval.leaderboard.distance import distance
 from tempeval.leaderboard.load import load
-from tempeval.leaderboard.match import distance, match
+from tempeval.leaderboard.match import match
 
 MAKER = Path(__file__).parents[1] / "reference" / "leaderboard" / "make_runs.py"
 made = runpy.run_path(str(MAKER))
@@ -169,6 +170,17 @@ def test_a_budget_off_on_average_is_answered_with_the_budget_to_rerun_at(tmp_pat
         "samples are more than 2 % off, at most 1 % may be"
     )
     assert refusal.action == "Rerun it at 36 visual tokens, or run a baseline at 18"
+
+
+def test_samples_within_the_rule_are_not_named_where_the_mean_is_off(tmp_path):
+    base, other = (
+        {TASK: made["sample_lines"](TASK, videos=40, tokens=36)} for _ in ("base", "pas")
+    )
+    other[TASK][0]["token_counts"][0]["visual_tokens"] = 3600
+    made["write_run"](tmp_path / "base", tasks=base)
+    made["write_run"](tmp_path / "pas", "pas", tasks=other)
+    reason = only_refusal(matched(tmp_path)).reason
+    assert reason.endswith("45.2 % off the nearest baseline, run base; at most 2 % are accepted")
 
 
 def test_a_budget_off_in_samples_only_is_said_to_be_that(tmp_path):
@@ -428,12 +440,47 @@ def test_a_newer_version_without_a_baseline_replaces_nothing(tmp_path):
 
 
 def test_versions_of_runs_with_other_settings_do_not_meet(tmp_path):
-    """A newer version under another position rule is no reason not to rank the older one."""
+    """A newer baseline alone, under another position rule, ranks nothing that is older."""
     for method in ("baseline", "pas"):
         made["write_run"](tmp_path / method, method, tasks=lines())
     newer = {"task_changes": {"version": 2}, "position_rule": "native"}
     made["write_run"](tmp_path / "native", tasks=lines(), **newer)
     assert partners(matched(tmp_path)) == {("baseline", "pas")}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"frame_policy": {"rule": "uniform", "num_frames": 16, "fps": None}},
+        {"model": "Qwen/Qwen2.5-VL-3B-Instruct"},
+        {"dtype": "bfloat16"},
+        {"limit": 60},
+    ],
+)
+def test_older_versions_are_not_ranked_beside_newer_ones_of_other_settings(tmp_path, changes):
+    for version, other in ((1, changes), (2, {})):
+        for method in ("baseline", "pas"):
+            made["write_run"](
+                tmp_path / f"{method}{version}",
+                method,
+                tasks=lines(),
+                task_changes={"version": version},
+                **other,
+            )
+    made["write_run"](tmp_path / "far1", "far", tasks=lines(tokens=99), **changes)
+    found = matched(tmp_path)
+    assert partners(found) == {("baseline2", "pas2")}
+    assert {(r.run, r.kind, r.value, r.other) for r in found.refusals} == {
+        (run, "older_version", "1", "2") for run in ("baseline1", "pas1", "far1")
+    }
+
+
+def test_a_newer_trial_run_replaces_no_full_run(tmp_path):
+    for method in ("baseline", "pas"):
+        made["write_run"](tmp_path / method, method, tasks=lines())
+        newer = {"task_changes": {"version": 2}, "limit": 60}
+        made["write_run"](tmp_path / f"{method}_trial", method, tasks=lines(), **newer)
+    assert ("baseline", "pas") in partners(matched(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -466,6 +513,75 @@ def test_the_budget_may_be_another_measure(tmp_path, on, field):
     assert (refusal.value, refusal.other) == ("1600", "800")
 
 
+def planned(tokens, **options):
+    return {"tasks": lines(tokens=tokens, **options), "visual_token_budget": tokens}
+
+
+def test_equal_plans_are_paired_whatever_is_matched_and_are_no_duplicates(tmp_path):
+    """A matrix of two token budgets, matched on frames: the order of finishing says nothing."""
+    for name, method, tokens, minute in (
+        ("b36", "baseline", 36, 9),
+        ("b72", "baseline", 72, 5),
+        ("p36", "pas", 36, 6),
+        ("p72", "pas", 72, 10),
+    ):
+        finished = f"2026-01-01T12:{minute:02d}:00+00:00"
+        made["write_run"](tmp_path / name, method, **planned(tokens), finished=finished)
+    found = matched(tmp_path, on="frames")
+    assert partners(found) == {("b36", "p36"), ("b72", "p72")}
+    assert not found.refusals
+    budgets = {c.setting.visual_token_budget: c.notes for c in found.comparisons}
+    assert budgets == {36: (), 72: ()}
+
+
+@pytest.mark.parametrize("field", ["visual_token_budget", "min_pixels", "max_pixels"])
+def test_two_plans_of_one_method_are_two_tables(tmp_path, field):
+    """Beside the one baseline that there is."""
+    made["write_run"](tmp_path / "base", tasks=lines(), **{field: 3000})
+    for value in (3000, 4000, 5000):
+        made["write_run"](tmp_path / f"pas{value}", "pas", tasks=lines(), **{field: value})
+    found = matched(tmp_path)
+    assert partners(found) == {("base", f"pas{value}") for value in (3000, 4000, 5000)}
+    assert not found.refusals
+    plans = [comparison.setting.methods_plan for comparison in found.comparisons]
+    assert {None if plan is None else plan._asdict()[field] for plan in plans} == {
+        None,
+        4000,
+        5000,
+    }
+    assert [c.apart for c in found.comparisons] == [("plan of the methods",)] * 3
+
+
+def spending(frames, tokens, kv_bytes):
+    group = lines(tokens=tokens)
+    for line in group[TASK]:
+        line["token_counts"][0] |= {"frames": frames, "kv_bytes": kv_bytes}
+    policy = {"rule": "uniform", "num_frames": frames, "fps": None}
+    return {"tasks": group, "frame_policy": policy}
+
+
+@pytest.mark.parametrize("late", ["b8", "b16"])
+def test_of_two_baselines_that_fit_the_nearest_is_taken_and_named(tmp_path, late):
+    for name, method, run in (
+        ("b8", "baseline", spending(8, 36, 1000)),
+        ("b16", "baseline", spending(16, 72, 1010)),
+        ("i32", "intp", spending(32, 144, 1002)),
+        ("p16", "pas", spending(16, 72, 1000)),
+    ):
+        day = 2 if name == late else 1
+        made["write_run"](tmp_path / name, method, **run, finished=f"2026-01-0{day}T12:00:00+00:00")
+    found = matched(tmp_path, on="kv_bytes")
+    assert partners(found) == {("b8", "i32"), ("b16", "p16")}, "p16 goes by its plan"
+    assert not found.refusals
+    assert {c.baseline.run.name: c.notes for c in found.comparisons} == {
+        "b8": (
+            "intp (run i32) fits 2 baselines and none has its plan; it stands beside run b8, whose "
+            "measured kv bytes are nearest (1000 against 1002).",
+        ),
+        "b16": (),
+    }
+
+
 def test_the_rule_of_sampling_still_decides_when_frames_do_not(tmp_path):
     made["write_run"](tmp_path / "base", tasks=lines())
     policy = {"rule": "segment", "num_frames": 8, "fps": None}
@@ -489,8 +605,13 @@ def test_a_baseline_may_be_named_with_its_settings(tmp_path):
             tmp_path / name, "pas", tasks=lines(), method_fingerprint=name, method_label=name
         )
     assert partners(matched(tmp_path, baseline="pas[K=2]")) == {("pas[K=2]", "pas[K=4]")}
-    # Named without, the other setting is a row like any other.
-    assert len(partners(matched(tmp_path, baseline="pas"))) == 1
+    # Named without, the other setting is a row like any other, and the table says so.
+    found = matched(tmp_path, baseline="pas")
+    assert partners(found) == {("pas[K=4]", "pas[K=2]")}
+    assert found.comparisons[0].notes == (
+        "--baseline pas names 2 settings: pas[K=2] (pas[K=), pas[K=4] (pas[K=). The baseline is "
+        "pas[K=4] of run pas[K=4], the latest; name it with its settings to choose another.",
+    )
 
 
 def test_a_baseline_that_no_run_has_is_answered_with_those_there_are(tmp_path):
