@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from tempeval import __version__
 from tempeval.errors import InvalidSetting, UnknownName
 from tempeval.leaderboard import stats
+from tempeval.leaderboard.distance import ANSWERED_SHARE, PAIRED_SHARE
 from tempeval.leaderboard.listing import merge_refusals, not_comparable, runs_of
-from tempeval.leaderboard.match import PAIRED_SHARE, match
+from tempeval.leaderboard.match import match
 from tempeval.leaderboard.points import plots_of
 from tempeval.leaderboard.records import BUDGETS, MEASURES
 from tempeval.leaderboard.references import published_rows
@@ -91,6 +92,7 @@ def make_document(loaded: Loaded, options: Options) -> tuple[Document, tuple[Ref
             "tolerance": options.tolerance,
             "paired_share": PAIRED_SHARE,
             "max_failure_ratio": options.max_failure_ratio,
+            "answered_share": ANSWERED_SHARE,
             "draws": options.draws,
             "seed": options.seed,
             "level": stats.LEVEL,

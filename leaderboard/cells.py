@@ -13,9 +13,9 @@ from tempeval.leaderboard.costs import costs_of, known_mean
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tempeval.leaderboard.match import Comparison
     from tempeval.leaderboard.records import Entry, Floats
-    from tempeval.leaderboard.schema import Cell, Interval
+    from tempeval.leaderboard.schema import BothAnswered, Cell, Interval
+    from tempeval.leaderboard.variants import Comparison
 
 
 def cells_of(comparison: Comparison, *, draws: int, seed: int) -> dict[str, Cell]:
@@ -55,11 +55,19 @@ def cells_of(comparison: Comparison, *, draws: int, seed: int) -> dict[str, Cell
             "mcnemar_p": paired.mcnemar,
         }
         cells[entry.run.fingerprint] = cell
+    for entry, both in zip(
+        comparison.methods, _both_answered(comparison, codes, clusters, draws, seed), strict=True
+    ):
+        cells[entry.run.fingerprint]["both_answered"] = both
     return cells
 
 
 def correct(cells: Sequence[Cell]) -> int:
     """Write the corrected p values of a table into its cells; return the number of tests.
+
+    A difference is significant if the test finds it with failed questions counted as wrong and,
+    in the same direction, without the questions that failed on either side: else it may be the
+    failures that differ.
 
     Args:
         cells: all cells of a table; those of the baseline have no p value and are no test.
@@ -68,7 +76,43 @@ def correct(cells: Sequence[Cell]) -> int:
     for cell, p in zip(cells, found.p, strict=True):
         cell["p_holm"] = p
         cell["significant"] = p is not None and p <= stats.ALPHA
+    if any(cell["both_answered"] for cell in cells):
+        _correct_answered(cells)
     return found.tests
+
+
+def _correct_answered(cells: Sequence[Cell]) -> None:
+    """Do the same without the failed questions, and keep what is significant in both."""
+    found = stats.holm([both["p"] if (both := c["both_answered"]) else c["p"] for c in cells])
+    for cell, p in zip(cells, found.p, strict=True):
+        if both := cell["both_answered"]:
+            both["p_holm"] = p
+            alike = (cell["difference"] or 0.0) * both["difference"] > 0
+            cell["significant"] &= alike and p is not None and p <= stats.ALPHA
+
+
+def _both_answered(
+    comparison: Comparison, codes: stats.Codes, clusters: int, draws: int, seed: int
+) -> list[BothAnswered | None]:
+    """Compare each method over what it and the baseline answered, where they failed differently.
+
+    A sign-flip test of sums does not change when all are divided by one number, so a question
+    that is left out adds 0 to its cluster's sum.
+    """
+    base = comparison.baseline
+    found: list[BothAnswered | None] = []
+    for entry in comparison.methods:
+        if np.array_equal(entry.samples.failed, base.samples.failed):
+            found.append(None)
+            continue
+        kept = ~(entry.samples.failed | base.samples.failed)
+        gaps = np.where(kept, _scores(entry) - _scores(base), 0.0)
+        sums = stats.cluster_sums(gaps, codes, clusters)
+        (test,) = stats.sign_flip_tests(sums[:, np.newaxis], draws=draws, seed=seed)
+        n = int(kept.sum())
+        p = test.p if test else None
+        found.append({"n": n, "difference": float(gaps.sum() / n), "p": p, "p_holm": None})
+    return found
 
 
 def ends(interval: stats.Interval | None) -> Interval | None:
@@ -113,5 +157,6 @@ def _cell(entry: Entry, se: float | None) -> Cell:
         "mcnemar_p": None,
         "n": len(samples.score),
         "clusters": clusters,
+        "both_answered": None,
         "costs": costs_of([entry]),
     }

@@ -6,6 +6,7 @@ row, or the reason why there is none.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -31,6 +32,8 @@ _FIELDS = (*_DIRECT, *_TIMES, _AMORTISED)
 _ADDED = ("answer_ms", _AMORTISED)
 #: Numbers in a row: score, score by sum, parse failure, then _FIELDS.
 WIDTH = 3 + len(_FIELDS)
+# A longer right answer is kept as a digest, which is as long.
+_LONGEST_TARGET = 64
 _NAN = math.nan
 # Numbers beyond this count as infinite: their squares are.
 _MOST = 1e100
@@ -84,6 +87,18 @@ def name(raw: dict[str, Any], key: str) -> str:
     if type(value) is not int:
         raise BadLine(f"no {key!r} at the top level or inside 'sample'")
     return str(value)
+
+
+def target(raw: dict[str, Any]) -> str:
+    """Give the right answer as text that is equal for equal answers, empty where not stated."""
+    value = raw.get("target")
+    if type(value) is not str:
+        if value is None:
+            return ""
+        value = json.dumps(value, sort_keys=True)
+    if len(value) <= _LONGEST_TARGET:
+        return value
+    return hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()
 
 
 def append_row(rows: array[float], raw: dict[str, Any], score_key: str) -> bool:

@@ -9,7 +9,8 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from tempeval.leaderboard import text
+from tempeval.leaderboard import plan_words, text
+from tempeval.leaderboard.caveats import caveats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,7 +35,18 @@ REFERENCES = (
 )
 _FEW_CLUSTERS = 30
 # Settings that tell two tables of one heading apart, in the order in which they are tried.
-_APART = ("frame_policy", "position_rule", "dtype", "limit", "model_revision", "baseline")
+_APART = (
+    "frame_policy",
+    "position_rule",
+    "dtype",
+    "limit",
+    "model_revision",
+    "baseline",
+    "visual_token_budget",
+    "min_pixels",
+    "max_pixels",
+    "methods_plan",
+)
 
 
 def lead(document: Document) -> str:
@@ -222,9 +234,7 @@ def notes(table: Table) -> Iterator[str]:
     if len({task["higher_is_better"] for task in tasks}) > 1:
         yield "Lower is better in tasks marked ↓, so there is no macro score."
     yield from _by_sum(table)
-    yield from _own_frames(rows)
-    if table["setting"]["variant"]:
-        yield "Tasks of another table with another version, prompt, data or sample set."
+    yield from caveats(table)
     for name, values in table["differs"].items():
         yield f"The runs differ in {name}: {', '.join(values)}."
 
@@ -244,23 +254,6 @@ def _by_sum(table: Table) -> Iterator[str]:
                 f"{name} by the sum of log-likelihoods, not the mean per token: "
                 f"{', '.join(scores)}."
             )
-
-
-def _own_frames(rows: Sequence[Row]) -> Iterator[str]:
-    """Name the methods that see another number of frames than the baseline, as measured."""
-    seen = {
-        row["label"]: row["costs"]["measures"]["frames"]
-        for row in rows
-        if row["costs"] is not None and row["costs"]["measures"]["frames"] is not None
-    }
-    base = next((seen.get(row["label"]) for row in rows if row["is_baseline"]), None)
-    own = [
-        f"{label} {text.count(value)}"
-        for label, value in seen.items()
-        if base is not None and value != base
-    ]
-    if own:
-        yield f"The frames above are the baseline's; other methods see: {', '.join(own)}."
 
 
 def _flat(row: Row) -> bool:
@@ -285,4 +278,10 @@ def _setting(table: Table, field: str) -> str:
         return frames(value)
     if field in ("model_revision", "baseline"):
         return f"{field.replace('_', ' ')} {text.short(value)}"
+    if field in plan_words.SIZES:
+        return plan_words.size(field, value)
+    if field == "methods_plan":
+        if value is None:
+            return "methods of that plan"
+        return f"methods with {frames(value['frame_policy'])}, {plan_words.sizes(value)}"
     return f"{value} positions" if field == "position_rule" else str(value)

@@ -29,9 +29,11 @@ def split(
     Returns:
         The eligible entries and one refusal for each of the others, in the order received.
     """
+    entries = list(entries)
+    worst = _worst_scores(entries)
     good, refusals = [], []
     for entry in entries:
-        refusal = _refuse(entry, on, max_failure_ratio)
+        refusal = _refuse(entry, on, max_failure_ratio, worst.get(entry.task.name, 0.0))
         if refusal is None:
             good.append(entry)
         else:
@@ -39,8 +41,21 @@ def split(
     return good, refusals
 
 
-def _refuse(entry: Entry, on: str, max_failure_ratio: float) -> Refusal | None:
-    """Give the first reason why an entry cannot be compared, None when there is none."""
+def _worst_scores(entries: Iterable[Entry]) -> dict[str, float]:
+    """Give the smallest score of an answered question, by task, over all runs."""
+    worst: dict[str, float] = {}
+    for entry in entries:
+        if len(scores := entry.samples.score[~entry.samples.failed]):
+            least = float(scores.min())
+            worst[entry.task.name] = min(least, worst.get(entry.task.name, least))
+    return worst
+
+
+def _refuse(entry: Entry, on: str, max_failure_ratio: float, worst: float) -> Refusal | None:
+    """Give the first reason why an entry cannot be compared, None when there is none.
+
+    `worst` is the smallest score that any run has in this task.
+    """
     task, samples = entry.task, entry.samples
     lines, failed = len(samples.ids), int(samples.failed.sum())
     said = f"{task.answered} answered + {task.failed} failed"
@@ -58,7 +73,18 @@ def _refuse(entry: Entry, on: str, max_failure_ratio: float) -> Refusal | None:
     if failed and not task.higher_is_better:
         reason = "a failed sample counts as score 0, which would be the best score of this task"
         return refusal(entry, "failures", "failed", str(failed), "0", reason)
-    unknown = int(np.isnan(samples.measures[on][~samples.failed]).sum())
+    if failed and worst < 0:
+        reason = (
+            "a failed sample counts as score 0, which is better than other scores of this task "
+            f"(down to {worst:.6g})"
+        )
+        return refusal(entry, "failures", "failed", str(failed), "0", reason)
+    measured = samples.measures[on][~samples.failed]
+    if odd := int((measured <= 0).sum()):
+        reason = f"{odd} of {lines - failed} answered samples have a measured {on} of 0 or less"
+        values = (f"{measured.min():.6g}", "above 0")
+        return refusal(entry, "inconsistent", on, *values, reason)
+    unknown = int(np.isnan(measured).sum())
     if unknown:
         reason = f"{unknown} of {lines - failed} answered samples have no measured {on}"
         action = "Run it with a tempeval model: its budget is measured for every sample"

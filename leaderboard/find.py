@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tempeval.leaderboard.errors import RunsNotFound
+from tempeval.leaderboard.errors import BadRecord, RunsNotFound
+from tempeval.leaderboard.json_file import parse_object
+from tempeval.leaderboard.walk import Unreadable, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -17,57 +20,102 @@ RECORD = "run.json"
 _RESULTS = re.compile(r"(\d{8}_\d{6})_results\.json")
 
 
-def find(paths: Sequence[Path]) -> tuple[list[tuple[str, Path]], list[tuple[str, Path]]]:
-    """Find run records, and results of lmms-eval in folders without a record.
+@dataclass(frozen=True, slots=True)
+class Odd:
+    """What is found where a run is expected and cannot be read as one.
+
+    Attributes:
+        name: the folder, as a run there would be named.
+        file: `run.json`, a results file, or empty for the folder itself.
+        reason: why it cannot be read.
+        action: what to do about it.
+    """
+
+    name: str
+    file: str
+    reason: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is below the arguments, each sorted by name.
+
+    Attributes:
+        records: names and paths of run records.
+        results: names and paths of lmms-eval's results that no record beside them is about.
+        odd: what cannot be read.
+    """
+
+    records: tuple[tuple[str, Path], ...]
+    results: tuple[tuple[str, Path], ...]
+    odd: tuple[Odd, ...]
+
+
+def find(paths: Sequence[Path]) -> Found:
+    """Find run records, and results of lmms-eval that belong to no record.
+
+    Links to folders are followed.
 
     Args:
         paths: folders, searched recursively, or single `run.json` and `*_results.json` files.
 
     Returns:
-        Names and resolved paths, sorted by name: of the records, and of the stock results. A name
-        is the folder relative to what all have in common, for stock results with the time in the
-        file's name. A file that is found twice, also by another spelling of its path, is there
-        once.
+        The files, and what stands in their place. A name is the folder relative to what all have
+        in common, for stock results with the time in the file's name. A file that is found twice,
+        also by another spelling of its path, is there once, by a way without links if there is
+        one.
 
     Raises:
-        RunsNotFound: a path does not exist, or there is neither kind of file below it.
+        RunsNotFound: a path does not exist or cannot be read, or there is neither kind of file
+            below it.
     """
-    found: dict[tuple[int, int, str], Path] = {}
+    files: dict[tuple[int, int, str], Path] = {}
+    problems: dict[tuple[Path, str], tuple[str, str]] = {}
     for path in paths:
         below = list(_below(path))
         if not below:
             raise RunsNotFound(path, f"no {RECORD} and no *_results.json in it or below it")
-        for file in below:
-            found.setdefault(_place(file), file)
-    if not found:
+        for found in below:
+            if isinstance(found, Unreadable):
+                problems[found.folder, found.file] = (found.reason, found.action)
+                continue
+            place = _place(found)
+            files[place] = min(files.get(place, found), found, key=_linked)
+    if not files and not problems:
         raise RunsNotFound(Path(), "no run was given")
-    records = sorted(path for path in found.values() if path.name == RECORD)
-    recorded = {path.parent for path in records}
-    stock = sorted(
-        path
-        for path in found.values()
-        if path.name != RECORD and path.parent not in recorded and not _has_record(path.parent)
+    records = sorted(path for path in files.values() if path.name == RECORD)
+    stock = sorted(path for path in files.values() if path.name != RECORD and not _owned(path))
+    folders = {path.parent for path in (*records, *stock)}
+    common = _common(folders | {folder for folder, _ in problems})
+    return Found(
+        tuple(sorted(((_relative(p.parent, common), p) for p in records), key=_order)),
+        tuple(sorted(((_joined(_relative(p.parent, common), p), p) for p in stock), key=_order)),
+        tuple(
+            Odd(_relative(folder, common), file, *why)
+            for (folder, file), why in sorted(problems.items())
+        ),
     )
-    common = _common({path.parent for path in (*records, *stock)})
-    named = [(_relative(path.parent, common), path) for path in records]
-    plain = [(_joined(_relative(path.parent, common), path), path) for path in stock]
-    return sorted(named, key=_order), sorted(plain, key=_order)
 
 
-def _below(path: Path) -> Iterator[Path]:
+def _below(path: Path) -> Iterator[Path | Unreadable]:
     if not path.exists():
         raise RunsNotFound(path, "no such file or folder")
     if not path.is_dir():
-        if path.name != RECORD and not _RESULTS.fullmatch(path.name):
+        if not _wanted(path.name):
             raise RunsNotFound(path, f"neither a folder nor a {RECORD} nor a *_results.json")
-        beside = path.parent / RECORD
-        yield (beside if beside.is_file() else path).resolve()
+        file = path.parent.resolve() / path.name
+        yield file.with_name(RECORD) if _owned(file) else file
         return
-    for folder, _, names in os.walk(path):
-        for name in names:
-            file = Path(folder, name)
-            if (name == RECORD or _RESULTS.fullmatch(name)) and file.is_file():
-                yield file.resolve()
+    root = path.resolve()
+    for found in walk(root, _wanted):
+        if isinstance(found, Unreadable) and found.folder == root and not found.file:
+            raise RunsNotFound(path, found.reason)
+        yield found
+
+
+def _wanted(name: str) -> bool:
+    return name == RECORD or _RESULTS.fullmatch(name) is not None
 
 
 def _place(file: Path) -> tuple[int, int, str]:
@@ -76,8 +124,30 @@ def _place(file: Path) -> tuple[int, int, str]:
     return folder.st_dev, folder.st_ino, file.name
 
 
-def _has_record(folder: Path) -> bool:
-    return (folder / RECORD).is_file()
+def _linked(file: Path) -> tuple[bool, Path]:
+    """Sort ways to one folder: those without links first."""
+    return file.parent.resolve() != file.parent, file
+
+
+def _owned(results: Path) -> bool:
+    """Tell whether a results file is of the run whose record lies beside it.
+
+    The record names it, or samples files of its time. One that names neither is of a run that did
+    not get so far, or cannot be read: it is listed itself, and what it left is its own.
+    """
+    record = results.with_name(RECORD)
+    if results.name == RECORD or not record.is_file():
+        return False
+    try:
+        raw = parse_object(record, record.read_bytes(), "")
+    except (BadRecord, OSError):
+        return True
+    tasks = raw.get("tasks")
+    parts = tasks.values() if isinstance(tasks, dict) else ()
+    names = [part.get("samples_file") for part in parts if isinstance(part, dict)]
+    known = [name for name in (raw.get("results_file"), *names) if isinstance(name, str)]
+    time = results.name.removesuffix("_results.json")
+    return not known or any(name.startswith(f"{time}_") for name in known)
 
 
 def _common(folders: Iterable[Path]) -> Path:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from tempeval.leaderboard.records import Entry
+    from tempeval.leaderboard.records import Entry, Run
 
 _DRIVE = re.compile(r"[A-Za-z]:/")
 # Types whose rounding is of one size; any other is a family of its own.
@@ -30,20 +32,43 @@ class Key(NamedTuple):
     limit: float | None
     sample_set: str
     dataset_digest: str
+    targets: str
     prompt_hash: str
     frame_policy: str
     position_rule: str
     dtype: str
 
     def differing(self, other: Key) -> list[str]:
-        """Name the fields whose values are not those of another key."""
-        return [name for name in self._fields if getattr(self, name) != getattr(other, name)]
+        """Name the fields whose values are not those of another key.
+
+        The right answers of other samples, or those that a file does not state, say nothing.
+        """
+        names = [name for name in self._fields if getattr(self, name) != getattr(other, name)]
+        told = self.targets and other.targets and self.sample_set == other.sample_set
+        return [name for name in names if name != "targets" or told]
 
     def without_version(self) -> Key:
         """Give what stays the same when only the version of a task changes, with its data."""
         return self._replace(
-            task_version="", metric="", sample_set="", dataset_digest="", prompt_hash=""
+            task_version="", metric="", sample_set="", dataset_digest="", targets="", prompt_hash=""
         )
+
+
+class Plan(NamedTuple):
+    """What a run was planned with, besides its method: what its measured budget follows from.
+
+    Two runs of one method and plan are one run made twice. `frame_policy` is canonical JSON.
+    """
+
+    visual_token_budget: int | None
+    min_pixels: int | None
+    max_pixels: int | None
+    frame_policy: str
+
+
+def plan_of(run: Run) -> Plan:
+    """Give the plan of a run."""
+    return Plan(run.visual_token_budget, run.min_pixels, run.max_pixels, run.frame_policy)
 
 
 def key_of(entry: Entry, on: str = "visual_tokens") -> Key:
@@ -58,13 +83,14 @@ def key_of(entry: Entry, on: str = "visual_tokens") -> Key:
     direction = "higher" if task.higher_is_better else "lower"
     return Key(
         task=task.name,
-        task_version=task.version,
+        task_version=version_name(task.version),
         model=model_name(run.model),
         model_revision=run.model_revision,
         metric=f"{task.score_key}, {direction} is better, clusters {task.cluster_key}",
         limit=run.limit,
         sample_set=f"{len(samples.ids)} samples ({samples.digest[:8]})",
         dataset_digest=task.dataset_digest,
+        targets=samples.targets,
         prompt_hash=task.prompt_hash,
         frame_policy=run.frame_policy if on == "visual_tokens" else _uncounted(run.frame_policy),
         position_rule=run.position_rule,
@@ -84,10 +110,29 @@ def model_name(name: str) -> str:
     return plain.rpartition("/")[2] if local else name
 
 
+def version_name(version: str) -> str:
+    """Give versions that are the same number one name: 1.0 is 1, as YAML files write either."""
+    return re.sub(r"(\.0+)+$", "", version) if re.fullmatch(r"[\d.]+", version) else version
+
+
 def version_order(version: str) -> list[tuple[int, int, str]]:
     """Give what versions are sorted by: numbers as numbers, so that 10 comes after 9."""
-    parts = re.findall(r"\d+|[^\d.]+", version)
+    parts = re.findall(r"\d+|[^\d.]+", version_name(version))
     return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
+
+
+def moment(time: str | None) -> float:
+    """Give a time of ISO 8601 in seconds since 1970, for sorting.
+
+    A time without a zone is taken as UTC; what is no time comes before all others.
+    """
+    text = time or ""
+    try:
+        found = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
+    except ValueError:
+        return -math.inf
+    known = found if found.tzinfo else found.replace(tzinfo=timezone.utc)
+    return (known - datetime(1970, 1, 1, tzinfo=timezone.utc)).total_seconds()
 
 
 def _uncounted(policy: str) -> str:

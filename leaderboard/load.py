@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from tempeval.leaderboard.errors import BadRecord
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from tempeval.leaderboard.find import Odd
     from tempeval.leaderboard.records import TaskRecord
 
 
@@ -50,12 +52,12 @@ def load(paths: Sequence[Path]) -> Loaded:
     Raises:
         RunsNotFound: a path does not exist, or there is no run below it.
     """
-    records, results = find(paths)
+    found = find(paths)
     runs: list[Run] = []
-    refusals: list[Refusal] = []
+    refusals = [_odd(odd) for odd in found.odd]
     sources: list[Source] = []
     wanted: list[tuple[Path, Run, TaskRecord]] = []
-    for name, path in records:
+    for name, path in found.records:
         try:
             raw = parse_head(path, _bytes(path))
             sources.append(Source(name, raw["status"], raw))
@@ -79,7 +81,7 @@ def load(paths: Sequence[Path]) -> Loaded:
             refusals.append(_unreadable(run.name, run.label, (task.name,), samples))
         else:
             entries.append(Entry(run, task, samples))
-    for name, path in results:
+    for name, path in found.results:
         try:
             source, refusal = read_stock(name, path, _bytes(path))
         except BadRecord as error:
@@ -100,16 +102,27 @@ def _bytes(path: Path) -> bytes:
 
 
 def _samples_path(record: Path, task: TaskRecord) -> Path:
-    """Resolve a task's samples file; it must lie in the run's folder."""
-    try:
-        path = (record.parent / task.samples_file).resolve()
-        inside = path.is_relative_to(record.parent)
-    except (OSError, ValueError):  # a name with a null character, a loop of links
-        inside = False
-    if not inside:
-        reason = f"samples_file {task.samples_file!r} of {task.name} is outside the run folder"
+    """Give a task's samples file: a name inside the run's folder, which may be a link."""
+    name = task.samples_file
+    parts = PurePath(name)
+    if "\0" in name or parts.is_absolute() or ".." in parts.parts or not parts.parts:
+        reason = f"samples_file {name!r} of {task.name} is outside the run folder"
         raise BadRecord(record, None, reason, "Copy the samples file beside run.json")
-    return path
+    return record.parent / parts
+
+
+def _odd(odd: Odd) -> Refusal:
+    return Refusal(
+        run=odd.name,
+        method="",
+        tasks=(),
+        kind="unreadable",
+        field=odd.file or "folder",
+        value=f"{odd.name}/{odd.file}",
+        other="",
+        reason=odd.reason,
+        action=odd.action,
+    )
 
 
 def _unreadable(name: str, method: str, tasks: tuple[str, ...], error: BadRecord) -> Refusal:

@@ -12,9 +12,9 @@ from tempeval.leaderboard.cells import around, ends
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tempeval.leaderboard.match import Comparison
     from tempeval.leaderboard.records import Floats
     from tempeval.leaderboard.schema import Means, Task
+    from tempeval.leaderboard.variants import Comparison
 
 
 def no_means() -> Means:

@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from tempeval.leaderboard.schema import Costs, Interval, Plot, Point, Row, Table, Task
 
 # What may differ between the tables of one plot: the budget, and how a run keeps to it.
-_SIZES = ("frame_policy", "visual_token_budget", "min_pixels", "max_pixels", "baseline")
+_SIZES = (
+    "frame_policy",
+    "visual_token_budget",
+    "min_pixels",
+    "max_pixels",
+    "baseline",
+    "methods_plan",
+)
 
 
 def plots_of(tables: Sequence[Table]) -> list[Plot]:

@@ -115,6 +115,7 @@ class Samples:
         contents: content hashes.
         clusters: `key=value` of the task's cluster key, so that ids of different keys differ.
         digest: hash of ids, contents and clusters; equal digests mean rows align.
+        targets: hash of the right answers, empty where the file states none.
         score: [n], 0 for failed samples.
         by_sum: [n], score by the sum of log-likelihoods where `score` is by their mean per token,
             0 for failed samples; NaN where the file does not say.
@@ -127,6 +128,7 @@ class Samples:
     contents: tuple[str, ...]
     clusters: tuple[str, ...]
     digest: str
+    targets: str
     score: Floats
     by_sum: Floats
     failed: Bools

@@ -10,7 +10,7 @@ from tempeval.leaderboard.json_file import parse_object
 from tempeval.leaderboard.records import Run, TaskRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 SCHEMA = 1
@@ -46,6 +46,9 @@ _RUN_TYPES: dict[str, tuple[type, ...]] = {
     "wall_seconds": (*_NUMBER, _NONE),
     "command": (str,),
 }
+# Where there is a number, it must be above 0.
+_POSITIVE = ("visual_token_budget", "min_pixels", "max_pixels", "limit")
+_POSITIVE_FRAMES = ("num_frames", "base_num_frames", "fps")
 _TASK_TYPES: dict[str, tuple[type, ...]] = {
     "version": (int, float, str),
     "prompt_hash": (str,),
@@ -102,9 +105,11 @@ def parse_run(path: Path, name: str, raw: dict[str, Any]) -> Run:
         The run, tasks sorted by name.
 
     Raises:
-        BadRecord: a key is missing or of a wrong type; the message names it.
+        BadRecord: a key is missing, of a wrong type or out of range; the message names it.
     """
     _check(path, "", raw, _RUN_TYPES)
+    _check_positive(path, "", raw, _POSITIVE)
+    _check_positive(path, "frame_policy.", raw["frame_policy"], _POSITIVE_FRAMES)
     tasks = []
     for task, value in sorted(raw["tasks"].items()):
         where = f"tasks.{task}."
@@ -136,7 +141,12 @@ def _policy(raw: Mapping[str, Any]) -> dict[str, Any]:
         policy["system_prompt"] = raw["system_prompt"]
     if raw.get("mm_newline_position") not in (None, "one_token"):
         policy["mm_newline_position"] = raw["mm_newline_position"]
-    return policy
+    return {name: _plain(value) for name, value in policy.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Write whole numbers one way: 2 frames/s are 2.0 frames/s."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _check(
@@ -150,6 +160,14 @@ def _check(
         if (isinstance(value, bool) and bool not in accepted) or not isinstance(value, accepted):
             wanted = " or ".join("null" if kind is _NONE else kind.__name__ for kind in accepted)
             reason = f"key '{where}{key}' is {_kind(value)}, not {wanted}"
+            raise BadRecord(path, None, reason, _RERUN)
+
+
+def _check_positive(path: Path, where: str, raw: Mapping[str, Any], keys: Sequence[str]) -> None:
+    for key in keys:
+        value = raw.get(key)
+        if isinstance(value, _NUMBER) and value <= 0:
+            reason = f"key '{where}{key}' is {_kind(value)}; accepted: a number above 0, or null"
             raise BadRecord(path, None, reason, _RERUN)
 
 

@@ -14,7 +14,7 @@ from tempeval.leaderboard.errors import BadRecord
 from tempeval.leaderboard.records import Samples
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -113,20 +113,19 @@ def _joined(path: Path, pieces: list[Piece], identities: dict[str, Identity]) ->
         if ids[first] == ids[second]:
             raise _twice(path, pieces, ids[first], sorted((first, second)))
     identity = _identity(order, ids, pieces)
-    digest = hashlib.sha256()
-    for texts in identity:
-        digest.update(repr(texts).encode())
-    name = digest.hexdigest()
+    name = _hashed(identity)
     rows = np.array(order, dtype=np.intp)
     parts = [columns(piece.rows) for piece in pieces]
     main = _picked([part[0] for part in parts], rows)
     failed = np.frombuffer(b"".join(piece.failed for piece in pieces), dtype=np.bool_)[rows]
     kept = identities.setdefault(name, identity)
+    targets = _flat([piece.targets for piece in pieces])
     return Samples(
         ids=kept[0],
         contents=kept[1],
         clusters=kept[2],
         digest=name,
+        targets=_hashed(targets[i] for i in order) if any(targets) else "",
         score=main["score"],
         by_sum=main["by_sum"],
         failed=failed,
@@ -166,6 +165,13 @@ def _identity(order: list[int], ids: list[str], pieces: list[Piece]) -> Identity
         tuple(contents[i] for i in order),
         tuple(once.setdefault(clusters[i], clusters[i]) for i in order),
     )
+
+
+def _hashed(parts: Iterable[object]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(repr(part).encode())
+    return digest.hexdigest()
 
 
 def _picked(parts: Sequence[Mapping[str, Floats]], rows: NDArray[np.intp]) -> dict[str, Floats]:

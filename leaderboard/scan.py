@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from tempeval.leaderboard.columns import BadLine, append_row, name, parse
+from tempeval.leaderboard.columns import BadLine, append_row, name, parse, target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -59,6 +59,7 @@ class Piece:
         ids: [n], sample ids.
         contents: [n], content hashes.
         clusters: [n], `key=value` of the cluster.
+        targets: [n], right answers as text, or the digest of a long one; empty where not stated.
         failed: [n], 1 where the sample failed.
         rows: flat, n x `columns.WIDTH` numbers.
         fault: None when all lines could be used; else reading stopped there.
@@ -69,6 +70,7 @@ class Piece:
     ids: list[str]
     contents: list[str]
     clusters: list[str]
+    targets: list[str]
     failed: bytearray
     rows: array[float]
     fault: Fault | None
@@ -86,7 +88,7 @@ def pieces_of(path: str, size: int, score_key: str, cluster_key: str) -> list[Jo
 
 def scan(job: Job) -> Piece:
     """Read one piece."""
-    piece = Piece(0, array("q"), [], [], [], bytearray(), array("d"), None)
+    piece = Piece(0, array("q"), [], [], [], [], bytearray(), array("d"), None)
     # A hash or video that comes again is kept once; so is the prefix of a cluster's name.
     seen: dict[str, str] = {}
     try:
@@ -114,6 +116,7 @@ def _take(piece: Piece, line: bytes, job: Job, seen: dict[str, str]) -> None:
     piece.ids.append(sample)
     piece.contents.append(content)
     piece.clusters.append(named)
+    piece.targets.append(target(raw))
     piece.failed.append(failed)
     piece.numbers.append(piece.lines)
 

@@ -58,6 +58,23 @@ class Costs(TypedDict):
     failed: int
 
 
+class BothAnswered(TypedDict):
+    """The comparison over the questions that a method and the baseline both answered.
+
+    Attributes:
+        n: those questions.
+        difference: of the mean scores over them.
+        p: of the clustered sign-flip test over them, uncorrected.
+        p_holm: corrected over the cells of the table, with `Cell.p` for cells where both sides
+            answered the same questions; null when the table is not ranked.
+    """
+
+    n: int
+    difference: float
+    p: float | None
+    p_holm: float | None
+
+
 class Cell(TypedDict):
     """One method on one task.
 
@@ -77,7 +94,8 @@ class Cell(TypedDict):
         p: of the clustered sign-flip test, uncorrected.
         p_exact: true when all sign patterns were counted, not drawn.
         p_holm: p corrected over the cells of the table; null when the table is not ranked.
-        significant: p_holm is at most `Methodology.alpha`.
+        significant: p_holm is at most `Methodology.alpha`; where `both_answered` is not null, its
+            p_holm is too, for a difference in the same direction.
         better: the difference is in the good direction of the task; null at 0.
         mde: minimum detectable effect of one test, >= 0.
         wins: questions with a better score than the baseline's.
@@ -86,6 +104,8 @@ class Cell(TypedDict):
         mcnemar_p: of the exact test, where every cluster has one question and scores are 0 or 1.
         n: questions.
         clusters: clusters of questions.
+        both_answered: the comparison without the questions that failed; null where the same
+            questions were answered on both sides.
         costs: of this task's questions.
     """
 
@@ -109,6 +129,7 @@ class Cell(TypedDict):
     mcnemar_p: float | None
     n: int
     clusters: int
+    both_answered: BothAnswered | None
     costs: Costs
 
 
@@ -192,6 +213,15 @@ class Task(TypedDict):
     clusters: int
 
 
+class Plan(TypedDict):
+    """What runs were planned with; the fields are those of Setting."""
+
+    visual_token_budget: int | None
+    min_pixels: int | None
+    max_pixels: int | None
+    frame_policy: dict[str, Any]
+
+
 class Setting(TypedDict):
     """What all runs of a table share, besides the budget; sizes are the baseline's.
 
@@ -207,8 +237,10 @@ class Setting(TypedDict):
         min_pixels: fewest pixels per frame.
         max_pixels: most pixels per frame.
         baseline: fingerprint of the baseline.
-        variant: above 0 where one task has several comparable groups (two prompts, say), which
-            cannot stand in one column.
+        methods_plan: plan of the methods, where a method stands beside this baseline with several
+            plans, each in a table of its own; null where that is not so.
+        variant: number of the table in this setting, from 0: several where one task has several
+            comparable groups (two prompts, say), which cannot stand in one column.
     """
 
     model: str
@@ -221,6 +253,7 @@ class Setting(TypedDict):
     min_pixels: int | None
     max_pixels: int | None
     baseline: str
+    methods_plan: Plan | None
     variant: int
 
 
@@ -242,6 +275,8 @@ class Table(TypedDict):
         tasks: the columns.
         rows: the baseline first, then by macro score, then by name.
         tests: tests that `Cell.p_holm` is corrected for.
+        notes: what had to be chosen or kept apart, a sentence each: which of several baselines, and
+            which tasks stand in other tables of this setting too.
         differs: fact -> values, where the runs differ in one that is not compared by (GPU,
             package versions, ...).
     """
@@ -260,6 +295,7 @@ class Table(TypedDict):
     tasks: list[Task]
     rows: list[Row]
     tests: int
+    notes: list[str]
     differs: dict[str, list[str]]
 
 
@@ -445,6 +481,8 @@ class Methodology(TypedDict):
         tolerance: of the measured budget, as a fraction.
         paired_share: share of paired questions that must be within the tolerance.
         max_failure_ratio: most failed questions of a ranked task, as a fraction.
+        answered_share: share of questions that both sides must have answered, whatever
+            `max_failure_ratio` is.
         draws: of every bootstrap, and sign patterns where a test is not exact.
         seed: of all draws.
         level: of intervals.
@@ -459,6 +497,7 @@ class Methodology(TypedDict):
     tolerance: float
     paired_share: float
     max_failure_ratio: float
+    answered_share: float
     draws: int
     seed: int
     level: float

@@ -15,9 +15,11 @@ from tempeval.leaderboard.means import means_of, no_means
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from tempeval.leaderboard.match import Comparison, Setting
+    from tempeval.leaderboard import schema
+    from tempeval.leaderboard.keys import Plan
     from tempeval.leaderboard.records import Run
     from tempeval.leaderboard.schema import Cell, Row, Table, Task
+    from tempeval.leaderboard.variants import Comparison, Setting
 
 # Facts that do not decide what is comparable, but that a reader of the costs must know.
 _WATCHED = (
@@ -120,6 +122,7 @@ def _table(setting: Setting, group: list[Comparison], on: str, draws: int, seed:
             "min_pixels": setting.min_pixels,
             "max_pixels": setting.max_pixels,
             "baseline": setting.baseline,
+            "methods_plan": _plan(setting.methods_plan),
             "variant": setting.variant,
         },
         "match_on": on,
@@ -131,8 +134,35 @@ def _table(setting: Setting, group: list[Comparison], on: str, draws: int, seed:
         "tasks": tasks,
         "rows": rows,
         "tests": tests,
+        "notes": _notes(group),
         "differs": _differs(runs.values()),
     }
+
+
+def _plan(plan: Plan | None) -> schema.Plan | None:
+    if plan is None:
+        return None
+    return {
+        "visual_token_budget": plan.visual_token_budget,
+        "min_pixels": plan.min_pixels,
+        "max_pixels": plan.max_pixels,
+        "frame_policy": json.loads(plan.frame_policy),
+    }
+
+
+def _notes(group: Iterable[Comparison]) -> list[str]:
+    """Say what matching chose, and which tasks stand in other tables of the same setting too."""
+    notes: dict[str, None] = {}
+    apart: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for comparison in group:
+        notes |= dict.fromkeys(comparison.notes)
+        if comparison.apart:
+            apart[comparison.apart].append(comparison.baseline.task.name)
+    for fields, tasks in apart.items():
+        stand = "stands" if len(tasks) == 1 else "stand"
+        what = " and ".join(fields)
+        notes[f"{', '.join(tasks)} also {stand} in another table, with another {what}."] = None
+    return list(notes)
 
 
 def _rows(

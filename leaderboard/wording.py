@@ -6,13 +6,13 @@ import json
 from typing import TYPE_CHECKING
 
 from tempeval.leaderboard.eligible import refusal
-from tempeval.leaderboard.keys import version_order
+from tempeval.leaderboard.keys import moment, version_order
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from tempeval.leaderboard.distance import Distance
     from tempeval.leaderboard.keys import Key
-    from tempeval.leaderboard.match import Distance
     from tempeval.leaderboard.records import Entry, Refusal
     from tempeval.leaderboard.schema import Kind
 
@@ -22,6 +22,7 @@ _ACTIONS = {
     "model_revision": "Run both with the same weights",
     "prompt_hash": "Run both with the same prompt settings",
     "dataset_digest": "Run both on the same dataset revision",
+    "targets": "Run both on the same dataset revision",
     "metric": "Rerun the older one with the current task",
     "limit": "Run both with the same --limit, or both without",
     "sample_set": "Run both over the same samples",
@@ -77,8 +78,19 @@ def no_baseline(
     return refusal(entry, kind, field, *values, reason, _ACTIONS[field])
 
 
-def unmatched(entry: Entry, anchor: Entry, far: Distance, tolerance: float, on: str) -> Refusal:
-    """Refuse an entry whose measured budget is not the baseline's."""
+def unmatched(
+    entry: Entry, anchor: Entry, far: Distance, tolerance: float, share: float, on: str
+) -> Refusal:
+    """Refuse an entry whose measured budget is not the baseline's, naming the rule that failed.
+
+    Args:
+        entry: the entry without a partner.
+        anchor: the nearest baseline.
+        far: how far it is.
+        tolerance: as for `distance.distance`.
+        share: of paired samples that must be within it.
+        on: the measure that is the budget.
+    """
     mine, theirs = f"{far.value:.6g}", f"{far.reference:.6g}"
     if far.paired == 0:
         reason = (
@@ -87,19 +99,59 @@ def unmatched(entry: Entry, anchor: Entry, far: Distance, tolerance: float, on: 
         return refusal(entry, "unmeasured", on, "unknown", "unknown", reason)
     largest = max(abs(far.value), abs(far.reference))
     off = abs(far.value - far.reference) / largest if largest else 0.0
-    reason = (
-        f"more than {100 * tolerance:.3g} % off the nearest baseline, run {anchor.run.name}, in "
-        f"{far.outside} of {far.paired} samples and {100 * off:.3g} % off on average"
-    )
+    within, nearest = f"{100 * tolerance:.3g} %", f"the nearest baseline, run {anchor.run.name}"
     unit = on.replace("_", " ")
-    action = f"Rerun it at {far.reference:.6g} {unit}, or run a baseline at {far.value:.6g}"
+    if not far.close:
+        reason = f"its mean is {100 * off:.3g} % off {nearest}; at most {within} are accepted"
+        action = f"Rerun it at {far.reference:.6g} {unit}, or run a baseline at {far.value:.6g}"
+    else:
+        reason = f"its mean is within {within} of {nearest}, but its samples are not"
+        action = f"Rerun both so that every sample has the same {unit}: same frames and sizes"
+    if far.outside > (1 - share) * far.paired or far.close:
+        reason += (
+            f"; {far.outside} of {far.paired} samples are more than {within} off, at most "
+            f"{100 * (1 - share):.3g} % may be"
+        )
+        mine += f" on average, {far.outside} samples off" if far.close else ""
     return refusal(entry, "budget", on, mine, theirs, reason, action)
+
+
+def nearest_of(number: int, entry: Entry, anchor: Entry, far: Distance, on: str) -> str:
+    """Say which of several baselines an entry without one of its own plan stands beside."""
+    return (
+        f"{entry.run.label} (run {entry.run.name}) fits {number} baselines and none has its plan; "
+        f"it stands beside run {anchor.run.name}, whose measured {on.replace('_', ' ')} are "
+        f"nearest ({far.reference:.6g} against {far.value:.6g})."
+    )
+
+
+def chosen_baseline(anchor: Entry, others: Sequence[Entry], baseline: str) -> str:
+    """Say which of several settings of one name is the baseline."""
+    runs = [anchor.run, *(entry.run for entry in others)]
+    names = sorted({f"{run.label} ({run.fingerprint.removeprefix('sha256:')[:6]})" for run in runs})
+    return (
+        f"--baseline {baseline} names {len(names)} settings: {', '.join(names)}. The baseline is "
+        f"{anchor.run.label} of run {anchor.run.name}, the latest; name it with its settings to "
+        "choose another."
+    )
+
+
+def unanswered(entry: Entry, anchor: Entry, far: Distance, share: float) -> Refusal:
+    """Refuse an entry that shares too few answered samples with its baseline."""
+    size = len(entry.samples.ids)
+    reason = (
+        f"{far.paired} of {size} samples were answered here and in the nearest baseline, run "
+        f"{anchor.run.name}; that is too few, whatever --max-failures accepts"
+    )
+    values = (f"{far.paired / size:.1%}", f"at least {share:.0%}")
+    action = "Rerun or resume whichever of the two has failures"
+    return refusal(entry, "failures", "answered by both", *values, reason, action)
 
 
 def duplicate(entry: Entry, kept: Entry) -> Refusal:
     """Refuse an entry that repeats another; the latest finished one is ranked."""
     reason = f"the same method and settings as run {kept.run.name}, which finished later"
-    if entry.run.finished == kept.run.finished:
+    if moment(entry.run.finished) == moment(kept.run.finished):
         reason = f"the same method and settings as run {kept.run.name}"
     values = (entry.run.finished or "not finished", kept.run.finished or "not finished")
     action = "Leave one of the two out; the latest is ranked"
@@ -145,6 +197,8 @@ def _value(field: str, key: Key, entry: Entry) -> str:
         return frames(key.frame_policy)
     if field == "limit":
         return "full run" if key.limit is None else limited(key.limit)
+    if field == "targets":
+        return f"right answers {key.targets[:8]}"
     return entry.run.dtype if field == "dtype" else str(getattr(key, field))
 
 

@@ -70,19 +70,20 @@ def test_same_inputs_same_bytes(scene, tmp_path):
 
 def test_scores_by_the_sum_of_log_likelihoods_are_printed_too(tmp_path):
     """Where the samples have them: beside the main score, failed ones counted as wrong."""
-    chosen = {"videos": 2, "per_video": 2}
-    for name, sums in (("baseline", [1, 1, 1, 0]), ("pas", [1, 0, 0, 1])):
+    chosen = {"videos": 5, "per_video": 2}
+    right = (("baseline", [1] * 6 + [0] * 4), ("pas", [1, 0, 0, 1] + [0] * 5 + [1]))
+    for name, sums in right:
         tasks = lines(TASK, OTHER, **chosen, failed=int(name == "pas"))
         for line, value in zip(tasks[OTHER], sums, strict=True):
             line["accuracy_sum"] = float(value)
         made["write_run"](tmp_path / "runs" / name, name, tasks=tasks, status="complete")
     summary = build([tmp_path / "runs"], tmp_path / "out", draws=500, max_failure_ratio=0.5)
-    note = "> order by the sum of log-likelihoods, not the mean per token: baseline 75.0, pas 25.0."
+    note = "> order by the sum of log-likelihoods, not the mean per token: baseline 60.0, pas 20.0."
     assert note in summary.text.splitlines()
     assert note in summary.markdown.read_text(encoding="utf-8").splitlines()
     (table,) = record(summary)["tables"]
     found = [[cell["score_by_sum"] for cell in row["cells"]] for row in table["rows"]]
-    assert sorted(found) == [[None, 0.25], [None, 0.75]]
+    assert sorted(found) == [[None, 0.2], [None, 0.6]]
     assert summary.text.count("sum of log-likelihoods") == 1
 
 
@@ -182,6 +183,43 @@ def test_failures_are_wrong_and_shown_only_where_there_are_some(tmp_path):
     assert cell["costs"]["measures"]["visual_tokens"] == 36
 
 
+def test_a_difference_that_only_failures_make_is_not_bold(tmp_path):
+    """Equal answers, but the baseline failed on 60 questions of 1200."""
+    runs = tmp_path / "runs"
+    made["write_run"](runs / "a", tasks=lines(TASK, videos=400, failed=60))
+    made["write_run"](runs / "b", "pas", tasks=lines(TASK, videos=400))
+    summary = build([runs], tmp_path / "out", draws=500)
+    cell = record(summary)["tables"][0]["rows"][1]["cells"][0]
+    assert (cell["difference"] > 0.03, cell["p_holm"] < 0.001) == (True, True)
+    assert cell["both_answered"] == {"n": 1140, "difference": 0.0, "p": 1.0, "p_holm": 1.0}
+    assert not cell["significant"]
+    assert (
+        "> pas and the baseline failed on other questions. Differences over those that both "
+        "answered: mini_action 0.0 (1140 of 1200 questions, p 1.000). Bold needs the test to hold "
+        "there too."
+    ) in summary.text.splitlines()
+
+
+def test_numbers_over_what_both_answered_by_hand(tmp_path):
+    """Holm's correction is over all cells, with the usual p where failures do not differ."""
+    runs = tmp_path / "runs"
+    base = lines(TASK, videos=40, accuracy=0.2, failed=1)
+    made["write_run"](runs / "a", tasks=base)
+    made["write_run"](runs / "b", "pas", tasks=lines(TASK, videos=40, accuracy=0.9, failed=3))
+    made["write_run"](runs / "c", "ntk", tasks=lines(TASK, videos=40, flip=0.1, failed=1))
+    _, *rows = record(build([runs], tmp_path / "out", draws=500))["tables"][0]["rows"]
+    cells = {row["method"]: row["cells"][0] for row in rows}
+    better = lines(TASK, videos=40, accuracy=0.9)[TASK]
+    gaps = [m["score"] - b["score"] for m, b in zip(better, base[TASK], strict=True)][3:]
+    both = cells["pas"]["both_answered"]
+    assert (both["n"], both["difference"]) == (117, pytest.approx(np.mean(gaps)))
+    assert cells["ntk"]["both_answered"] is None
+    assert cells["pas"]["significant"]
+    raw = sorted([both["p"], cells["ntk"]["p"]])
+    expected = {raw[0]: 2 * raw[0], raw[1]: max(2 * raw[0], raw[1])}
+    assert both["p_holm"] == pytest.approx(min(1, expected[both["p"]]))
+
+
 def test_one_unmeasured_sample_makes_a_cost_missing(tmp_path):
     changed = lines(TASK)
     changed[TASK][3]["token_counts"][0]["kv_bytes"] = None
@@ -215,6 +253,19 @@ def test_lower_is_better_sorts_up(tmp_path):
     assert "mini_action ↓" in summary.text
 
 
+def test_tables_of_two_plans_are_told_apart_by_their_headings(tmp_path):
+    for tokens in (36, 72):
+        for method in ("baseline", "pas"):
+            changes = {"visual_token_budget": tokens}
+            group = lines(TASK, tokens=tokens)
+            made["write_run"](
+                tmp_path / "runs" / f"{method}{tokens}", method, tasks=group, **changes
+            )
+    printed = build([tmp_path / "runs"], tmp_path / "out", draws=200, match_on="frames").text
+    for tokens in (36, 72):
+        assert f"8 frames per question, planned for {tokens} visual tokens" in printed
+
+
 def test_two_groups_of_one_task_are_two_tables(tmp_path):
     for prompt in ("aa", "bb"):
         changed = {"prompt_hash": f"sha256:{prompt}"}
@@ -223,7 +274,14 @@ def test_two_groups_of_one_task_are_two_tables(tmp_path):
             made["write_run"](folder, method, tasks=lines(TASK), task_changes=changed)
     summary = build([tmp_path / "runs"], tmp_path / "out", draws=200)
     assert (summary.tables, summary.compared, summary.refusals) == (2, 2, ())
-    assert "another version, prompt" in summary.text
+    assert summary.text.count(f"> {TASK} also stands in another table, with another prompt.") == 2
+
+
+def test_unparsed_answers_are_counted_in_the_samples(tmp_path):
+    """Whatever run.json says of them."""
+    made["write_run"](tmp_path / "runs", tasks=lines(TASK), task_changes={"unparsed": 29})
+    (row,) = record(build([tmp_path / "runs"], tmp_path / "out"))["tables"][0]["rows"]
+    assert row["cells"][0]["costs"]["parse_failure_rate"] == pytest.approx(1 / 30)
 
 
 def test_rows_of_one_label_are_told_apart(tmp_path):

@@ -162,6 +162,12 @@ def test_broken_run_records(tmp_path, text, place, reason):
         (lambda r: r.update(tasks={}), "tasks is empty"),
         (lambda r: r.update(tasks={TASK: 1}), f"tasks.{TASK} is int 1, not an object"),
         (lambda r: r["tasks"][TASK].pop("expected"), f"key 'tasks.{TASK}.expected' is missing"),
+        (lambda r: r.update(limit=0), "key 'limit' is int 0; accepted: a number above 0, or null"),
+        (lambda r: r.update(limit=-1), "key 'limit' is int -1"),
+        (lambda r: r.update(visual_token_budget=0), "key 'visual_token_budget' is int 0"),
+        (lambda r: r.update(min_pixels=-3136), "key 'min_pixels' is int -3136"),
+        (lambda r: r["frame_policy"].update(fps=0.0), "key 'frame_policy.fps' is float 0.0"),
+        (lambda r: r["frame_policy"].update(num_frames=0), "'frame_policy.num_frames' is int 0"),
         (lambda r: r["tasks"][TASK].update(samples_file="../x"), "outside the run folder"),
         (lambda r: r["tasks"][TASK].update(samples_file="/etc/passwd"), "outside the run folder"),
         (lambda r: r["tasks"][TASK].update(samples_file="a\0b"), "outside the run folder"),
@@ -295,6 +301,23 @@ def test_runs_over_the_same_samples_share_their_ids(tmp_path):
     write(tmp_path / "b")
     one, two = (entry.samples for entry in load([tmp_path]).entries)
     assert one.ids is two.ids
+
+
+def test_right_answers_are_hashed_by_sample_and_may_be_missing(tmp_path):
+    def changed(value):
+        return lambda line: line.update(target=value)
+
+    one = samples(write(tmp_path / "a"))
+    assert one.targets == samples(write(tmp_path / "b", changed("A"))).targets
+    others = ["B", ["A"], {"x": 1}, None, "A" * 100, "A" * 101, "\ud800", "\ud800" * 100]
+    found = [
+        samples(write(tmp_path / f"c{i}", changed(value))).targets for i, value in enumerate(others)
+    ]
+    assert len({one.targets, *found}) == len(others) + 1
+    plain = made["sample_lines"](TASK, videos=4)
+    for line in plain:
+        del line["target"]
+    assert not samples(made["write_run"](tmp_path / "d", tasks={TASK: plain})).targets
 
 
 def test_ids_with_line_ends_do_not_hash_alike(tmp_path):

@@ -121,12 +121,34 @@ def test_several_runs_of_one_folder(tmp_path):
     ]
 
 
-def test_results_beside_a_record_are_that_runs_own(tmp_path):
-    folder = made["write_run"](tmp_path / "a", tasks={TASK: made["sample_lines"](TASK, videos=2)})
-    write_stock(folder)
-    for path in (tmp_path, folder / f"{TIME}_results.json"):
+@pytest.mark.parametrize("named", [True, False])
+def test_results_beside_a_record_are_that_runs_own(tmp_path, named):
+    """Where the record names them, or samples of the same time."""
+    tasks = {TASK: made["sample_lines"](TASK, videos=2)}
+    changes = {"results_file": f"{TIME}_results.json"} if named else {}
+    folder = made["write_run"](tmp_path / "a", tasks=tasks, **changes)
+    time = TIME if named else "20260101_120000"
+    write_stock(folder, time=time)
+    for path in (tmp_path, folder / f"{time}_results.json"):
         loaded = load([path])
         assert (len(loaded.runs), loaded.refusals) == (1, ())
+
+
+def test_results_beside_the_record_of_another_run_are_listed(tmp_path):
+    folder = made["write_run"](tmp_path / "a", tasks={TASK: made["sample_lines"](TASK, videos=2)})
+    write_stock(folder)
+    loaded = load([tmp_path])
+    assert [run.name for run in loaded.runs] == ["a"]
+    assert [(found.run, found.kind) for found in loaded.refusals] == [(f"a/{TIME}", "stock")]
+    alone = load([folder / f"{TIME}_results.json"])
+    assert (alone.runs, [found.kind for found in alone.refusals]) == ((), ["stock"])
+
+
+@pytest.mark.parametrize("text", ["{", '{"schema": 1, "status": "failed", "method": "m"}'])
+def test_results_beside_a_record_that_says_nothing_of_them_are_its_own(tmp_path, text):
+    write_stock(tmp_path / "a")
+    (tmp_path / "a" / "run.json").write_text(text)
+    assert [found.kind for found in load([tmp_path]).refusals] == ["unreadable"]
 
 
 def test_a_samples_file_of_two_runs_is_noticed(tmp_path):

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tempeval.leaderboard.distance import distance
 from tempeval.leaderboard.load import load
-from tempeval.leaderboard.match import distance, match
+from tempeval.leaderboard.match import match
 
 MAKER = Path(__file__).parents[1] / "reference" / "leaderboard" / "make_runs.py"
 made = runpy.run_path(str(MAKER))
@@ -159,6 +160,44 @@ def test_facts_that_do_not_decide_do_not_separate(tmp_path):
     assert partners(matched(tmp_path)) == {("base", "pas")}
 
 
+def test_a_budget_off_on_average_is_answered_with_the_budget_to_rerun_at(tmp_path):
+    made["write_run"](tmp_path / "base", tasks=lines(tokens=36))
+    made["write_run"](tmp_path / "pool", "pool", tasks=lines(tokens=18))
+    refusal = only_refusal(matched(tmp_path))
+    assert (refusal.value, refusal.other) == ("18", "36")
+    assert refusal.reason == (
+        "its mean is 50 % off the nearest baseline, run base; at most 2 % are accepted; 60 of 60 "
+        "samples are more than 2 % off, at most 1 % may be"
+    )
+    assert refusal.action == "Rerun it at 36 visual tokens, or run a baseline at 18"
+
+
+def test_samples_within_the_rule_are_not_named_where_the_mean_is_off(tmp_path):
+    base, other = (
+        {TASK: made["sample_lines"](TASK, videos=40, tokens=36)} for _ in ("base", "pas")
+    )
+    other[TASK][0]["token_counts"][0]["visual_tokens"] = 3600
+    made["write_run"](tmp_path / "base", tasks=base)
+    made["write_run"](tmp_path / "pas", "pas", tasks=other)
+    reason = only_refusal(matched(tmp_path)).reason
+    assert reason.endswith("45.2 % off the nearest baseline, run base; at most 2 % are accepted")
+
+
+def test_a_budget_off_in_samples_only_is_said_to_be_that(tmp_path):
+    group = lines(tokens=36)
+    for number, line in enumerate(group[TASK]):
+        line["token_counts"][0]["visual_tokens"] += 4 if number % 2 else -4
+    made["write_run"](tmp_path / "base", tasks=lines(tokens=36))
+    made["write_run"](tmp_path / "pas", "pas", tasks=group)
+    refusal = only_refusal(matched(tmp_path))
+    assert (refusal.value, refusal.other) == ("36 on average, 60 samples off", "36")
+    assert refusal.reason == (
+        "its mean is within 2 % of the nearest baseline, run base, but its samples are not; 60 of "
+        "60 samples are more than 2 % off, at most 1 % may be"
+    )
+    assert "every sample has the same visual tokens" in refusal.action
+
+
 def test_frames_that_a_budget_chose_for_a_method_do_not_separate(tmp_path):
     policy = {"rule": "uniform", "num_frames": 25, "base_num_frames": 8, "fps": None}
     made["write_run"](tmp_path / "base", tasks=lines())
@@ -215,6 +254,26 @@ def test_the_latest_of_duplicates_is_kept(tmp_path, method):
     assert (refusal.run, refusal.field) == ("a_early", "duplicate")
 
 
+@pytest.mark.parametrize(
+    ("early", "late"),
+    [
+        ("2026-01-01T13:00:00+05:00", "2026-01-01T12:00:00+00:00"),
+        ("2026-01-01T13:00:00+05:00", "2026-01-01T12:00:00Z"),
+        ("2026-01-01T23:00:00", "2026-01-01T22:30:00-01:00"),
+        ("tomorrow", "2026-01-01T12:00:00"),
+        (None, "2026-01-01T12:00:00"),
+    ],
+)
+def test_the_latest_is_the_later_moment_whatever_the_time_zone(tmp_path, early, late):
+    made["write_run"](tmp_path / "base", tasks=lines())
+    made["write_run"](tmp_path / "early", "pas", tasks=lines(), finished=early)
+    made["write_run"](tmp_path / "late", "pas", tasks=lines(), finished=late)
+    found = matched(tmp_path)
+    assert partners(found) == {("base", "late")}
+    assert only_refusal(found).run == "early"
+    assert "run late, which finished later" in only_refusal(found).reason
+
+
 def test_two_settings_of_one_method_are_two_rows(tmp_path):
     made["write_run"](tmp_path / "base", tasks=lines())
     for name in ("a", "b"):
@@ -232,11 +291,40 @@ def test_failed_samples_up_to_the_threshold(tmp_path):
     assert (only_refusal(found).run, only_refusal(found).field) == ("four", "failed")
 
 
+def test_too_few_samples_that_both_answered_are_refused_whatever_is_accepted(tmp_path):
+    """Each side may fail, but 90 % of the samples must be answered on both."""
+    last = lines()
+    for line in last[TASK][-3:]:
+        line["token_counts"][0] = {"error": "BadVideo"}
+    made["write_run"](tmp_path / "base", tasks=lines(failed=3))
+    made["write_run"](tmp_path / "six", "six", tasks=last)
+    for line in last[TASK][-4:]:
+        line["token_counts"][0] = {"error": "BadVideo"}
+    made["write_run"](tmp_path / "seven", "seven", tasks=last)
+    found = matched(tmp_path, max_failure_ratio=1)
+    assert partners(found) == {("base", "six")}
+    refusal = only_refusal(found)
+    assert (refusal.run, refusal.kind, refusal.field) == ("seven", "failures", "answered by both")
+    assert (refusal.value, refusal.other) == ("88.3%", "at least 90%")
+    assert "53 of 60 samples were answered here and in the nearest baseline" in refusal.reason
+
+
 def test_failures_are_refused_where_zero_would_be_the_best_score(tmp_path):
     lower = {"task_changes": {"higher_is_better": False}}
     made["write_run"](tmp_path / "base", tasks=lines(), **lower)
     made["write_run"](tmp_path / "pas", "pas", tasks=lines(failed=1), **lower)
     assert "best score" in only_refusal(matched(tmp_path)).reason
+
+
+@pytest.mark.parametrize("negative", ["base", "pas"])
+def test_failures_are_refused_where_any_run_scores_below_zero(tmp_path, negative):
+    groups = {"base": lines(), "pas": lines(failed=1)}
+    groups[negative][TASK][-1]["score"] = -0.25
+    made["write_run"](tmp_path / "base", tasks=groups["base"])
+    made["write_run"](tmp_path / "pas", "pas", tasks=groups["pas"])
+    refusal = only_refusal(matched(tmp_path))
+    assert (refusal.run, refusal.kind, refusal.value) == ("pas", "failures", "1")
+    assert "better than other scores of this task (down to -0.25)" in refusal.reason
 
 
 @pytest.mark.parametrize(
@@ -255,6 +343,48 @@ def test_unknown_budget(tmp_path):
     made["write_run"](tmp_path / "stock", "stock", tasks=stock)
     refusal = only_refusal(matched(tmp_path))
     assert (refusal.field, refusal.value) == ("visual_tokens", "unknown")
+
+
+@pytest.mark.parametrize("tokens", [0, -5])
+def test_a_budget_of_nothing_is_damage(tmp_path, tokens):
+    for method in ("baseline", "pas"):
+        made["write_run"](tmp_path / method, method, tasks=lines(tokens=tokens, failed=1))
+    for refusal in matched(tmp_path).refusals:
+        assert (refusal.kind, refusal.field) == ("inconsistent", "visual_tokens")
+        assert (refusal.value, refusal.other) == (str(tokens), "above 0")
+        assert "59 of 59 answered samples" in refusal.reason
+    assert not matched(tmp_path).comparisons
+
+
+def test_whole_numbers_are_equal_however_they_are_written(tmp_path):
+    for method, fps, limit in (("baseline", 2, 60), ("pas", 2.0, 60.0)):
+        policy = {"rule": "fps", "num_frames": None, "fps": fps}
+        made["write_run"](
+            tmp_path / method, method, tasks=lines(), frame_policy=policy, limit=limit
+        )
+    assert partners(matched(tmp_path)) == {("baseline", "pas")}
+
+
+def with_targets(value):
+    group = lines()
+    for line in group[TASK]:
+        line["target"] = value
+    return group
+
+
+def test_other_right_answers_are_refused(tmp_path):
+    made["write_run"](tmp_path / "base", tasks=lines())
+    made["write_run"](tmp_path / "pas", "pas", tasks=with_targets("B"))
+    refusal = only_refusal(matched(tmp_path))
+    assert (refusal.run, refusal.kind, refusal.field) == ("pas", "settings", "targets")
+    assert refusal.value != refusal.other
+    assert "dataset revision" in refusal.action
+
+
+def test_right_answers_that_are_not_stated_do_not_separate(tmp_path):
+    made["write_run"](tmp_path / "base", tasks=lines())
+    made["write_run"](tmp_path / "pas", "pas", tasks=with_targets(None))
+    assert partners(matched(tmp_path)) == {("base", "pas")}
 
 
 def test_a_checkpoint_is_the_same_wherever_it_lies(tmp_path):
@@ -292,6 +422,13 @@ def test_older_task_versions_are_listed_where_a_newer_one_has_a_baseline(tmp_pat
     }
 
 
+@pytest.mark.parametrize("version", [1.0, "1.0", "1"])
+def test_versions_that_are_one_number_are_one(tmp_path, version):
+    made["write_run"](tmp_path / "base", tasks=lines(), task_changes={"version": version})
+    made["write_run"](tmp_path / "pas", "pas", tasks=lines())
+    assert partners(matched(tmp_path)) == {("base", "pas")}
+
+
 def test_a_newer_version_without_a_baseline_replaces_nothing(tmp_path):
     for method in ("baseline", "pas"):
         made["write_run"](tmp_path / method, method, tasks=lines())
@@ -303,12 +440,47 @@ def test_a_newer_version_without_a_baseline_replaces_nothing(tmp_path):
 
 
 def test_versions_of_runs_with_other_settings_do_not_meet(tmp_path):
-    """A newer version under another position rule is no reason not to rank the older one."""
+    """A newer baseline alone, under another position rule, ranks nothing that is older."""
     for method in ("baseline", "pas"):
         made["write_run"](tmp_path / method, method, tasks=lines())
     newer = {"task_changes": {"version": 2}, "position_rule": "native"}
     made["write_run"](tmp_path / "native", tasks=lines(), **newer)
     assert partners(matched(tmp_path)) == {("baseline", "pas")}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"frame_policy": {"rule": "uniform", "num_frames": 16, "fps": None}},
+        {"model": "Qwen/Qwen2.5-VL-3B-Instruct"},
+        {"dtype": "bfloat16"},
+        {"limit": 60},
+    ],
+)
+def test_older_versions_are_not_ranked_beside_newer_ones_of_other_settings(tmp_path, changes):
+    for version, other in ((1, changes), (2, {})):
+        for method in ("baseline", "pas"):
+            made["write_run"](
+                tmp_path / f"{method}{version}",
+                method,
+                tasks=lines(),
+                task_changes={"version": version},
+                **other,
+            )
+    made["write_run"](tmp_path / "far1", "far", tasks=lines(tokens=99), **changes)
+    found = matched(tmp_path)
+    assert partners(found) == {("baseline2", "pas2")}
+    assert {(r.run, r.kind, r.value, r.other) for r in found.refusals} == {
+        (run, "older_version", "1", "2") for run in ("baseline1", "pas1", "far1")
+    }
+
+
+def test_a_newer_trial_run_replaces_no_full_run(tmp_path):
+    for method in ("baseline", "pas"):
+        made["write_run"](tmp_path / method, method, tasks=lines())
+        newer = {"task_changes": {"version": 2}, "limit": 60}
+        made["write_run"](tmp_path / f"{method}_trial", method, tasks=lines(), **newer)
+    assert ("baseline", "pas") in partners(matched(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -341,6 +513,75 @@ def test_the_budget_may_be_another_measure(tmp_path, on, field):
     assert (refusal.value, refusal.other) == ("1600", "800")
 
 
+def planned(tokens, **options):
+    return {"tasks": lines(tokens=tokens, **options), "visual_token_budget": tokens}
+
+
+def test_equal_plans_are_paired_whatever_is_matched_and_are_no_duplicates(tmp_path):
+    """A matrix of two token budgets, matched on frames: the order of finishing says nothing."""
+    for name, method, tokens, minute in (
+        ("b36", "baseline", 36, 9),
+        ("b72", "baseline", 72, 5),
+        ("p36", "pas", 36, 6),
+        ("p72", "pas", 72, 10),
+    ):
+        finished = f"2026-01-01T12:{minute:02d}:00+00:00"
+        made["write_run"](tmp_path / name, method, **planned(tokens), finished=finished)
+    found = matched(tmp_path, on="frames")
+    assert partners(found) == {("b36", "p36"), ("b72", "p72")}
+    assert not found.refusals
+    budgets = {c.setting.visual_token_budget: c.notes for c in found.comparisons}
+    assert budgets == {36: (), 72: ()}
+
+
+@pytest.mark.parametrize("field", ["visual_token_budget", "min_pixels", "max_pixels"])
+def test_two_plans_of_one_method_are_two_tables(tmp_path, field):
+    """Beside the one baseline that there is."""
+    made["write_run"](tmp_path / "base", tasks=lines(), **{field: 3000})
+    for value in (3000, 4000, 5000):
+        made["write_run"](tmp_path / f"pas{value}", "pas", tasks=lines(), **{field: value})
+    found = matched(tmp_path)
+    assert partners(found) == {("base", f"pas{value}") for value in (3000, 4000, 5000)}
+    assert not found.refusals
+    plans = [comparison.setting.methods_plan for comparison in found.comparisons]
+    assert {None if plan is None else plan._asdict()[field] for plan in plans} == {
+        None,
+        4000,
+        5000,
+    }
+    assert [c.apart for c in found.comparisons] == [("plan of the methods",)] * 3
+
+
+def spending(frames, tokens, kv_bytes):
+    group = lines(tokens=tokens)
+    for line in group[TASK]:
+        line["token_counts"][0] |= {"frames": frames, "kv_bytes": kv_bytes}
+    policy = {"rule": "uniform", "num_frames": frames, "fps": None}
+    return {"tasks": group, "frame_policy": policy}
+
+
+@pytest.mark.parametrize("late", ["b8", "b16"])
+def test_of_two_baselines_that_fit_the_nearest_is_taken_and_named(tmp_path, late):
+    for name, method, run in (
+        ("b8", "baseline", spending(8, 36, 1000)),
+        ("b16", "baseline", spending(16, 72, 1010)),
+        ("i32", "intp", spending(32, 144, 1002)),
+        ("p16", "pas", spending(16, 72, 1000)),
+    ):
+        day = 2 if name == late else 1
+        made["write_run"](tmp_path / name, method, **run, finished=f"2026-01-0{day}T12:00:00+00:00")
+    found = matched(tmp_path, on="kv_bytes")
+    assert partners(found) == {("b8", "i32"), ("b16", "p16")}, "p16 goes by its plan"
+    assert not found.refusals
+    assert {c.baseline.run.name: c.notes for c in found.comparisons} == {
+        "b8": (
+            "intp (run i32) fits 2 baselines and none has its plan; it stands beside run b8, whose "
+            "measured kv bytes are nearest (1000 against 1002).",
+        ),
+        "b16": (),
+    }
+
+
 def test_the_rule_of_sampling_still_decides_when_frames_do_not(tmp_path):
     made["write_run"](tmp_path / "base", tasks=lines())
     policy = {"rule": "segment", "num_frames": 8, "fps": None}
@@ -364,8 +605,13 @@ def test_a_baseline_may_be_named_with_its_settings(tmp_path):
             tmp_path / name, "pas", tasks=lines(), method_fingerprint=name, method_label=name
         )
     assert partners(matched(tmp_path, baseline="pas[K=2]")) == {("pas[K=2]", "pas[K=4]")}
-    # Named without, the other setting is a row like any other.
-    assert len(partners(matched(tmp_path, baseline="pas"))) == 1
+    # Named without, the other setting is a row like any other, and the table says so.
+    found = matched(tmp_path, baseline="pas")
+    assert partners(found) == {("pas[K=4]", "pas[K=2]")}
+    assert found.comparisons[0].notes == (
+        "--baseline pas names 2 settings: pas[K=2] (pas[K=), pas[K=4] (pas[K=). The baseline is "
+        "pas[K=4] of run pas[K=4], the latest; name it with its settings to choose another.",
+    )
 
 
 def test_a_baseline_that_no_run_has_is_answered_with_those_there_are(tmp_path):
