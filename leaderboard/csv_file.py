@@ -40,6 +40,7 @@ COLUMNS = {
     "difference": "score minus the baseline's",
     "low": "low end of its interval",
     "high": "high end",
+    "interval_kind": "percentile, studentised, or percentile_fallback (too narrow)",
     "difference_se": "its clustered standard error",
     "p": "sign-flip test, uncorrected",
     "p_holm": "corrected over the table",
@@ -98,7 +99,8 @@ def _values(
     yield from _ends(cell["score_interval"])
     yield cell["difference"]
     yield from _ends(cell["interval"])
-    yield from (cell["difference_se"], cell["p"], cell["p_holm"], cell["significant"])
+    yield from (cell["interval_kind"], cell["difference_se"])
+    yield from (cell["p"], cell["p_holm"], cell["significant"])
     yield from (cell["mde"], cell["wins"], cell["ties"], cell["losses"], cell["mcnemar_p"])
     costs = cell["costs"]
     yield from (cell["score_by_sum"], costs["parse_failure_rate"], costs["failed"])

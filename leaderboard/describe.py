@@ -57,7 +57,8 @@ def legend(document: Document) -> list[str]:
         "failed question counts as wrong.",
         f"Δ: difference to the baseline, paired by question, with a {level} cluster-bootstrap "
         f"interval ({how['draws']} draws, seed {how['seed']}; studentised below "
-        f"{how['studentised_below']} clusters). Intervals are not corrected for the number of "
+        f"{how['studentised_below']} clusters, or marked {text.ROUGH} where too few of them differ "
+        "for that). Intervals are not corrected for the number of "
         "comparisons.",
         "Bold: the clustered sign-flip test says that there is a difference, corrected by Holm's "
         f"method over all methods and tasks of the table (p at most {how['alpha']:g}). Nothing "
@@ -215,6 +216,7 @@ def notes(table: Table) -> Iterator[str]:
             "Intervals of zero width say that no draw differs, not that the difference is known: "
             f"{', '.join(flat)}."
         )
+    yield from _intervals(table)
     raw = [task["name"] for task in tasks if not task["fraction"]]
     if raw:
         tail = "" if len(tasks) == 1 else ", and there is no macro score"
@@ -267,6 +269,29 @@ def _flat(row: Row) -> bool:
     """Tell whether an interval of the row has no width, as when no score differs."""
     found = [row["macro_interval"], *(cell["interval"] for cell in row["cells"] if cell)]
     return any(ends is not None and ends["low"] == ends["high"] for ends in found)
+
+
+def _intervals(table: Table) -> Iterator[str]:
+    """Say which intervals are rough, and why others are missing."""
+    kinds = [row["macro_interval_kind"] for row in table["rows"]]
+    kinds += [cell["interval_kind"] for row in table["rows"] for cell in row["cells"] if cell]
+    if "percentile_fallback" in kinds:
+        yield (
+            f"{text.ROUGH} The clusters that differ are too few for a studentised interval; this "
+            "one is of percentiles and too narrow."
+        )
+    lost = [
+        row["label"]
+        for row in table["rows"]
+        if row["macro_difference"] is not None and row["macro_interval"] is None
+    ]
+    if lost and table["clusters"] < 2:
+        yield "No intervals and tests: all questions are in one cluster."
+    elif lost:
+        yield (
+            f"No interval of the macro difference ([{text.MISSING}]) for {', '.join(lost)}: more "
+            "than 1 % of the draws left a task without questions, because its clusters are few."
+        )
 
 
 def _group(table: Table) -> str:

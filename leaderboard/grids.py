@@ -83,7 +83,7 @@ def task(table: schema.Table, place: int) -> Grid:
                 text.error(cell["se"], fraction),
                 tips.cell(table, row, place),
             ),
-            _difference(cell["difference"], cell["interval"], fraction, cell["significant"]),
+            _gap(cell, fraction),
             _p(cell["p"]),
             *([_p(cell["p_holm"])] if ranked else []),
             *([_p(cell["mcnemar_p"])] if mcnemar else []),
@@ -174,14 +174,15 @@ def _means(table: schema.Table, row: schema.Row) -> Iterator[Cell]:
     if len(table["tasks"]) > 1:
         tip = tips.means(table, row) if row["macro"] is not None else ""
         yield Cell(text.score(row["macro"], fraction=True), row["macro"], tip=tip)
-        yield _difference(row["macro_difference"], row["macro_interval"], fraction=True)
+        ends = text.interval(row["macro_interval"], True, row["macro_interval_kind"])
+        yield _difference(row["macro_difference"], ends, fraction=True)
         if _pooled(table):
             yield Cell(text.score(row["pooled"], fraction=True), row["pooled"], tip=tip)
     elif (cell := row["cells"][0]) is None:
         yield from (NOTHING, NOTHING) if table["ranked"] else (NOTHING,)
     else:
         fraction = table["tasks"][0]["fraction"]
-        yield _difference(cell["difference"], cell["interval"], fraction, cell["significant"])
+        yield _gap(cell, fraction)
         if table["ranked"]:
             yield _p(cell["p_holm"])
 
@@ -192,16 +193,15 @@ def _pooled(table: schema.Table) -> bool:
     return known and len({asked["n"] for asked in table["tasks"]}) > 1
 
 
-def _difference(
-    value: float | None,
-    ends: schema.Interval | None,
-    fraction: bool,
-    strong: bool = False,
-) -> Cell:
+def _gap(cell: schema.Cell, fraction: bool) -> Cell:
+    ends = text.interval(cell["interval"], fraction, cell["interval_kind"])
+    return _difference(cell["difference"], ends, fraction, cell["significant"])
+
+
+def _difference(value: float | None, ends: str, fraction: bool, strong: bool = False) -> Cell:
     if value is None:
         return NOTHING
-    shown = text.signed(value, fraction)
-    return Cell(shown, value, text.interval(ends, fraction), strong=strong)
+    return Cell(text.signed(value, fraction), value, ends, strong=strong)
 
 
 def _p(value: float | None) -> Cell:

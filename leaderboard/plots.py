@@ -194,13 +194,18 @@ def _effect(table: Table, row: Row, name: str) -> Effect | None:
     if row["is_baseline"]:
         return None
     fraction, strong = True, False
-    value, ends = row["macro_difference"], row["macro_interval"]
+    value, ends, kind = (
+        row["macro_difference"],
+        row["macro_interval"],
+        row["macro_interval_kind"],
+    )
     if len(table["tasks"]) == 1:
         cell = row["cells"][0]
         if cell is None:
             return None
         fraction = table["tasks"][0]["fraction"]
-        value, ends, strong = cell["difference"], cell["interval"], cell["significant"]
+        value, ends, kind = cell["difference"], cell["interval"], cell["interval_kind"]
+        strong = cell["significant"]
     if value is None:
         return None
     scale = 100.0 if fraction else 1.0
@@ -211,7 +216,7 @@ def _effect(table: Table, row: Row, name: str) -> Effect | None:
         low=None if ends is None else scale * ends["low"],
         high=None if ends is None else scale * ends["high"],
         tip=f"{text.clean(row['label'])}\n"
-        f"{text.signed(value, fraction)} {text.interval(ends, fraction)}",
+        f"{text.signed(value, fraction)} {text.interval(ends, fraction, kind)}",
         strong=strong,
     )
 

@@ -36,6 +36,10 @@ Kind = Literal[
 ]
 
 
+#: How an interval of a difference was made; see `Cell.interval_kind`.
+IntervalKind = Literal["percentile", "studentised", "percentile_fallback"]
+
+
 class Interval(TypedDict):
     """A two-sided interval at the level of `Methodology.level`, in the unit of the value."""
 
@@ -73,6 +77,10 @@ class Cell(TypedDict):
         score_interval: t interval of the score, from its clustered standard error.
         difference: score minus the baseline's.
         interval: cluster-bootstrap interval of the difference.
+        interval_kind: `studentised` below `Methodology.studentised_below` clusters, else
+            `percentile`; `percentile_fallback` where there are fewer clusters and those that
+            differ are too few to studentise (more than 2.5 % of the draws lie on one side and
+            have no spread): such an interval is too narrow.
         difference_se: clustered standard error of the difference.
         p: of the clustered sign-flip test, uncorrected.
         p_exact: true when all sign patterns were counted, not drawn.
@@ -96,6 +104,7 @@ class Cell(TypedDict):
     score_interval: Interval | None
     difference: float | None
     interval: Interval | None
+    interval_kind: IntervalKind | None
     difference_se: float | None
     p: float | None
     p_exact: bool | None
@@ -122,21 +131,26 @@ class Means(TypedDict):
         macro: mean of the task scores.
         macro_score_interval: t interval of it, from its clustered standard error.
         macro_difference: minus the baseline's.
-        macro_interval: cluster-bootstrap interval of the difference.
+        macro_interval: cluster-bootstrap interval of the difference; null below 2 clusters, and
+            where more than 1 % of the draws left a task without questions.
+        macro_interval_kind: as `Cell.interval_kind`.
         pooled: mean over the questions of all tasks, so that large tasks weigh more.
         pooled_score_interval: as for macro.
         pooled_difference: as for macro.
-        pooled_interval: as for macro.
+        pooled_interval: cluster-bootstrap interval of it; null below 2 clusters.
+        pooled_interval_kind: as for macro.
     """
 
     macro: float | None
     macro_score_interval: Interval | None
     macro_difference: float | None
     macro_interval: Interval | None
+    macro_interval_kind: IntervalKind | None
     pooled: float | None
     pooled_score_interval: Interval | None
     pooled_difference: float | None
     pooled_interval: Interval | None
+    pooled_interval_kind: IntervalKind | None
 
 
 class Row(Means):

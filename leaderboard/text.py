@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tempeval.leaderboard.schema import Interval, Task
+    from tempeval.leaderboard.schema import Interval, IntervalKind, Task
 
 MISSING = "-"
+#: Marks an interval that could not be studentised; a note below the table explains it.
+ROUGH = "†"
 _LONGEST = 300
 _KIB = 1024.0
 # Characters that are not text: controls, lone surrogates, unassigned ones.
@@ -67,11 +69,12 @@ def signed(value: float | None, fraction: bool) -> str:
     return text[1:] if not text.strip("+-0.") else text
 
 
-def interval(ends: Interval | None, fraction: bool) -> str:
+def interval(ends: Interval | None, fraction: bool, kind: IntervalKind | None) -> str:
     """Print the ends of an interval of differences, '[-]' where there is none."""
     if ends is None:
         return f"[{MISSING}]"
-    return f"[{signed(ends['low'], fraction)}, {signed(ends['high'], fraction)}]"
+    mark = ROUGH if kind == "percentile_fallback" else ""
+    return f"[{signed(ends['low'], fraction)}, {signed(ends['high'], fraction)}]{mark}"
 
 
 def span(ends: Interval | None, fraction: bool) -> str:

@@ -85,6 +85,46 @@ def test_a_cell_is_what_the_statistics_say(tmp_path):
     assert high - low == pytest.approx(2 * 2.0226909 * second["se"], rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("changed", "videos", "kind"),
+    [(1, 40, "percentile_fallback"), (20, 40, "studentised"), (20, 120, "percentile")],
+)
+def test_an_interval_says_how_it_was_made(tmp_path, changed, videos, kind):
+    """One question of 40 changed: a third of the draws has none of it, and no spread."""
+    base = [0] * changed + [1] * (videos - changed)
+    made["write_run"](tmp_path / "runs" / "a", tasks=scored(base, 1))
+    made["write_run"](tmp_path / "runs" / "b", "pas", tasks=scored([1] * videos, 1))
+    (table,) = document(tmp_path, tmp_path / "out")["tables"]
+    row = table["rows"][1]
+    (cell,) = row["cells"]
+    assert [cell["interval_kind"], row["macro_interval_kind"]] == [kind] * 2
+    assert row["pooled_interval_kind"] == kind
+    assert table["rows"][0]["cells"][0]["interval_kind"] is None
+    rough = kind == "percentile_fallback"
+    if rough:
+        assert cell["interval"]["low"] == 0, "not -1e-17"
+    for name in ("leaderboard.md", "index.html"):
+        text = (tmp_path / "out" / name).read_text(encoding="utf-8")
+        assert ("]†" in text) is rough
+        assert ("† The clusters that differ are too few" in text) is rough
+    assert kind in (tmp_path / "out" / "leaderboard.csv").read_text(encoding="utf-8")
+
+
+def test_a_missing_interval_of_the_mean_is_explained(tmp_path):
+    """A task of one video of 41: a third of the draws is without it."""
+    for name in ("baseline", "pas"):
+        tasks = lines(TASK, videos=40, flip=0.5 * (name == "pas"))
+        tasks |= lines(OTHER, videos=1)
+        made["write_run"](tmp_path / "runs" / name, name, tasks=tasks)
+    (table,) = document(tmp_path, tmp_path / "out")["tables"]
+    row = table["rows"][1]
+    assert (row["macro_interval"], row["macro_interval_kind"]) == (None, None)
+    note = "No interval of the macro difference ([-]) for pas: more than 1 % of the draws left"
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8").replace("\u00a0", " ")
+    assert note in page
+    assert note in (tmp_path / "out" / "leaderboard.md").read_text("utf-8").replace("\\", "")
+
+
 def test_mcnemar_where_every_cluster_has_one_question(tmp_path):
     """Nine questions won and one lost: twice the chance of at most 1 head in 10, 22/1024."""
     base = [0] * 9 + [1] + [1] * 20
@@ -152,7 +192,7 @@ def test_means_are_missing_when_a_task_is(tmp_path):
     )
 
 
-PARTS = ("", "_score_interval", "_difference", "_interval")
+PARTS = ("", "_score_interval", "_difference", "_interval", "_interval_kind")
 
 
 def test_costs_are_means_but_memory_is_the_largest(tmp_path):
