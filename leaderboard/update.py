@@ -44,8 +44,9 @@ def update_block(path: Path, text: str, name: str = MARKER) -> bool:
     """Replace what stands between `<!-- name -->` and `<!-- /name -->` in a document.
 
     The markers stand on lines of their own; lines inside code blocks and comments are not markers,
-    so a document may show how to write them. Line ends, byte order mark and permissions stay as they
-    are. The new document appears at once or not at all, and is not written when nothing changes.
+    so a document may show how to write them. Line ends, byte order mark and permissions stay as
+    they are. The new document appears at once or not at all, and is not written when nothing
+    changes.
 
     Args:
         path: the document, UTF-8; a link is followed.

@@ -194,8 +194,9 @@ def test_no_baseline(tmp_path, call):
 
 def test_one_run_only(tmp_path, call):
     made["write_run"](tmp_path / "runs", tasks=lines())
-    code, found, err = call(tmp_path / "runs", "--strict")
-    assert (code, err) == (0, "")
+    code, found, err = call(tmp_path / "runs")
+    assert code == 1
+    assert err.startswith("error: nothing was compared: no method stands beside a baseline; ")
     (table,) = found["tables"]
     (row,) = table["rows"]
     assert (row["label"], row["macro_difference"]) == ("baseline", None)
