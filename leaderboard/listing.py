@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tempeval.leaderboard import stats
 from tempeval.leaderboard.costs import costs_of
+from tempeval.leaderboard.paths import without_folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -51,13 +52,13 @@ def not_comparable(refusals: Iterable[Refusal], entries: Iterable[Entry]) -> lis
     return [
         {
             "run": refusal.run,
-            "method": refusal.method,
+            "method": without_folders(refusal.method),
             "tasks": list(refusal.tasks),
             "kind": refusal.kind,
             "field": refusal.field,
-            "value": refusal.value,
-            "other": refusal.other,
-            "reason": refusal.reason,
+            "value": without_folders(refusal.value),
+            "other": without_folders(refusal.other),
+            "reason": without_folders(refusal.reason),
             "action": refusal.action,
             "scores": list(refusal.scores)
             or [
@@ -101,7 +102,7 @@ def runs_of(
             for cell in row["cells"]:
                 if cell is not None:
                     stands[cell["run"]].add(table["id"])
-    labels = {refusal.run: refusal.method for refusal in refusals}
+    labels = {refusal.run: without_folders(refusal.method) for refusal in refusals}
     return [
         _run(number, source, labels, sorted(stands[source.name], key=places.__getitem__))
         for number, source in enumerate(sources, 1)
@@ -109,7 +110,7 @@ def runs_of(
 
 
 def _run(number: int, source: Source, labels: Mapping[str, str], tables: list[str]) -> Run:
-    facts = source.facts
+    facts = without_folders(dict(source.facts))
     method = _text(facts, "method")
     packages = facts.get("packages")
     seconds = facts.get("wall_seconds")
@@ -128,7 +129,7 @@ def _run(number: int, source: Source, labels: Mapping[str, str], tables: list[st
         "tempeval_version": _text(facts, "tempeval_version") or None,
         "packages": _packages(packages),
         "tables": tables,
-        "facts": dict(facts),
+        "facts": facts,
     }
 
 

@@ -393,7 +393,7 @@ class Run(TypedDict):
         label: the printed name of the method with its settings; of the model for a stock run.
         method: its name without settings; empty for a stock run.
         fingerprint: digest of the method and its settings; empty for a stock run.
-        model: base model.
+        model: base model; a path has its last part only, as everywhere in the document.
         model_revision: commit or weight digest; empty where unknown.
         status: `complete`, `partial` or `failed` as its record says; `stock` for a run of
             lmms-eval without one.
@@ -403,7 +403,9 @@ class Run(TypedDict):
         tempeval_version: that wrote the record.
         packages: name -> version.
         tables: ids of the tables it stands in.
-        facts: all of `run.json`; for a stock run the facts of lmms-eval's results file.
+        facts: all of `run.json`; for a stock run the facts of lmms-eval's results file. Paths of
+            the machine (from its root, a home, current or parent folder, or a drive) have their
+            last part only.
     """
 
     id: str
