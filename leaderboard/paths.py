@@ -13,7 +13,8 @@ from typing import Any
 _START = r"(?:file://)?(?:/|~[\w.-]*/|\.{1,2}/|[A-Za-z]:[\\/]|\\\\)"
 # A path that is the whole text may have spaces; one in a sentence ends where a name would.
 _WHOLE = re.compile(rf"{_START}[^\n]*")
-_INSIDE = re.compile(rf"(?<![\w:./\\~-]){_START}[^\s'\",;:()<>\[\]{{}}|]*")
+# In a sentence "/b" alone may be anything, such as the end of "</b>" or a unit.
+_INSIDE = re.compile(rf"(?<![\w:./\\~<-])(?!/[^/\s]*(?:\s|$)){_START}[^\s'\",;:()<>\[\]{{}}|]*")
 _VALUE = re.compile(rf"(^|[=,:])({_START}[^,]*)")
 
 

@@ -36,6 +36,7 @@ TASK = "tempeval_mini_action"
         ("Qwen/Qwen2.5-VL-7B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct"),
         ("https://host/a/b and a/b, 1/2", "https://host/a/b and a/b, 1/2"),
         ("mini:vrope", "mini:vrope"),
+        ("<b>on</b> 3 /s and /h", "<b>on</b> 3 /s and /h"),
     ],
 )
 def test_a_path_keeps_its_last_part(text, short):
