@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from tempeval.leaderboard.schema import Document, NotComparable, Table
 
 _LONGEST_LINE = 2000
+# What would make a line a heading, an item or a rule: marks at its start, or a number's full stop.
+_BLOCK = re.compile(r"^(\d*)(#+(?=\s|$)|[-+=](?=[-=\s]|$)|(?<=\d)[.)](?=\s|$))")
 
 
 def to_markdown(document: Document) -> str:
@@ -136,8 +139,9 @@ def _provenance(document: Document) -> Iterator[str]:
 
 
 def _prose(line: str) -> str:
-    """Escape a sentence in which names from records stand."""
-    return text.escape(line, longest=_LONGEST_LINE)
+    """Escape a sentence in which names from records stand, and which may be a line of its own."""
+    shown = text.escape(line, longest=_LONGEST_LINE)
+    return _BLOCK.sub(r"\1\\\2", shown)
 
 
 def _grid(grid: Grid, show: Callable[[str], str] = text.escape) -> str:
