@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from tempeval.leaderboard.schema import ListedScore, NotComparable, Run, Table
 
 
+# Seconds beyond this are no seconds, and may be too large for a float.
+_MOST = 1e12
+
+
 def merge_refusals(refusals: Iterable[Refusal]) -> tuple[Refusal, ...]:
     """Join refusals that differ only in the task and its scores, and sort them by run."""
     joined: dict[tuple[str, ...], list[Refusal]] = defaultdict(list)
@@ -125,7 +129,7 @@ def _run(number: int, source: Source, labels: Mapping[str, str], tables: list[st
         "status": source.status,
         "started": _text(facts, "started") or None,
         "finished": _text(facts, "finished") or None,
-        "wall_seconds": seconds if type(seconds) in (int, float) else None,
+        "wall_seconds": seconds if type(seconds) in (int, float) and seconds < _MOST else None,
         "tempeval_version": _text(facts, "tempeval_version") or None,
         "packages": _packages(packages),
         "tables": tables,
