@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import runpy
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -91,6 +92,23 @@ def test_plots_are_the_same_bytes_as_vectors_and_as_pixels(tmp_path):
         again = (tmp_path / "two" / "plots" / path.name).with_suffix(".png").read_bytes()
         assert pixels == again
         assert not re.search(r"<script|https?://(?!www\.w3\.org)", path.read_text("utf-8"))
+
+
+def test_plots_of_an_earlier_build_are_removed_and_nothing_else(tmp_path):
+    page(tmp_path, "old model")
+    plots = tmp_path / "out" / "plots"
+    before = {path.name for path in plots.iterdir()}
+    for name in ("mine.svg", "pareto-notes.txt", "Differences-x.svg"):
+        (plots / name).write_text("mine")
+    shutil.rmtree(tmp_path / "runs")
+    page(tmp_path, "model")
+    after = {path.name for path in plots.iterdir()}
+    assert before
+    assert not before & after
+    assert {"mine.svg", "pareto-notes.txt", "Differences-x.svg"} < after
+    fresh = tmp_path / "fresh"
+    build([tmp_path / "runs"], fresh, draws=200)
+    assert len(after) == 3 + len(list((fresh / "plots").iterdir()))
 
 
 @pytest.mark.parametrize("column", ["method", "task"])
