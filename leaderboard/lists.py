@@ -91,6 +91,7 @@ def not_comparable(document: schema.Document) -> Grid:
                 )
             ),
             run=found["run"],
+            words=" ".join(found["tasks"]),
         )
         for found in document["not_comparable"]
     ]

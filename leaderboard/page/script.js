@@ -74,7 +74,8 @@
     }
   }
 
-  // Filtering: every word must be in the row's text; points of plots fade by the method's name.
+  // Filtering: every word must be in what a row or a run is about (method, tasks, runs); points of
+  // plots fade.
   for (const input of all("input[type=search]")) {
     input.closest(".tools").hidden = false;
     const scope = document.getElementById(input.dataset.filters);
@@ -88,10 +89,11 @@
           row.hidden = !matches(row.dataset.name || row.textContent);
         }
       }
+      for (const run of all("details.run", scope)) run.hidden = !matches(run.dataset.name);
       for (const point of all(".point", scope)) {
         point.classList.toggle("faded", !matches(point.dataset.name));
       }
-      const rows = tables.length ? [...tables[0].tBodies[0].rows] : [];
+      const rows = all("table.summary tbody tr", scope);
       found.textContent = words.length
         ? `${rows.filter((row) => !row.hidden).length} of ${rows.length}`
         : "";
