@@ -115,7 +115,9 @@ def _panel(document: Document, plot: Plot, stem: str) -> Panel:
         several = [p for p in points if often[p["fingerprint"]] > 1 and p["budget"] is not None]
         if any(not point["is_baseline"] for point in several):
             heading = f"{title}, against the budget"
-            figures.append(_budget_curves(f"budget-{stem}", heading, plot, several, on, y, words))
+            figures.append(
+                _budget_curves(f"budget-{stem}", heading, plot, several, on, y, words, missing)
+            )
         else:
             notes.append("Not drawn against the budget: no method was run at several.")
     for measure, (label, short) in _COSTS.items():
@@ -170,6 +172,7 @@ def _budget_curves(
     on: str,
     y: Axis,
     words: Mapping[tuple[str, str], str],
+    missing: str,
 ) -> Figure:
     """Draw score against budget for the methods that have several, the baseline first."""
     names = short_names(points)
@@ -186,7 +189,7 @@ def _budget_curves(
         "intervals of the scores, not of differences."
     )
     others = [p["label"] for p in plot["points"] if p["fingerprint"] not in lines]
-    caption += left_out(others, "since they have one budget")
+    caption += missing + left_out(others, "since they have one budget")
     drawn = [(names[fingerprint], spots) for fingerprint, spots in lines.items()]
     return Figure(curves(key, title, drawn, x, y), caption)
 
