@@ -110,12 +110,7 @@
     if (owner) owner.removeAttribute("aria-describedby");
     owner = null;
   };
-  const reveal = (target) => {
-    hide();
-    owner = target;
-    tip.textContent = target.dataset.tip;
-    tip.hidden = false;
-    if (!target.hasAttribute("aria-label")) target.setAttribute("aria-describedby", "tip");
+  const place = (target) => {
     const box = target.getBoundingClientRect();
     const size = tip.getBoundingClientRect();
     const left = Math.min(Math.max(8, box.left + box.width / 2 - size.width / 2),
@@ -123,6 +118,14 @@
     const above = box.top - size.height - 4;
     tip.style.left = `${left}px`;
     tip.style.top = `${above >= 8 ? above : box.bottom + 4}px`;
+  };
+  const reveal = (target) => {
+    hide();
+    owner = target;
+    tip.textContent = target.dataset.tip;
+    tip.hidden = false;
+    if (!target.hasAttribute("aria-label")) target.setAttribute("aria-describedby", "tip");
+    place(target);
   };
   const holder = (event) => event.target.closest && event.target.closest("[data-tip]");
   document.addEventListener("pointerover", (event) => {
@@ -139,7 +142,12 @@
     if (target) reveal(target);
   });
   document.addEventListener("focusout", hide);
-  document.addEventListener("scroll", hide, { capture: true, passive: true });
+  // The focus may scroll to where it goes: its tip stays, at its new place.
+  const moved = () => {
+    if (owner && owner === document.activeElement) place(owner);
+    else hide();
+  };
+  document.addEventListener("scroll", moved, { capture: true, passive: true });
 
   const neighbour = (from, name) => {
     const row = from.closest("tr");

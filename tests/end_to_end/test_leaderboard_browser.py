@@ -247,6 +247,15 @@ def test_points_of_a_plot_take_the_focus(page):
     assert not page.run("return document.getElementById('tip').hidden")
 
 
+def test_the_tip_of_what_has_the_focus_stays_when_the_page_scrolls(page):
+    page.run("document.querySelector('svg .point[tabindex=\"0\"]').focus()")
+    page.run("document.dispatchEvent(new Event('scroll'))")
+    assert not page.run("return document.getElementById('tip').hidden")
+    page.hover(f"{SUMMARY} td[data-tip]")
+    page.run("document.activeElement.blur(); document.dispatchEvent(new Event('scroll'))")
+    assert page.run("return document.getElementById('tip').hidden")
+
+
 def test_the_theme_follows_the_system_and_then_the_reader(page, address):
     ground = "return getComputedStyle(document.body).backgroundColor"
     light = page.run(ground)
