@@ -66,7 +66,7 @@ def columns(document: Document) -> list[str]:
 def to_csv(document: Document) -> str:
     r"""Give the rows in the order of the document.
 
-    Numbers are in full precision; a value that is not known is empty. Text that a spreadsheet
+    Numbers are as in the document; a value that is not known is empty. Text that a spreadsheet
     would take for a formula has an apostrophe before it. Lines end with \n.
 
     Args:

@@ -5,7 +5,8 @@ compute nothing that is in a table. `null` always means: not measured, or not de
 
 Units: scores as the task gives them (0 to 1 where `Task.fraction` is true), differences in the
 unit of the scores, budgets and costs as in `records.MEASURES` (tokens, bytes, seconds,
-floating-point operations), rates and p values as fractions in [0, 1].
+floating-point operations), rates and p values as fractions in [0, 1]. Computed figures have 9
+significant digits, whole ones all of theirs.
 
 Keys are added without a new `schema`; removing one or changing what it means makes one.
 
