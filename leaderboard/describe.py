@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from tempeval.leaderboard import text
+from tempeval.leaderboard.interval_notes import interval_notes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -216,7 +217,7 @@ def notes(table: Table) -> Iterator[str]:
             "Intervals of zero width say that no draw differs, not that the difference is known: "
             f"{', '.join(flat)}."
         )
-    yield from _intervals(table)
+    yield from interval_notes(table)
     raw = [task["name"] for task in tasks if not task["fraction"]]
     if raw:
         tail = "" if len(tasks) == 1 else ", and there is no macro score"
@@ -269,29 +270,6 @@ def _flat(row: Row) -> bool:
     """Tell whether an interval of the row has no width, as when no score differs."""
     found = [row["macro_interval"], *(cell["interval"] for cell in row["cells"] if cell)]
     return any(ends is not None and ends["low"] == ends["high"] for ends in found)
-
-
-def _intervals(table: Table) -> Iterator[str]:
-    """Say which intervals are rough, and why others are missing."""
-    kinds = [row["macro_interval_kind"] for row in table["rows"]]
-    kinds += [cell["interval_kind"] for row in table["rows"] for cell in row["cells"] if cell]
-    if "percentile_fallback" in kinds:
-        yield (
-            f"{text.ROUGH} The clusters that differ are too few for a studentised interval; this "
-            "one is of percentiles and too narrow."
-        )
-    lost = [
-        row["label"]
-        for row in table["rows"]
-        if row["macro_difference"] is not None and row["macro_interval"] is None
-    ]
-    if lost and table["clusters"] < 2:
-        yield "No intervals and tests: all questions are in one cluster."
-    elif lost:
-        yield (
-            f"No interval of the macro difference ([{text.MISSING}]) for {', '.join(lost)}: more "
-            "than 1 % of the draws left a task without questions, because its clusters are few."
-        )
 
 
 def _group(table: Table) -> str:
