@@ -25,7 +25,7 @@ INTRODUCTION = """<!-- written by .ci/leaderboard_docs.py -->
 | `index.html` | the same as one page that loads nothing: a click on a column's name sorts, the field at the top filters, hovering or focusing a number shows its interval and budget; every run has its settings |
 | `leaderboard.json` | the document all other files are made from; its schema is below |
 | `leaderboard.csv` | one row for each table, method and task; its columns are below |
-| `plots/*.svg`, `*.png` | differences with intervals, and scores against each cost with the Pareto front |
+| `plots/*.svg`, `*.png` | differences with intervals, and scores against each cost with the Pareto front; of the means and of each task |
 
 The same inputs give the same bytes. **Bold** means that the clustered sign-flip test says there is
 a difference to the baseline, in either direction, after Holm's correction over the table; nothing

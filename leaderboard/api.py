@@ -52,7 +52,8 @@ def build(
     """Compare runs and write the leaderboard: markdown, JSON, CSV, a page and plots.
 
     A run that cannot be read or compared is listed with its reason and the rest is built. The
-    output depends on the inputs only: neither on their order nor on the clock.
+    output depends on the inputs only: neither on their order nor on the clock. Plots that an
+    earlier build left in the folder are removed.
 
     Args:
         runs: folders (searched recursively for run.json, and for results of lmms-eval without
@@ -79,6 +80,7 @@ def build(
     from tempeval.leaderboard.board import Options, make_document, to_json
     from tempeval.leaderboard.load import load
     from tempeval.leaderboard.output import files as files_of
+    from tempeval.leaderboard.output import old_plots
     from tempeval.leaderboard.render import to_summary
     from tempeval.leaderboard.writing import write_all
 
@@ -87,6 +89,8 @@ def build(
     document, refusals = make_document(load(runs), options)
     contents = {**files_of(document), "leaderboard.json": to_json(document)}
     write_all({out / name: content for name, content in sorted(contents.items())})
+    for path in old_plots(out, contents):
+        path.unlink(missing_ok=True)
     rows = [row for table in document["tables"] for row in table["rows"]]
     return Summary(
         markdown=out / "leaderboard.md",

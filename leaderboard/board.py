@@ -16,13 +16,14 @@ from tempeval.leaderboard.match import match
 from tempeval.leaderboard.points import plots_of
 from tempeval.leaderboard.records import BUDGETS, MEASURES
 from tempeval.leaderboard.references import published_rows
+from tempeval.leaderboard.rounding import rounded
 from tempeval.leaderboard.schema import SCHEMA
 from tempeval.leaderboard.tables import make_tables
 
 if TYPE_CHECKING:
     from tempeval.leaderboard.load import Loaded
     from tempeval.leaderboard.records import Refusal
-    from tempeval.leaderboard.schema import Document
+    from tempeval.leaderboard.schema import Document, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,10 @@ def make_document(loaded: Loaded, options: Options) -> tuple[Document, tuple[Ref
         max_failure_ratio=options.max_failure_ratio,
         on=options.match_on,
     )
-    tables = make_tables(
-        matched.comparisons, on=options.match_on, draws=options.draws, seed=options.seed
+    tables: list[Table] = rounded(
+        make_tables(
+            matched.comparisons, on=options.match_on, draws=options.draws, seed=options.seed
+        )
     )
     refusals = merge_refusals((*loaded.refusals, *matched.refusals))
     document: Document = {
@@ -103,7 +106,7 @@ def make_document(loaded: Loaded, options: Options) -> tuple[Document, tuple[Ref
         "measures": dict(MEASURES),
         "tables": tables,
         "plots": plots_of(tables),
-        "not_comparable": not_comparable(refusals, loaded.entries),
+        "not_comparable": rounded(not_comparable(refusals, loaded.entries)),
         "references": published_rows(
             sorted({task["name"] for table in tables for task in table["tasks"]})
         ),
@@ -113,7 +116,7 @@ def make_document(loaded: Loaded, options: Options) -> tuple[Document, tuple[Ref
 
 
 def to_json(document: Document) -> bytes:
-    """Write the document in full precision, as UTF-8; half surrogates are escaped."""
+    """Write the document as it is, as UTF-8; half surrogates are escaped."""
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     return text.encode(errors="backslashreplace")
 

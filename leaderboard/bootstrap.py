@@ -12,7 +12,7 @@ Shapes: C clusters, G kinds of clusters, M methods, T tasks, B draws, b draws of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
@@ -34,10 +34,14 @@ LEVEL = 0.95
 STUDENTISED_BELOW = 100
 # An interval is not given when more than this fraction of draws leaves a task without samples.
 _MAX_EMPTY = 0.01
-# A variance this much smaller than the largest of its terms is rounding.
+# A variance or an end this much smaller than the largest of its terms is rounding.
 _ROUNDING = 1e-12
 # Stands for an infinite t: finite, so that quantiles between two of them are defined.
 _ENDLESS = 1e150
+
+
+#: Which percentiles the ends are of; the fallback is of too few clusters and too narrow.
+IntervalKind: TypeAlias = Literal["percentile", "studentised", "percentile_fallback"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Interval:
 
     low: float
     high: float
+    kind: IntervalKind = "percentile"
 
 
 def ratio_intervals(
@@ -79,8 +84,9 @@ def mean_ratio_intervals(
     From STUDENTISED_BELOW clusters on, the ends are percentiles of the estimates. Below, they are
     those of t = (estimate of the draw - estimate) / standard error of the draw, turned round and
     times the standard error (Efron and Tibshirani 1993, section 12.5; Cameron, Gelbach and Miller
-    2008, section III). Where clusters that differ are so few that an end would be infinite, both
-    ends are percentiles.
+    2008, section III). Where clusters that differ are so few that an end would be infinite (more
+    than 2.5 % of the draws lie on one side of the estimate and have no spread), both ends are
+    percentiles and the kind is `percentile_fallback`.
 
     Args:
         sums: [C, M, T], sums within clusters.
@@ -119,7 +125,7 @@ def mean_ratio_intervals(
 
 
 def _mirrored(interval: Interval) -> Interval:
-    return Interval(-interval.high, -interval.low)
+    return Interval(0.0 - interval.high, 0.0 - interval.low, interval.kind)
 
 
 def _intervals(
@@ -148,6 +154,7 @@ def _intervals(
         return (None,) * methods
     estimates = ratios.mean(axis=1)
     low, high = _quantiles(gaps)
+    kinds: list[IntervalKind] = ["percentile"] * methods
     if squares:
         own = squares.variance(sizes[np.newaxis], totals[np.newaxis], np.zeros((1, methods, tasks)))
         roots = np.sqrt(np.concatenate(variances))
@@ -158,8 +165,16 @@ def _intervals(
         error = np.sqrt(own[0])
         low = np.where(known, -ends[1] * error, low)
         high = np.where(known, -ends[0] * error, high)
-    pairs = zip(estimates + low, estimates + high, strict=True)
-    return tuple(Interval(float(a), float(b)) for a, b in pairs)
+        kinds = ["studentised" if finite else "percentile_fallback" for finite in known]
+    found = zip(_sum(estimates, low), _sum(estimates, high), kinds, strict=True)
+    return tuple(Interval(float(a), float(b), kind) for a, b, kind in found)
+
+
+def _sum(estimates: Floats, reach: Floats) -> Floats:
+    """Add [M] and [M]; what cancels but for rounding is 0."""
+    ends = estimates + reach
+    exact: Floats = np.where(np.abs(ends) <= _ROUNDING * np.abs(estimates), 0.0, ends)
+    return exact
 
 
 def _quantiles(values: Floats) -> Floats:

@@ -44,6 +44,7 @@ def cells_of(comparison: Comparison, *, draws: int, seed: int) -> dict[str, Cell
         cell |= {
             "difference": paired.difference,
             "interval": ends(paired.interval),
+            "interval_kind": kind(paired.interval),
             "difference_se": paired.se,
             "p": paired.test.p if paired.test else None,
             "p_exact": paired.test.exact if paired.test else None,
@@ -120,6 +121,11 @@ def ends(interval: stats.Interval | None) -> Interval | None:
     return None if interval is None else {"low": interval.low, "high": interval.high}
 
 
+def kind(interval: stats.Interval | None) -> stats.IntervalKind | None:
+    """Say how an interval was made."""
+    return None if interval is None else interval.kind
+
+
 def around(score: float, se: float | None, clusters: int) -> Interval | None:
     """Give the t interval of a score, with one degree of freedom less than clusters."""
     if se is None or clusters < 2:
@@ -144,6 +150,7 @@ def _cell(entry: Entry, se: float | None) -> Cell:
         "score_interval": around(score, se, clusters),
         "difference": None,
         "interval": None,
+        "interval_kind": None,
         "difference_se": None,
         "p": None,
         "p_exact": None,

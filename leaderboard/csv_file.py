@@ -40,6 +40,7 @@ COLUMNS = {
     "difference": "score minus the baseline's",
     "low": "low end of its interval",
     "high": "high end",
+    "interval_kind": "percentile, studentised, or percentile_fallback (too narrow)",
     "difference_se": "its clustered standard error",
     "p": "sign-flip test, uncorrected",
     "p_holm": "corrected over the table",
@@ -65,7 +66,7 @@ def columns(document: Document) -> list[str]:
 def to_csv(document: Document) -> str:
     r"""Give the rows in the order of the document.
 
-    Numbers are in full precision; a value that is not known is empty. Text that a spreadsheet
+    Numbers are as in the document; a value that is not known is empty. Text that a spreadsheet
     would take for a formula has an apostrophe before it. Lines end with \n.
 
     Args:
@@ -98,7 +99,8 @@ def _values(
     yield from _ends(cell["score_interval"])
     yield cell["difference"]
     yield from _ends(cell["interval"])
-    yield from (cell["difference_se"], cell["p"], cell["p_holm"], cell["significant"])
+    yield from (cell["interval_kind"], cell["difference_se"])
+    yield from (cell["p"], cell["p_holm"], cell["significant"])
     yield from (cell["mde"], cell["wins"], cell["ties"], cell["losses"], cell["mcnemar_p"])
     costs = cell["costs"]
     yield from (cell["score_by_sum"], costs["parse_failure_rate"], costs["failed"])

@@ -76,7 +76,7 @@ def curves(
             items.append(Line(tuple(at), stroke))
         for spot, point in zip(spots, at, strict=True):
             bar = bar_of(spot, point[0], y, style)
-            items.append(Group((*bar, Mark(point, kind, style)), spot.full, spot.tip))
+            items.append(Group((*bar, Mark(point, kind, style)), spot.words, spot.tip))
         ends.append((at[-1], label))
     spots = [spot for _, each in lines for spot in each]
     drawn = [item.points for item in items if isinstance(item, Line) and item.style is not GRID]

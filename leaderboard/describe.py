@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tempeval.leaderboard import plan_words, text
 from tempeval.leaderboard.caveats import caveats
+from tempeval.leaderboard.interval_notes import interval_notes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -69,11 +70,13 @@ def legend(document: Document) -> list[str]:
         "failed question counts as wrong.",
         f"Δ: difference to the baseline, paired by question, with a {level} cluster-bootstrap "
         f"interval ({how['draws']} draws, seed {how['seed']}; studentised below "
-        f"{how['studentised_below']} clusters). Intervals are not corrected for the number of "
+        f"{how['studentised_below']} clusters, or marked {text.ROUGH} where too few of them differ "
+        "for that). Intervals are not corrected for the number of "
         "comparisons.",
         "Bold: the clustered sign-flip test says that there is a difference, corrected by Holm's "
-        f"method over all methods and tasks of the table (p at most {how['alpha']:g}). Nothing "
-        "else is called a difference. Means over tasks are not tested.",
+        f"method over all methods and tasks of the table (p at most {how['alpha']:g}), "
+        "and also without the questions that failed on either side. Nothing else is called "
+        "a difference. Means over tasks are not tested.",
         "macro: mean of the task scores; pooled: mean over the questions of all tasks, where "
         "that is another number. Neither is given where a task is missing.",
         f"MDE: minimum detectable effect of one test at {100 * how['power']:.3g} % power. "
@@ -227,6 +230,7 @@ def notes(table: Table) -> Iterator[str]:
             "Intervals of zero width say that no draw differs, not that the difference is known: "
             f"{', '.join(flat)}."
         )
+    yield from interval_notes(table)
     raw = [task["name"] for task in tasks if not task["fraction"]]
     if raw:
         tail = "" if len(tasks) == 1 else ", and there is no macro score"

@@ -54,7 +54,8 @@ class Cell:
 class GridRow:
     """A row; `label` is what it is about, `method` the same without settings.
 
-    `run` is the name of the run behind it, empty where there are several.
+    `run` is the name of the run behind it, empty where there are several. `words` are what a filter
+    finds it by besides its label.
     """
 
     label: str
@@ -62,6 +63,7 @@ class GridRow:
     cells: tuple[Cell, ...]
     is_baseline: bool = False
     run: str = ""
+    words: str = ""
 
 
 @dataclass(frozen=True, slots=True)

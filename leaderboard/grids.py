@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tempeval.leaderboard import cost_columns, text, tips
 from tempeval.leaderboard.grid import Cell, Column, Grid, GridRow
+from tempeval.leaderboard.search import row_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +45,7 @@ def summary(table: schema.Table) -> Grid:
     for row in table["rows"]:
         cells = [*_scores(table, row), *_means(table, row)]
         cells += [cost.cell(row["costs"]) for cost in costs]
-        rows.append(_row(row, cells, _run(row["cells"])))
+        rows.append(_row(table, row, cells))
     return Grid(tuple(columns), tuple(rows))
 
 
@@ -83,7 +84,7 @@ def task(table: schema.Table, place: int) -> Grid:
                 text.error(cell["se"], fraction),
                 tips.cell(table, row, place),
             ),
-            _difference(cell["difference"], cell["interval"], fraction, cell["significant"]),
+            _gap(cell, fraction),
             _p(cell["p"]),
             *([_p(cell["p_holm"])] if ranked else []),
             *([_p(cell["mcnemar_p"])] if mcnemar else []),
@@ -93,7 +94,7 @@ def task(table: schema.Table, place: int) -> Grid:
             Cell(str(cell["clusters"]), cell["clusters"]),
             *[cost.cell(cell["costs"]) for cost in costs],
         ]
-        rows.append(_row(row, cells, cell["run"]))
+        rows.append(_row(table, row, cells, place))
     return Grid(tuple(columns), tuple(rows))
 
 
@@ -129,7 +130,7 @@ def heat(table: schema.Table) -> Grid | None:
         level = _level(macro, tasks[0])
         tip = tips.means(table, row)
         cells.append(Cell(text.signed(macro, fraction=True), macro, tip=tip, level=level))
-        rows.append(_row(row, cells, _run(row["cells"])))
+        rows.append(_row(table, row, cells))
     return Grid(tuple(columns), tuple(rows))
 
 
@@ -139,21 +140,19 @@ def costs(table: schema.Table) -> Grid | None:
     if all(cost.usual for cost in found):
         return None
     columns = [METHOD, *[Column(cost.name, "ascending", cost.about) for cost in found]]
-    rows = [
-        _row(row, [cost.cell(row["costs"]) for cost in found], _run(row["cells"]))
-        for row in table["rows"]
-    ]
+    rows = [_row(table, row, [cost.cell(row["costs"]) for cost in found]) for row in table["rows"]]
     return Grid(tuple(columns), tuple(rows))
 
 
-def _row(row: schema.Row, cells: list[Cell], run: str) -> GridRow:
-    return GridRow(row["label"], row["method"], tuple(cells), row["is_baseline"], run)
-
-
-def _run(cells: list[schema.Cell | None]) -> str:
-    """Name the run that all cells are of; empty where there are several."""
-    names = {cell["run"] for cell in cells if cell is not None}
-    return names.pop() if len(names) == 1 else ""
+def _row(
+    table: schema.Table, row: schema.Row, cells: list[Cell], place: int | None = None
+) -> GridRow:
+    """Make the row of a method, over all tasks or the one at `place`."""
+    meant = row["cells"] if place is None else [row["cells"][place]]
+    runs = {cell["run"] for cell in meant if cell is not None}
+    run = runs.pop() if len(runs) == 1 else ""
+    words = row_words(table, row, place)
+    return GridRow(row["label"], row["method"], tuple(cells), row["is_baseline"], run, words)
 
 
 def _scores(table: schema.Table, row: schema.Row) -> Iterator[Cell]:
@@ -174,14 +173,15 @@ def _means(table: schema.Table, row: schema.Row) -> Iterator[Cell]:
     if len(table["tasks"]) > 1:
         tip = tips.means(table, row) if row["macro"] is not None else ""
         yield Cell(text.score(row["macro"], fraction=True), row["macro"], tip=tip)
-        yield _difference(row["macro_difference"], row["macro_interval"], fraction=True)
+        ends = text.interval(row["macro_interval"], True, row["macro_interval_kind"])
+        yield _difference(row["macro_difference"], ends, fraction=True)
         if _pooled(table):
             yield Cell(text.score(row["pooled"], fraction=True), row["pooled"], tip=tip)
     elif (cell := row["cells"][0]) is None:
         yield from (NOTHING, NOTHING) if table["ranked"] else (NOTHING,)
     else:
         fraction = table["tasks"][0]["fraction"]
-        yield _difference(cell["difference"], cell["interval"], fraction, cell["significant"])
+        yield _gap(cell, fraction)
         if table["ranked"]:
             yield _p(cell["p_holm"])
 
@@ -192,16 +192,15 @@ def _pooled(table: schema.Table) -> bool:
     return known and len({asked["n"] for asked in table["tasks"]}) > 1
 
 
-def _difference(
-    value: float | None,
-    ends: schema.Interval | None,
-    fraction: bool,
-    strong: bool = False,
-) -> Cell:
+def _gap(cell: schema.Cell, fraction: bool) -> Cell:
+    ends = text.interval(cell["interval"], fraction, cell["interval_kind"])
+    return _difference(cell["difference"], ends, fraction, cell["significant"])
+
+
+def _difference(value: float | None, ends: str, fraction: bool, strong: bool = False) -> Cell:
     if value is None:
         return NOTHING
-    shown = text.signed(value, fraction)
-    return Cell(shown, value, text.interval(ends, fraction), strong=strong)
+    return Cell(text.signed(value, fraction), value, ends, strong=strong)
 
 
 def _p(value: float | None) -> Cell:

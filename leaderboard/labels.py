@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from unicodedata import combining, east_asian_width
@@ -83,6 +84,23 @@ def cut(text: str, longest: float, size: float) -> str:
         else:
             tail -= 1
     return f"{text[:head]}…{text[-tail:]}" if tail else f"{text[:head]}…"
+
+
+def wrap(text: str, longest: float, size: float, most: int) -> list[str]:
+    """Break a text into lines that fit a width in pixels, at spaces and after commas and slashes.
+
+    Args:
+        text: one line.
+        longest: width of a line in pixels.
+        size: of the font.
+        most: lines at most; the middle is cut out of a last one that does not fit.
+    """
+    lines: list[str] = [""]
+    for piece in re.findall(r"\s*[^\s,/;_]*[\s,/;_]?", text):
+        if lines[-1] and width(lines[-1] + piece.rstrip(), size) > longest and len(lines) < most:
+            lines.append("")
+        lines[-1] += piece
+    return [cut(line.strip(), longest, size) for line in lines if line.strip()] or [""]
 
 
 def place(

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from tempeval.leaderboard import stats
 from tempeval.leaderboard.costs import costs_of
+from tempeval.leaderboard.paths import without_folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from tempeval.leaderboard.records import Entry, Refusal, Source
     from tempeval.leaderboard.schema import ListedScore, NotComparable, Run, Table
+
+
+# Seconds beyond this are no seconds, and may be too large for a float.
+_MOST = 1e12
 
 
 def merge_refusals(refusals: Iterable[Refusal]) -> tuple[Refusal, ...]:
@@ -51,13 +56,13 @@ def not_comparable(refusals: Iterable[Refusal], entries: Iterable[Entry]) -> lis
     return [
         {
             "run": refusal.run,
-            "method": refusal.method,
+            "method": without_folders(refusal.method),
             "tasks": list(refusal.tasks),
             "kind": refusal.kind,
             "field": refusal.field,
-            "value": refusal.value,
-            "other": refusal.other,
-            "reason": refusal.reason,
+            "value": without_folders(refusal.value),
+            "other": without_folders(refusal.other),
+            "reason": without_folders(refusal.reason),
             "action": refusal.action,
             "scores": list(refusal.scores)
             or [
@@ -101,7 +106,7 @@ def runs_of(
             for cell in row["cells"]:
                 if cell is not None:
                     stands[cell["run"]].add(table["id"])
-    labels = {refusal.run: refusal.method for refusal in refusals}
+    labels = {refusal.run: without_folders(refusal.method) for refusal in refusals}
     return [
         _run(number, source, labels, sorted(stands[source.name], key=places.__getitem__))
         for number, source in enumerate(sources, 1)
@@ -109,7 +114,7 @@ def runs_of(
 
 
 def _run(number: int, source: Source, labels: Mapping[str, str], tables: list[str]) -> Run:
-    facts = source.facts
+    facts = without_folders(dict(source.facts))
     method = _text(facts, "method")
     packages = facts.get("packages")
     seconds = facts.get("wall_seconds")
@@ -124,11 +129,11 @@ def _run(number: int, source: Source, labels: Mapping[str, str], tables: list[st
         "status": source.status,
         "started": _text(facts, "started") or None,
         "finished": _text(facts, "finished") or None,
-        "wall_seconds": seconds if type(seconds) in (int, float) else None,
+        "wall_seconds": seconds if type(seconds) in (int, float) and seconds < _MOST else None,
         "tempeval_version": _text(facts, "tempeval_version") or None,
         "packages": _packages(packages),
         "tables": tables,
-        "facts": dict(facts),
+        "facts": facts,
     }
 
 

@@ -40,13 +40,26 @@ def which_tasks(found: schema.NotComparable, runs: Sequence[schema.Run]) -> str:
 
 
 def known_scores(found: schema.NotComparable) -> str:
-    """Print what is known of an entry all the same, such as 'order 61.2'."""
+    """Print what is known of an entry all the same, such as 'order 61.2'.
+
+    A run that is not ours may have any metric, so that it is named, with its error and size.
+    """
+    is_stock = found["kind"] == "stock"
     return ", ".join(
         f"{score['task'].removeprefix('tempeval_')} "
-        f"{text.score(score['score'], bool(score['fraction']))}"
+        f"{_foreign(score) if is_stock else text.score(score['score'], bool(score['fraction']))}"
         for score in found["scores"]
         if score["score"] is not None
     )
+
+
+def _foreign(score: schema.ListedScore) -> str:
+    """Print a score of which only the mean is known: in percent, as ours, where it may be one."""
+    value = score["score"]
+    fraction = value is not None and 0 <= value <= 1
+    size = "" if score["n"] is None else f", {score['n']} questions"
+    error = text.error(score["se"], fraction)
+    return f"{text.score(value, fraction)} {error} ({score['metric']}{size})".replace("  ", " ")
 
 
 def not_comparable(document: schema.Document) -> Grid:
@@ -78,6 +91,7 @@ def not_comparable(document: schema.Document) -> Grid:
                 )
             ),
             run=found["run"],
+            words=" ".join(found["tasks"]),
         )
         for found in document["not_comparable"]
     ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tempeval.leaderboard import stats
-from tempeval.leaderboard.cells import around, ends
+from tempeval.leaderboard.cells import around, ends, kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,10 +24,12 @@ def no_means() -> Means:
         "macro_score_interval": None,
         "macro_difference": None,
         "macro_interval": None,
+        "macro_interval_kind": None,
         "pooled": None,
         "pooled_score_interval": None,
         "pooled_difference": None,
         "pooled_interval": None,
+        "pooled_interval_kind": None,
     }
 
 
@@ -76,8 +78,10 @@ def means_of(
         found[name] |= {
             "macro_difference": macro.difference,
             "macro_interval": ends(macro.interval),
+            "macro_interval_kind": kind(macro.interval),
             "pooled_difference": pooled.difference,
             "pooled_interval": ends(pooled.interval),
+            "pooled_interval_kind": kind(pooled.interval),
         }
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from tempeval.leaderboard.csv_file import to_csv
@@ -12,7 +13,25 @@ from tempeval.leaderboard.raster import to_png
 from tempeval.leaderboard.render import to_markdown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
     from tempeval.leaderboard.schema import Document
+
+# The names that `plots` gives its drawings.
+_PLOT = re.compile(r"(pareto|budget|differences)-[a-z0-9-]+\.(svg|png)")
+
+
+def old_plots(out: Path, written: Iterable[str]) -> list[Path]:
+    """Find the plots that an earlier build left in a folder; files with other names are not ours.
+
+    Args:
+        out: the output folder.
+        written: paths relative to it that the present build writes.
+    """
+    kept = set(written)
+    found = sorted((out / "plots").glob("*"))
+    return [p for p in found if _PLOT.fullmatch(p.name) and f"plots/{p.name}" not in kept]
 
 
 def files(document: Document) -> dict[str, bytes]:

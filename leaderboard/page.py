@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from tempeval.leaderboard import describe, grids, lists, plots, text
+from tempeval.leaderboard import describe, differences, grids, lists, plots, text
 from tempeval.leaderboard.drawing import to_svg
+from tempeval.leaderboard.search import run_words
 
 if TYPE_CHECKING:
-    from tempeval.leaderboard.plots import Figure
+    from collections.abc import Mapping
+
+    from tempeval.leaderboard.figures import Figure
     from tempeval.leaderboard.schema import Document, Table
 
 
@@ -43,9 +46,10 @@ def to_html(document: Document) -> str:
     )
     environment.filters["label_parts"] = label_parts
     environment.filters["breakable"] = _breakable
+    environment.filters["run_words"] = run_words
     style, script = _file("style.css"), _file("script.js")
     headings = describe.headings(document)
-    shown = plots.differences(document)
+    shown = differences.differences(document)
     return environment.get_template("page.html").render(
         style=Markup(style),  # noqa: S704 - our own file
         script=Markup(script),  # noqa: S704 - our own file
@@ -56,7 +60,7 @@ def to_html(document: Document) -> str:
         legend=describe.legend(document),
         models=sorted({table["model"] for table in document["tables"]}),
         sections=[
-            _section(document, table, heading, shown.get(table["id"]))
+            _section(document, table, heading, shown)
             for heading, table in zip(headings, document["tables"], strict=True)
         ],
         headings={
@@ -67,6 +71,7 @@ def to_html(document: Document) -> str:
             {
                 "title": panel.title,
                 "notes": panel.notes,
+                "is_part": panel.is_part,
                 "figures": [_figure(figure) for figure in panel.figures],
             }
             for panel in plots.panels(document)
@@ -96,15 +101,22 @@ def label_parts(label: str, method: str) -> list[tuple[str, bool]]:
     return [(piece, number % 2 == 1) for number, piece in enumerate(pieces) if piece]
 
 
-def _breakable(value: str, mark: str) -> Markup:
-    """Let a long name break after each of a mark that joins its parts."""
-    *joined, last = text.visible(value).split(mark)
-    return Markup("<wbr>").join([*(piece + mark for piece in joined), last])
+def _breakable(value: str, marks: str) -> Markup:
+    """Let a long name break after each of the marks that join its parts."""
+    pieces = re.split(f"(?<=[{re.escape(marks)}])", text.visible(value))
+    return Markup("<wbr>").join(pieces)
 
 
 def _section(
-    document: Document, table: Table, heading: str, shown: Figure | None
+    document: Document,
+    table: Table,
+    heading: str,
+    shown: Mapping[tuple[str, int | None], Figure],
 ) -> dict[str, Any]:
+    def difference(place: int | None) -> dict[str, Any] | None:
+        found = shown.get((table["id"], place))
+        return None if found is None else _figure(found)
+
     return {
         "id": table["id"],
         "heading": heading,
@@ -114,12 +126,13 @@ def _section(
         "costs": grids.costs(table),
         "heat": grids.heat(table),
         "heat_caption": describe.heat_caption(document, table),
-        "differences": None if shown is None else _figure(shown),
+        "difference": difference(None),
         "tasks": [
             {
                 "name": task["name"],
                 "facts": describe.task_facts(task),
                 "grid": grids.task(table, place),
+                "difference": difference(place),
             }
             for place, task in enumerate(table["tasks"])
         ],

@@ -113,7 +113,7 @@ def pareto(
         kind: MarkKind = "square" if spot.is_baseline else "disc"
         at = spot_at(spot, x, y)
         bar = bar_of(spot, at[0], y, style)
-        groups.append(Group((*bar, Mark(at, kind, style)), spot.full, spot.tip))
+        groups.append(Group((*bar, Mark(at, kind, style)), spot.words, spot.tip))
     lines = [item.points for item in items if isinstance(item, Line) and item.style is not GRID]
     items += [*_named(ordered, x, y, best, lines), *groups]
     named = ", ".join(

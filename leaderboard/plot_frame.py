@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tempeval.leaderboard.drawing import INK, RULE, SOFT, Line, Style, Text
-from tempeval.leaderboard.labels import Box
+from tempeval.leaderboard.labels import Box, cut, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from tempeval.leaderboard.axes import Axis
     from tempeval.leaderboard.drawing import Item, Point
 
-WIDTH, HEIGHT = 560.0, 380.0
-LEFT, RIGHT, TOP, BOTTOM = 58.0, WIDTH - 16.0, 34.0, HEIGHT - 44.0
+WIDTH, HEIGHT = 500.0, 370.0
+LEFT, RIGHT, TOP, BOTTOM = 58.0, WIDTH - 16.0, 42.0, HEIGHT - 44.0
 AREA = Box(LEFT + 2, TOP, WIDTH - 2, BOTTOM)
 SIZE = 11.0
+LINE = 16.0  # from one line of a title to the next
 
+_BOLDER = 1.1  # width of bold letters, over that of plain ones
 TITLE = Style("title", fill=INK, size=12.5, bold=True)
 SOFT_TEXT = Style("soft", fill=SOFT, size=SIZE)
 AXIS_TEXT = Style("axis", fill=INK, size=SIZE)
@@ -34,7 +36,8 @@ class Spot:
 
     Attributes:
         name: the short name that is printed beside it.
-        full: the whole name, by which a page filters.
+        full: the whole name.
+        words: what a page's filter finds it by.
         x: cost or budget, in the unit of the axis.
         y: score, in the unit of the axis.
         low: low end of its interval on the same axis, None where there is none.
@@ -45,6 +48,7 @@ class Spot:
 
     name: str
     full: str
+    words: str
     x: float
     y: float
     low: float | None
@@ -55,7 +59,7 @@ class Spot:
 
 def frame(title: str, x: Axis, y: Axis) -> list[Item]:
     """Draw the title, the horizontal grid, ticks and names of the axes."""
-    items: list[Item] = [Text((LEFT, 18), title, TITLE)]
+    items: list[Item] = [*title_lines(title, 8, 2)]
     for value, text in y.ticks:
         level = y.place(value, BOTTOM, TOP)
         items.append(Line(((LEFT, level), (RIGHT, level)), GRID))
@@ -67,8 +71,16 @@ def frame(title: str, x: Axis, y: Axis) -> list[Item]:
     items.append(Line(((LEFT, BOTTOM), (RIGHT, BOTTOM)), AXIS_LINE))
     middle = (LEFT + RIGHT) / 2
     items.append(Text((middle, HEIGHT - 8), x.label, AXIS_TEXT, "middle"))
-    items.append(Text((14, (TOP + BOTTOM) / 2), y.label, AXIS_TEXT, "middle", turned=True))
+    side = cut(y.label, BOTTOM - TOP, SIZE)
+    items.append(Text((14, (TOP + BOTTOM) / 2), side, AXIS_TEXT, "middle", turned=True))
     return items
+
+
+def title_lines(title: str, left: float, most: int) -> list[Text]:
+    """Write a title in as many lines as it needs, `most` at most, from pixel `left` on."""
+    size = TITLE.size * _BOLDER
+    lines = wrap(title, WIDTH - 2 * left, size, most)
+    return [Text((left, 17 + LINE * number), line, TITLE) for number, line in enumerate(lines)]
 
 
 def spot_at(spot: Spot, x: Axis, y: Axis) -> Point:

@@ -1,4 +1,4 @@
-"""The plots of a leaderboard: which there are, what they show, and what is said below them."""
+"""The plots of scores against budget and costs: which there are, and what is said below them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tempeval.leaderboard import describe, labels, text, tips
+from tempeval.leaderboard import describe, text, tips
 from tempeval.leaderboard.axes import Axis, axis, byte_axis
 from tempeval.leaderboard.curves import curves
-from tempeval.leaderboard.forest import Effect, forest
+from tempeval.leaderboard.differences import differences
+from tempeval.leaderboard.figures import MOST_TASKS, Figure, left_out, short_names
 from tempeval.leaderboard.pareto import pareto
-from tempeval.leaderboard.plot_frame import SIZE, Spot
+from tempeval.leaderboard.plot_frame import Spot
+from tempeval.leaderboard.search import point_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tempeval.leaderboard.drawing import Drawing
-    from tempeval.leaderboard.schema import Document, Plot, Point, Row, Table
+    from tempeval.leaderboard.schema import Document, Plot, Point
 
 # What scores are plotted against: measure -> axis, title.
 _COSTS = {
@@ -25,51 +27,42 @@ _COSTS = {
     "kv_bytes": ("keys and values held per question", "bytes of keys and values"),
     "seconds": ("seconds per question, standing alone", "time"),
 }
-_LONGEST_NAME = 190.0  # pixels
 _NEAREST_TICKS = 0.08  # of the width of an axis
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """A drawing and what is said below it."""
-
-    drawing: Drawing
-    caption: str
-
-
-@dataclass(frozen=True, slots=True)
 class Panel:
-    """The figures of one set of scores, and what could not be drawn."""
+    """The figures of one set of scores, and what could not be drawn.
+
+    `is_part` is True for a task whose mean with others is drawn too.
+    """
 
     title: str
     figures: tuple[Figure, ...]
     notes: tuple[str, ...]
+    is_part: bool
 
 
 def panels(document: Document) -> list[Panel]:
     """Draw scores against budget and costs, for every set of scores that is ranked.
 
-    Mean scores are drawn where there are means; a table of one task has its own.
+    Tasks that have a mean with others are drawn up to MOST_TASKS of them, the others always.
     """
+    drawn = [plot for plot in document["plots"] if plot["ranked"] and len(plot["points"]) > 1]
+    means = [plot for plot in drawn if plot["task"] is None]
     wanted = [
         plot
-        for plot in document["plots"]
-        if plot["ranked"] and len(plot["points"]) > 1 and _wanted(document, plot)
+        for plot in drawn
+        if plot["task"] is None or all(len(m["tasks"]) <= MOST_TASKS for m in _means(plot, means))
     ]
     keys = describe.slugs([f"{_group(plot)} {plot['model']}" for plot in wanted])
-    return [_panel(document, plot, key) for plot, key in zip(wanted, keys, strict=True)]
-
-
-def differences(document: Document) -> dict[str, Figure]:
-    """Draw the differences to the baseline; the keys are the ids of the tables."""
-    names = describe.headings(document)
-    keys = describe.slugs([f"differences {name}" for name in names])
-    found = {}
-    for heading, key, table in zip(names, keys, document["tables"], strict=True):
-        figure = _differences(heading, key, table)
-        if figure is not None and table["ranked"]:
-            found[table["id"]] = figure
-    return found
+    found: list[tuple[int, bool, Panel]] = []
+    for number, (plot, key) in enumerate(zip(wanted, keys, strict=True)):
+        over = _means(plot, means) if plot["task"] else []
+        panel = replace(_panel(document, plot, key), is_part=bool(over))
+        # The tasks of a mean follow it.
+        found.append((wanted.index(over[0]) if over else number, bool(over), panel))
+    return [panel for *_, panel in sorted(found, key=lambda each: each[:2])]
 
 
 def drawings(document: Document) -> list[Drawing]:
@@ -78,10 +71,24 @@ def drawings(document: Document) -> list[Drawing]:
     return [*shown, *(figure.drawing for figure in differences(document).values())]
 
 
-def _wanted(document: Document, plot: Plot) -> bool:
-    """Tell whether a plot is of means, or of the only task of a table."""
-    alone = {table["id"] for table in document["tables"] if len(table["tasks"]) == 1}
-    return plot["task"] is None or any(point["table"] in alone for point in plot["points"])
+def _means(plot: Plot, means: Sequence[Plot]) -> list[Plot]:
+    """Give the plots of means that have every table of a task's plot among theirs."""
+    tables = {point["table"] for point in plot["points"]}
+    over = [mean for mean in means if plot["task"] in mean["tasks"]]
+    return [mean for mean in over if tables <= {point["table"] for point in mean["points"]}]
+
+
+def _without_mean(document: Document, plot: Plot) -> list[str]:
+    """Name the methods that stand in the tables of a plot and not in it."""
+    tables = {point["table"] for point in plot["points"]}
+    shown = {(point["table"], point["fingerprint"]) for point in plot["points"]}
+    return [
+        row["label"]
+        for table in document["tables"]
+        if table["id"] in tables
+        for row in table["rows"]
+        if (table["id"], row["fingerprint"]) not in shown
+    ]
 
 
 def _group(plot: Plot) -> str:
@@ -95,15 +102,22 @@ def _panel(document: Document, plot: Plot, stem: str) -> Panel:
     ends = [end for point in points for end in _ends(point)]
     y = axis([scale * end for end in ends], _score_name(plot))
     on = document["methodology"]["match_on"]
-    names = _names(points)
+    names = short_names(points)
+    words = point_words(document, plot["task"])
     figures: list[Figure] = []
     notes: list[str] = []
+    why = "since they lack a task" if plot["task"] is None else "since they lack this task"
+    missing = left_out(_without_mean(document, plot), why)
+    if plot["task"] is None and len(plot["tasks"]) > MOST_TASKS:
+        notes.append(f"Only the mean is drawn, not each of its {len(plot['tasks'])} tasks.")
     often = Counter(point["fingerprint"] for point in points)
     if len({point["table"] for point in points}) > 1:
         several = [p for p in points if often[p["fingerprint"]] > 1 and p["budget"] is not None]
         if any(not point["is_baseline"] for point in several):
             heading = f"{title}, against the budget"
-            figures.append(_budget_curves(f"budget-{stem}", heading, plot, several, on, y))
+            figures.append(
+                _budget_curves(f"budget-{stem}", heading, plot, several, on, y, words, missing)
+            )
         else:
             notes.append("Not drawn against the budget: no method was run at several.")
     for measure, (label, short) in _COSTS.items():
@@ -123,6 +137,7 @@ def _panel(document: Document, plot: Plot, stem: str) -> Panel:
                     + (_budget_mark(point, on) if often[point["fingerprint"]] > 1 else ""),
                     (point["measures"][measure] or 0.0) / unit,
                     plot["fraction"],
+                    words,
                 )
                 for point in known
             ]
@@ -130,8 +145,10 @@ def _panel(document: Document, plot: Plot, stem: str) -> Panel:
             better = plot["higher_is_better"]
             key = f"pareto-{measure.replace('_', '-')}-{stem}"
             drawing = pareto(key, heading, spots, x, y, higher_is_better=better)
-            figures.append(Figure(drawing, _pareto_caption(len(known) < len(points))))
-    return Panel(title, tuple(figures), tuple(notes))
+            unknown = [point["label"] for point in points if point not in known]
+            caption = _PARETO + missing + left_out(unknown, "not measured")
+            figures.append(Figure(drawing, caption))
+    return Panel(title, tuple(figures), tuple(notes), is_part=False)
 
 
 _COST_TEXTS: dict[str, Callable[[float], str]] = {
@@ -141,101 +158,52 @@ _COST_TEXTS: dict[str, Callable[[float], str]] = {
 }
 
 
-def _pareto_caption(some_missing: bool) -> str:
-    caption = (
-        "Filled and joined: the Pareto front of the point estimates. Squares: baselines. Bars: "
-        "95 % intervals of the scores, not of differences."
-    )
-    return f"{caption} Methods without this measure are left out." if some_missing else caption
+_PARETO = (
+    "Filled and joined: the Pareto front of the point estimates. Squares: baselines. Bars: "
+    "95 % intervals of the scores, not of differences."
+)
 
 
 def _budget_curves(
-    key: str, title: str, plot: Plot, points: Sequence[Point], on: str, y: Axis
+    key: str,
+    title: str,
+    plot: Plot,
+    points: Sequence[Point],
+    on: str,
+    y: Axis,
+    words: Mapping[tuple[str, str], str],
+    missing: str,
 ) -> Figure:
     """Draw score against budget for the methods that have several, the baseline first."""
-    names = _names(points)
+    names = short_names(points)
     values = [point["budget"] or 0.0 for point in points]
     label = f"{describe.BUDGETS.get(on, on).removeprefix('of ')} per question"
     x, unit = _cost_axis(on, label, values, on)
     lines: dict[str, list[Spot]] = defaultdict(list)
     for point in sorted(points, key=lambda point: not point["is_baseline"]):
         name = names[point["fingerprint"]]
-        spot = _spot(point, name, (point["budget"] or 0.0) / unit, plot["fraction"])
+        spot = _spot(point, name, (point["budget"] or 0.0) / unit, plot["fraction"], words)
         lines[point["fingerprint"]].append(spot)
     caption = (
         "Each budget has its own baseline. Points at one budget stand side by side. Bars: 95 % "
         "intervals of the scores, not of differences."
     )
+    others = [p["label"] for p in plot["points"] if p["fingerprint"] not in lines]
+    caption += missing + left_out(others, "since they have one budget")
     drawn = [(names[fingerprint], spots) for fingerprint, spots in lines.items()]
     return Figure(curves(key, title, drawn, x, y), caption)
 
 
-def _differences(heading: str, key: str, table: Table) -> Figure | None:
-    names = _names(table["rows"])
-    found = [_effect(table, row, names[row["fingerprint"]]) for row in table["rows"]]
-    effects = [effect for effect in found if effect is not None]
-    if not effects:
-        return None
-    ends = [end for e in effects for end in (e.value, e.low, e.high) if end is not None]
-    one = table["tasks"][0] if len(table["tasks"]) == 1 else None
-    scale = "points" if one is None or one["fraction"] else "the task's own scale"
-    what = "macro score" if one is None else one["name"]
-    x = axis([0.0, *ends], f"difference in {what} to the baseline ({scale})")
-    how = (
-        "no test is made of means over tasks."
-        if one is None
-        else "bold: a difference by the corrected test."
-    )
-    caption = f"95 % cluster-bootstrap intervals of the paired differences; {how}"
-    return Figure(forest(key, heading, effects, x), caption)
-
-
-def _effect(table: Table, row: Row, name: str) -> Effect | None:
-    if row["is_baseline"]:
-        return None
-    fraction, strong = True, False
-    value, ends = row["macro_difference"], row["macro_interval"]
-    if len(table["tasks"]) == 1:
-        cell = row["cells"][0]
-        if cell is None:
-            return None
-        fraction = table["tasks"][0]["fraction"]
-        value, ends, strong = cell["difference"], cell["interval"], cell["significant"]
-    if value is None:
-        return None
-    scale = 100.0 if fraction else 1.0
-    return Effect(
-        name=name,
-        full=text.clean(row["label"]),
-        value=scale * value,
-        low=None if ends is None else scale * ends["low"],
-        high=None if ends is None else scale * ends["high"],
-        tip=f"{text.clean(row['label'])}\n"
-        f"{text.signed(value, fraction)} {text.interval(ends, fraction)}",
-        strong=strong,
-    )
-
-
-def _names(points: Sequence[Point] | Sequence[Row]) -> dict[str, str]:
-    """Name methods shortly, by fingerprint: without settings, where that tells them apart."""
-    methods: dict[str, set[str]] = defaultdict(set)
-    for point in points:
-        methods[point["method"]].add(point["fingerprint"])
-    names = {}
-    for point in points:
-        alone = len(methods[point["method"]]) == 1
-        name = text.clean(point["method"] if alone else point["label"])
-        names[point["fingerprint"]] = labels.cut(name, _LONGEST_NAME, SIZE)
-    return names
-
-
-def _spot(point: Point, name: str, x: float, fraction: bool) -> Spot:
+def _spot(
+    point: Point, name: str, x: float, fraction: bool, words: Mapping[tuple[str, str], str]
+) -> Spot:
     scale = 100.0 if fraction else 1.0
     ends = point["interval"]
     tip = "\n".join(text.clean(line) for line in tips.point(point, fraction).splitlines())
     return Spot(
         name=name,
         full=text.clean(point["label"]),
+        words=f"{point['label']} {words.get((point['table'], point['fingerprint']), '')}",
         x=x,
         y=scale * point["score"],
         low=None if ends is None else scale * ends["low"],

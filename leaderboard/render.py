@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
@@ -9,12 +10,14 @@ from tabulate import tabulate
 from tempeval.leaderboard import describe, grids, lists, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from tempeval.leaderboard.grid import Cell, Grid, GridRow
+    from tempeval.leaderboard.grid import Cell, Grid
     from tempeval.leaderboard.schema import Document, NotComparable, Table
 
 _LONGEST_LINE = 2000
+# What would make a line a heading, an item or a rule: marks at its start, or a number's full stop.
+_BLOCK = re.compile(r"^(\d*)(#+(?=\s|$)|[-+=](?=[-=\s]|$)|(?<=\d)[.)](?=\s|$))")
 
 
 def to_markdown(document: Document) -> str:
@@ -35,10 +38,13 @@ def to_markdown(document: Document) -> str:
 
 
 def to_summary(document: Document) -> str:
-    """Give what fits a terminal: the summary tables and how many runs are in none."""
+    """Give what fits a terminal: the summary tables and how many runs are in none.
+
+    It looks like markdown, but nothing is escaped: a terminal shows what it gets.
+    """
     lines: list[str] = []
     for heading, table in zip(describe.headings(document), document["tables"], strict=True):
-        lines += [f"## {text.escape(heading)}", "", *_summary(table), ""]
+        lines += [f"## {text.clean(heading)}", "", *_summary(table, text.clean), ""]
     if not document["tables"]:
         lines += ["No run could be compared.", ""]
     return "\n".join([*lines, describe.left_out(document)]) + "\n"
@@ -59,14 +65,20 @@ def to_block(document: Document) -> str:
     return "\n".join([*lines, f"{describe.left_out(document)} Made from {made}."]) + "\n"
 
 
-def _summary(table: Table) -> Iterator[str]:
-    """Give a table's facts, its notes, and the scores of all tasks."""
-    yield _prose(describe.facts(table))
+def _summary(table: Table, show: Callable[[str], str] | None = None) -> Iterator[str]:
+    """Give a table's facts, its notes, and the scores of all tasks.
+
+    Args:
+        table: of the document.
+        show: what is done to texts; they are escaped when it is None.
+    """
+    prose = show or _prose
+    yield prose(describe.facts(table))
     for note in describe.notes(table):
         yield ""
-        yield f"> {_prose(note)}"
+        yield f"> {prose(note)}"
     yield ""
-    yield _grid(grids.summary(table))
+    yield _grid(grids.summary(table), show or text.escape)
 
 
 def _heat(document: Document, table: Table) -> Iterator[str]:
@@ -127,32 +139,29 @@ def _provenance(document: Document) -> Iterator[str]:
 
 
 def _prose(line: str) -> str:
-    """Escape a sentence in which names from records stand."""
-    return text.escape(line, longest=_LONGEST_LINE)
+    """Escape a sentence in which names from records stand, and which may be a line of its own."""
+    shown = text.escape(line, longest=_LONGEST_LINE)
+    return _BLOCK.sub(r"\1\\\2", shown)
 
 
-def _grid(grid: Grid) -> str:
+def _grid(grid: Grid, show: Callable[[str], str] = text.escape) -> str:
     """Lay out a pipe table, numbers to the right.
 
     tabulate widens every column by two when it knows the header; given as a row, the header
     costs no width, and the rule above it moves below.
     """
     header = [
-        text.escape(column.name) + (f" {column.detail}" if column.detail else "")
+        show(column.name) + (f" {column.detail}" if column.detail else "")
         for column in grid.columns
     ]
     align = ["left" if column.is_text else "right" for column in grid.columns]
-    body = [_line(row) for row in grid.rows]
+    body = [[show(row.label), *[_cell(cell, show) for cell in row.cells]] for row in grid.rows]
     lines = tabulate([header, *body], tablefmt="pipe", colalign=align, disable_numparse=True)
     rule, names, *rest = lines.split("\n")
     return "\n".join([names, rule, *rest])
 
 
-def _line(row: GridRow) -> list[str]:
-    return [text.escape(row.label), *[_cell(cell) for cell in row.cells]]
-
-
-def _cell(cell: Cell) -> str:
-    shown = text.escape(cell.text)
+def _cell(cell: Cell, show: Callable[[str], str]) -> str:
+    shown = show(cell.text)
     shown = f"**{shown}**" if cell.strong else shown
     return f"{shown} {cell.detail}".rstrip()

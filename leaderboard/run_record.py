@@ -18,6 +18,8 @@ STATUSES = ("complete", "partial", "failed")
 
 _RERUN = "Rerun it with this version of tempeval, or leave it out"
 _NUMBER = (int, float)
+# No count, seed or time is as large; larger whole numbers may not fit a float.
+_MOST = 2**64
 _NONE = type(None)
 _RUN_TYPES: dict[str, tuple[type, ...]] = {
     "tempeval_version": (str,),
@@ -160,6 +162,10 @@ def _check(
         if (isinstance(value, bool) and bool not in accepted) or not isinstance(value, accepted):
             wanted = " or ".join("null" if kind is _NONE else kind.__name__ for kind in accepted)
             reason = f"key '{where}{key}' is {_kind(value)}, not {wanted}"
+            raise BadRecord(path, None, reason, _RERUN)
+        if isinstance(value, _NUMBER) and not abs(value) < _MOST:
+            digits = f"a number of {len(str(value))} digits" if isinstance(value, int) else value
+            reason = f"key '{where}{key}' is {digits}; accepted: less than {_MOST:.0e}"
             raise BadRecord(path, None, reason, _RERUN)
 
 

@@ -5,7 +5,8 @@ compute nothing that is in a table. `null` always means: not measured, or not de
 
 Units: scores as the task gives them (0 to 1 where `Task.fraction` is true), differences in the
 unit of the scores, budgets and costs as in `records.MEASURES` (tokens, bytes, seconds,
-floating-point operations), rates and p values as fractions in [0, 1].
+floating-point operations), rates and p values as fractions in [0, 1]. Computed figures have 9
+significant digits, whole ones all of theirs.
 
 Keys are added without a new `schema`; removing one or changing what it means makes one.
 
@@ -34,6 +35,10 @@ Kind = Literal[
     "budget",
     "no_baseline",
 ]
+
+
+#: How an interval of a difference was made; see `Cell.interval_kind`.
+IntervalKind = Literal["percentile", "studentised", "percentile_fallback"]
 
 
 class Interval(TypedDict):
@@ -90,6 +95,10 @@ class Cell(TypedDict):
         score_interval: t interval of the score, from its clustered standard error.
         difference: score minus the baseline's.
         interval: cluster-bootstrap interval of the difference.
+        interval_kind: `studentised` below `Methodology.studentised_below` clusters, else
+            `percentile`; `percentile_fallback` where there are fewer clusters and those that
+            differ are too few to studentise (more than 2.5 % of the draws lie on one side and
+            have no spread): such an interval is too narrow.
         difference_se: clustered standard error of the difference.
         p: of the clustered sign-flip test, uncorrected.
         p_exact: true when all sign patterns were counted, not drawn.
@@ -116,6 +125,7 @@ class Cell(TypedDict):
     score_interval: Interval | None
     difference: float | None
     interval: Interval | None
+    interval_kind: IntervalKind | None
     difference_se: float | None
     p: float | None
     p_exact: bool | None
@@ -143,21 +153,26 @@ class Means(TypedDict):
         macro: mean of the task scores.
         macro_score_interval: t interval of it, from its clustered standard error.
         macro_difference: minus the baseline's.
-        macro_interval: cluster-bootstrap interval of the difference.
+        macro_interval: cluster-bootstrap interval of the difference; null below 2 clusters, and
+            where more than 1 % of the draws left a task without questions.
+        macro_interval_kind: as `Cell.interval_kind`.
         pooled: mean over the questions of all tasks, so that large tasks weigh more.
         pooled_score_interval: as for macro.
         pooled_difference: as for macro.
-        pooled_interval: as for macro.
+        pooled_interval: cluster-bootstrap interval of it; null below 2 clusters.
+        pooled_interval_kind: as for macro.
     """
 
     macro: float | None
     macro_score_interval: Interval | None
     macro_difference: float | None
     macro_interval: Interval | None
+    macro_interval_kind: IntervalKind | None
     pooled: float | None
     pooled_score_interval: Interval | None
     pooled_difference: float | None
     pooled_interval: Interval | None
+    pooled_interval_kind: IntervalKind | None
 
 
 class Row(Means):
@@ -415,7 +430,7 @@ class Run(TypedDict):
         label: the printed name of the method with its settings; of the model for a stock run.
         method: its name without settings; empty for a stock run.
         fingerprint: digest of the method and its settings; empty for a stock run.
-        model: base model.
+        model: base model; a path has its last part only, as everywhere in the document.
         model_revision: commit or weight digest; empty where unknown.
         status: `complete`, `partial` or `failed` as its record says; `stock` for a run of
             lmms-eval without one.
@@ -425,7 +440,9 @@ class Run(TypedDict):
         tempeval_version: that wrote the record.
         packages: name -> version.
         tables: ids of the tables it stands in.
-        facts: all of `run.json`; for a stock run the facts of lmms-eval's results file.
+        facts: all of `run.json`; for a stock run the facts of lmms-eval's results file. Paths of
+            the machine (from its root, a home, current or parent folder, or a drive) have their
+            last part only.
     """
 
     id: str

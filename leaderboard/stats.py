@@ -17,6 +17,7 @@ from tempeval.leaderboard.bootstrap import (
     LEVEL,
     STUDENTISED_BELOW,
     Interval,
+    IntervalKind,
     mean_ratio_intervals,
     ratio_intervals,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "Counts",
     "Holm",
     "Interval",
+    "IntervalKind",
     "NotFinite",
     "Paired",
     "SignFlip",

@@ -57,9 +57,9 @@ def read_stock(name: str, path: Path, text: bytes) -> tuple[Source, Refusal]:
     names = sorted(name for name, value in raw["configs"].items() if isinstance(value, dict))
     scores, odd = [], []
     for task in names:
-        listed, problem = _task(path, raw, task)
+        listed, problems = _task(path, raw, task)
         scores.append(listed)
-        odd += [problem] if problem else []
+        odd += problems
     facts = {key: raw[key] for key in _FACTS if key in raw}
     reason = (
         "a run of lmms-eval without a run.json: its weights, prompts, frames and budget are unknown"
@@ -97,10 +97,10 @@ def _label(raw: Mapping[str, Any]) -> str:
     return str(config.get("model", "")) if isinstance(config, dict) else ""
 
 
-def _task(path: Path, raw: Mapping[str, Any], task: str) -> tuple[ListedScore, str]:
-    """Give a task's main score, and what is wrong with its samples file."""
+def _task(path: Path, raw: Mapping[str, Any], task: str) -> tuple[ListedScore, list[str]]:
+    """Give a task's main score, and what is wrong with it and with its samples file."""
     results, config = raw["results"].get(task), raw["configs"][task]
-    metric, key = _main(results if isinstance(results, dict) else {}, config)
+    metric, key, passed = _main(results if isinstance(results, dict) else {}, config)
     n = _count(raw.get("n-samples"), task)
     costs, problem = _costs(path, task, n)
     listed: ListedScore = {
@@ -115,22 +115,33 @@ def _task(path: Path, raw: Mapping[str, Any], task: str) -> tuple[ListedScore, s
         "clusters": None,
         "costs": costs,
     }
-    return listed, problem
+    problems = [f"{task}: {passed}"] if passed else []
+    return listed, [*problems, problem] if problem else problems
 
 
-def _main(results: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, str]:
-    """Give the first metric of a task that has a number, and its key with the filter's name."""
+def _main(results: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Give the first metric of a task that has a number, and its key with the filter's name.
+
+    The third value says which metrics before it should have a number and have none; what a task
+    lists for its own files (a list, an object) is no such metric.
+    """
     listed = config.get("metric_list")
     names = [
         str(entry["metric"])
         for entry in (listed if isinstance(listed, list) else [])
         if isinstance(entry, dict) and "metric" in entry
     ]
+    odd: list[str] = []
     for name in names:
         for key, value in results.items():
-            if key.partition(",")[0] == name and _known(value) is not None:
-                return name, key
-    return (names[0] if names else ""), ""
+            if key.partition(",")[0] != name:
+                continue
+            if _known(value) is not None:
+                tail = f"{'; '.join(odd)}; {name} is shown instead" if odd else ""
+                return name, key, tail
+            if not isinstance(value, (list, dict)):
+                odd.append(f"{name} is {str(value)[:20]}")
+    return (names[0] if names else ""), "", "; ".join(odd)
 
 
 def _error(results: Mapping[str, Any], key: str) -> float | None:

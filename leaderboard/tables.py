@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tempeval.leaderboard.cells import cells_of, correct
 from tempeval.leaderboard.costs import costs_of
 from tempeval.leaderboard.means import means_of, no_means
+from tempeval.leaderboard.paths import without_folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -108,7 +109,7 @@ def _table(setting: Setting, group: list[Comparison], on: str, draws: int, seed:
     budget = rows[0]["costs"]
     return {
         "id": "",
-        "model": anchor.model,
+        "model": setting.model,
         "is_mini": is_mini(anchor.model),
         "ranked": ranked,
         "setting": {
@@ -183,7 +184,7 @@ def _rows(
             "label": labels[name],
             "method": run.method,
             "fingerprint": name,
-            "settings": dict(run.settings),
+            "settings": without_folders(dict(run.settings)),
             "is_baseline": name == base,
             "cells": [column.get(name) for column in cells],
             **means.get(name, no_means()),
@@ -213,11 +214,12 @@ def _task(comparison: Comparison) -> Task:
 
 def _labels(owners: Mapping[str, Run]) -> dict[str, str]:
     """Tell methods of one printed name apart by the start of their fingerprints."""
-    times = Counter(run.label for run in owners.values())
+    labels = {key: without_folders(run.label) for key, run in owners.items()}
+    times = Counter(labels.values())
     short = {key: key.removeprefix("sha256:")[:6] for key in owners}
     return {
-        key: run.label if times[run.label] == 1 else f"{run.label} ({short[key]})"
-        for key, run in owners.items()
+        key: label if times[label] == 1 else f"{label} ({short[key]})"
+        for key, label in labels.items()
     }
 
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tempeval.leaderboard.schema import Interval, Task
+    from tempeval.leaderboard.schema import Interval, IntervalKind, Task
 
 MISSING = "-"
+#: Marks an interval that could not be studentised; a note below the table explains it.
+ROUGH = "†"
 _LONGEST = 300
+# Marks that markdown reads anywhere, an underscore where no letters or digits are on both sides.
+_MARKS = re.compile(r"[\\`*\[\]|~]|(?<!\w)_+|_+(?!\w)")
+# What GitHub makes into addresses, and what it makes into formulas, people, issues and pictures,
+# which no backslash stops.
+_ADDRESS = re.compile(r"(?i)(?<=http)(s?):(?=//)|(?<=ftp):(?=//)|(?<=www)\.")
+_SPECIAL = re.compile(r"\$|@(?=\w)|#(?=\d)|:(?=(?:[\w+-]*[a-z][\w+-]*|[+-]1|100):)")
 _KIB = 1024.0
 # Characters that are not text: controls, lone surrogates, unassigned ones.
 _NO_TEXT = frozenset({"Cc", "Cs", "Cn"})
@@ -30,21 +40,32 @@ def clean(text: str) -> str:
 
 
 def escape(text: str, longest: int = _LONGEST) -> str:
-    """Make text from a record safe in markdown: one line, no markup, cut where it is too long."""
-    line = clean(text)
-    if len(line) > longest:
-        line = f"{line[:longest]}..."
+    """Make text from a record safe in GitHub's markdown: one line, and nothing in it is markup.
+
+    A text longer than `longest` characters is cut and gets a digest of the whole, so that two
+    that differ later stay apart.
+    """
+    line = _cut(clean(text), longest)
     for plain, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         line = line.replace(plain, safe)
-    for mark in "\\`*[]|":
-        line = line.replace(mark, f"\\{mark}")
-    return line
+    line = _MARKS.sub(lambda found: "".join(f"\\{mark}" for mark in found[0]), line)
+    line = _SPECIAL.sub(lambda found: f"<span>{found[0]}</span>", line)
+    return _ADDRESS.sub(lambda found: f"{found[1] or ''}\\{found[0][-1]}", line)
 
 
 def code(text: str) -> str:
-    """Give a name from a record as inline code, in which only backticks and pipes matter."""
-    line = clean(text)[:_LONGEST]
-    return f"`{line.replace('`', chr(39)).replace('|', '/') or '-'}`"
+    """Give a name from a record as inline code, fenced by more backticks than it has in a row."""
+    line = _cut(clean(text), _LONGEST) or MISSING
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    edge = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{edge}{line}{edge}{fence}"
+
+
+def _cut(line: str, longest: int) -> str:
+    if len(line) <= longest:
+        return line
+    digest = hashlib.sha256(line.encode(errors="backslashreplace")).hexdigest()
+    return f"{line[:longest]}... ({digest[:8]})"
 
 
 def short(digest: str) -> str:
@@ -67,11 +88,12 @@ def signed(value: float | None, fraction: bool) -> str:
     return text[1:] if not text.strip("+-0.") else text
 
 
-def interval(ends: Interval | None, fraction: bool) -> str:
+def interval(ends: Interval | None, fraction: bool, kind: IntervalKind | None) -> str:
     """Print the ends of an interval of differences, '[-]' where there is none."""
     if ends is None:
         return f"[{MISSING}]"
-    return f"[{signed(ends['low'], fraction)}, {signed(ends['high'], fraction)}]"
+    mark = ROUGH if kind == "percentile_fallback" else ""
+    return f"[{signed(ends['low'], fraction)}, {signed(ends['high'], fraction)}]{mark}"
 
 
 def span(ends: Interval | None, fraction: bool) -> str:

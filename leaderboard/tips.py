@@ -33,7 +33,8 @@ def cell(table: Table, row: Row, place: int) -> str:
     ]
     if found["difference"] is not None:
         gap = text.signed(found["difference"], fraction)
-        lines.append(f"difference {gap} {text.interval(found['interval'], fraction)}")
+        ends = text.interval(found["interval"], fraction, found["interval_kind"])
+        lines.append(f"difference {gap} {ends}")
     if found["p"] is not None:
         holm = text.p_value(found["p_holm"])
         corrected = f"; {holm} corrected for {table['tests']} tests" if table["ranked"] else ""
@@ -58,15 +59,15 @@ def means(table: Table, row: Row) -> str:
         ("pooled", row["pooled"], row["pooled_score_interval"]),
     )
     gaps = (
-        (row["macro_difference"], row["macro_interval"]),
-        (row["pooled_difference"], row["pooled_interval"]),
+        (row["macro_difference"], row["macro_interval"], row["macro_interval_kind"]),
+        (row["pooled_difference"], row["pooled_interval"], row["pooled_interval_kind"]),
     )
-    for (name, score, ends), (gap, between) in zip(numbers, gaps, strict=True):
+    for (name, score, ends), (gap, between, kind) in zip(numbers, gaps, strict=True):
         if score is not None:
             lines.append(f"{name} {text.score(score, fraction=True)} {_span(ends, fraction=True)}")
         if gap is not None:
             shown = text.signed(gap, fraction=True)
-            lines.append(f"  difference {shown} {text.interval(between, fraction=True)}")
+            lines.append(f"  difference {shown} {text.interval(between, True, kind)}")
     if row["costs"] is not None:
         lines += costs(row["costs"])
     return "\n".join(lines)

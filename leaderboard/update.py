@@ -17,6 +17,7 @@ MARKER = "tempeval-leaderboard"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
+_INDENTED = re.compile(r" {0,3}\t| {4}")
 
 
 class BadMarkers(LeaderboardError):
@@ -26,23 +27,26 @@ class BadMarkers(LeaderboardError):
         path: the document.
         name: the name of the block.
         reason: what is wrong, with line numbers.
+        action: what to do, where that is not to write the markers.
     """
 
-    def __init__(self, path: Path, name: str, reason: str) -> None:
+    def __init__(self, path: Path, name: str, reason: str, action: str = "") -> None:
         self.path, self.name, self.reason = path, name, reason
         first, last = _markers(name)
-        super().__init__(
-            f"{path}: {reason}. Give one line '{first}' and, below it, one line '{last}'; "
+        markers = (
+            f"Give one line '{first}' and, below it, one line '{last}'; "
             "the leaderboard replaces what is between them"
         )
+        super().__init__(f"{path}: {reason}. {action or markers}")
 
 
 def update_block(path: Path, text: str, name: str = MARKER) -> bool:
     """Replace what stands between `<!-- name -->` and `<!-- /name -->` in a document.
 
-    The markers stand on lines of their own; lines inside fenced code blocks are not markers, so a
-    document may show how to write them. Line ends, byte order mark and permissions stay as they
-    are. The new document appears at once or not at all, and is not written when nothing changes.
+    The markers stand on lines of their own; lines inside code blocks and comments are not markers,
+    so a document may show how to write them. Line ends, byte order mark and permissions stay as
+    they are. The new document appears at once or not at all, and is not written when nothing
+    changes.
 
     Args:
         path: the document, UTF-8; a link is followed.
@@ -64,7 +68,8 @@ def update_block(path: Path, text: str, name: str = MARKER) -> bool:
     except FileNotFoundError:
         raise BadMarkers(path, name, "there is no such file") from None
     except UnicodeDecodeError as error:
-        raise BadMarkers(path, name, f"not UTF-8 (byte {error.start})") from None
+        reason = f"not UTF-8 (byte {error.start})"
+        raise BadMarkers(path, name, reason, "Save it as UTF-8") from None
     lines = old.splitlines(keepends=True)
     start, end = _place(path, name, lines)
     content = _lines(text)
@@ -91,7 +96,7 @@ def _place(path: Path, name: str, lines: Sequence[str]) -> tuple[int, int]:
     """Return the line numbers, from 0, of the two markers."""
     first, last = _markers(name)
     found: dict[str, list[int]] = {first: [], last: []}
-    for number, line in _outside_fences(lines):
+    for number, line in _shown(lines):
         if line in found:
             found[line].append(number)
     for marker, numbers in found.items():
@@ -107,22 +112,27 @@ def _place(path: Path, name: str, lines: Sequence[str]) -> tuple[int, int]:
     return start, end
 
 
-def _outside_fences(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Yield the lines that are not in a fenced code block, stripped, with their numbers.
+def _shown(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are in no code block or longer comment, stripped, with their numbers.
 
-    As in CommonMark: a block ends with a fence of the same character, at least as long and with
-    nothing after it, or with the document.
+    As in CommonMark: a fenced block ends with a fence of the same character, at least as long and
+    with nothing after it, a comment with the line that has its end, and both with the document.
     """
-    fence = ""
-    for number, line in enumerate(lines):
+    fence, in_comment = "", False
+    for number, raw in enumerate(lines):
+        line = raw.lstrip("\ufeff")
+        if in_comment:
+            in_comment = "-->" not in line
+            continue
         mark = _FENCE.fullmatch(line.rstrip("\r\n"))
         if fence:
             if mark and mark[1].startswith(fence) and not mark[2].strip():
                 fence = ""
         elif mark and not (mark[1][0] == "`" and "`" in mark[2]):
             fence = mark[1]
-        else:
-            yield number, line.lstrip("\ufeff").strip()
+        elif not _INDENTED.match(line):
+            in_comment = line.lstrip().startswith("<!--") and "-->" not in line
+            yield number, line.strip()
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -52,6 +53,10 @@ USAGE_ERROR, RUN_FAILED = 2, 1
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a named error is one line on stderr, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A character that the terminal's encoding lacks must not lose the rest.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(args=arguments, prog_name="tempeval")
     except TempevalError as error:

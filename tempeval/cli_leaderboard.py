@@ -55,8 +55,8 @@ def leaderboard(
 ) -> None:
     """Compare runs at a matched budget; write the leaderboard as markdown, page, JSON and CSV.
 
-    The exit code is 1 when no run could be compared, and with --strict when any could not; the
-    leaderboard is written all the same and says why.
+    The exit code is 1 when no method stands beside a baseline, and with --strict when any run is
+    not ranked; the leaderboard is written all the same and says why.
     """
     from tempeval.leaderboard import build
 
@@ -71,9 +71,8 @@ def leaderboard(
             draws=draws,
         )
     except OSError as error:
-        raise TempevalError(
-            f"cannot write to {out}: {error.strerror or error}; choose another -o"
-        ) from error
+        why = "it is a file" if out.is_file() else error.strerror or error
+        raise TempevalError(f"cannot write to {out}: {why}; choose another -o") from error
     typer.echo(summary.text)
     plots = [path for path in summary.files if path.parent != out]
     shown = [path for path in summary.files if path.parent == out]
@@ -82,6 +81,8 @@ def leaderboard(
     problem = ""
     if not summary.tables:
         problem = "no run could be compared"
+    elif not summary.compared:
+        problem = "nothing was compared: no method stands beside a baseline"
     elif strict and summary.refusals:
         problem = _refused(summary.refusals)
     if problem:
@@ -91,7 +92,13 @@ def leaderboard(
         from tempeval.leaderboard.render import to_block
         from tempeval.leaderboard.update import update_block
 
-        changed = update_block(update, to_block(summary.document))
+        try:
+            changed = update_block(update, to_block(summary.document))
+        except OSError as error:
+            raise TempevalError(
+                f"cannot update {update}: {error.strerror or error}; give --update a file that "
+                "can be written"
+            ) from error
         typer.echo(f"{'updated' if changed else 'unchanged'}: {update}")
 
 
@@ -99,7 +106,8 @@ def _refused(refusals: "tuple[Refusal, ...]") -> str:
     names = list(dict.fromkeys(refusal.run for refusal in refusals))
     listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     kinds = ", ".join(sorted({refusal.kind for refusal in refusals}))
-    return f"--strict: {len(names)} runs are not ranked, at least in part ({kinds}): {listed}"
+    many = "run is" if len(names) == 1 else "runs are"
+    return f"--strict: {len(names)} {many} not ranked, at least in part ({kinds}): {listed}"
 
 
 def _share(text: str) -> float:

@@ -74,7 +74,8 @@
     }
   }
 
-  // Filtering: every word must be in the row's text; points of plots fade by the method's name.
+  // Filtering: every word must be in what a row or a run is about (method, tasks, runs); points of
+  // plots fade.
   for (const input of all("input[type=search]")) {
     input.closest(".tools").hidden = false;
     const scope = document.getElementById(input.dataset.filters);
@@ -88,10 +89,11 @@
           row.hidden = !matches(row.dataset.name || row.textContent);
         }
       }
+      for (const run of all("details.run", scope)) run.hidden = !matches(run.dataset.name);
       for (const point of all(".point", scope)) {
         point.classList.toggle("faded", !matches(point.dataset.name));
       }
-      const rows = tables.length ? [...tables[0].tBodies[0].rows] : [];
+      const rows = all("table.summary tbody tr", scope);
       found.textContent = words.length
         ? `${rows.filter((row) => !row.hidden).length} of ${rows.length}`
         : "";
@@ -108,12 +110,7 @@
     if (owner) owner.removeAttribute("aria-describedby");
     owner = null;
   };
-  const reveal = (target) => {
-    hide();
-    owner = target;
-    tip.textContent = target.dataset.tip;
-    tip.hidden = false;
-    if (!target.hasAttribute("aria-label")) target.setAttribute("aria-describedby", "tip");
+  const place = (target) => {
     const box = target.getBoundingClientRect();
     const size = tip.getBoundingClientRect();
     const left = Math.min(Math.max(8, box.left + box.width / 2 - size.width / 2),
@@ -121,6 +118,14 @@
     const above = box.top - size.height - 4;
     tip.style.left = `${left}px`;
     tip.style.top = `${above >= 8 ? above : box.bottom + 4}px`;
+  };
+  const reveal = (target) => {
+    hide();
+    owner = target;
+    tip.textContent = target.dataset.tip;
+    tip.hidden = false;
+    if (!target.hasAttribute("aria-label")) target.setAttribute("aria-describedby", "tip");
+    place(target);
   };
   const holder = (event) => event.target.closest && event.target.closest("[data-tip]");
   document.addEventListener("pointerover", (event) => {
@@ -137,7 +142,12 @@
     if (target) reveal(target);
   });
   document.addEventListener("focusout", hide);
-  document.addEventListener("scroll", hide, { capture: true, passive: true });
+  // The focus may scroll to where it goes: its tip stays, at its new place.
+  const moved = () => {
+    if (owner && owner === document.activeElement) place(owner);
+    else hide();
+  };
+  document.addEventListener("scroll", moved, { capture: true, passive: true });
 
   const neighbour = (from, name) => {
     const row = from.closest("tr");

@@ -142,7 +142,7 @@ def test_a_filter_hides_rows_everywhere_and_fades_points(page):
     everything = methods(page)
     page.type("input[type=search]", "exit pas")
     assert methods(page) == ["pas+temporal_exit"]
-    assert page.run("return document.querySelector('output').textContent") == "1 of 5"
+    assert page.run("return document.querySelector('output').textContent") == "1 of 9"
     shown = page.run(
         "return [...document.querySelectorAll('.heat')[0].tBodies[0].rows]"
         ".filter((row) => !row.hidden).length"
@@ -168,6 +168,29 @@ def test_a_filter_finds_runs_that_are_not_comparable_by_their_reason(page):
         ".filter((row) => !row.hidden).map((row) => row.cells[0].textContent.trim())"
     )
     assert rows == ["bad/half"]
+
+
+@pytest.mark.parametrize(
+    ("words", "rows", "runs"),
+    [
+        ("order", 4, 11),  # intp has no such task
+        ("16_frames", 0, 2),
+        ("pas_exit", 1, 1),
+        ("nothing like it", 0, 0),
+    ],
+)
+def test_a_filter_finds_tasks_and_runs_and_hides_the_others(page, words, rows, runs):
+    page.type("input[type=search]", words)
+    assert len(methods(page)) == rows
+    shown = page.run(
+        "return [...document.querySelectorAll('details.run')].filter((e) => !e.hidden).length"
+    )
+    assert shown == runs
+    named = page.run(
+        "return [...document.querySelectorAll('.point:not(.faded)')].map((e) => e.dataset.name)"
+    )
+    assert all(word in name for name in named for word in words.split())
+    assert bool(named) is bool(rows or runs)
 
 
 def test_links_lead_somewhere_and_open_what_is_closed(page):
@@ -224,6 +247,15 @@ def test_points_of_a_plot_take_the_focus(page):
     assert not page.run("return document.getElementById('tip').hidden")
 
 
+def test_the_tip_of_what_has_the_focus_stays_when_the_page_scrolls(page):
+    page.run("document.querySelector('svg .point[tabindex=\"0\"]').focus()")
+    page.run("document.dispatchEvent(new Event('scroll'))")
+    assert not page.run("return document.getElementById('tip').hidden")
+    page.hover(f"{SUMMARY} td[data-tip]")
+    page.run("document.activeElement.blur(); document.dispatchEvent(new Event('scroll'))")
+    assert page.run("return document.getElementById('tip').hidden")
+
+
 def test_the_theme_follows_the_system_and_then_the_reader(page, address):
     ground = "return getComputedStyle(document.body).backgroundColor"
     light = page.run(ground)
@@ -251,6 +283,26 @@ def test_a_narrow_screen_has_no_sideways_scroll(page, address, width):
     )
     assert box[1] == "auto"
     assert box[0] or width > 360  # the table is wider than a phone and scrolls in its box
+
+
+def test_tables_and_plots_fit_their_screen_or_paper(page, address):
+    """Task tables a usual screen, plots a phone, and everything paper."""
+    wide = (
+        "for (const each of document.querySelectorAll('details')) each.open = true;"
+        "return [...document.querySelectorAll('.scroll')]"
+        ".filter((box) => box.scrollWidth > box.clientWidth + 1"
+        " && (!arguments[0] || box.matches(arguments[0])))"
+        ".map((box) => box.getAttribute('aria-label'))"
+    )
+    assert page.run(wide, "section > details > .scroll, section > .scroll") == []
+    page.size(390, 844, mobile=True)
+    page.open(address)
+    assert page.run(wide, "figure > .scroll") == []
+    page.size(794, 1123)
+    page.media("print")
+    page.open(address)
+    assert page.run(wide, "") == []
+    assert page.run("return document.documentElement.scrollWidth") <= 794
 
 
 def test_a_tip_stays_on_a_narrow_screen(page, address):

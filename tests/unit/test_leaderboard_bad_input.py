@@ -112,6 +112,22 @@ def test_mixed_schema_versions(runs, call):
     assert "tempeval version that wrote it" in only(found)["action"]
 
 
+@pytest.mark.parametrize("key", ["wall_seconds", "limit", "seed"])
+def test_a_number_of_four_hundred_digits(runs, call, key):
+    made["write_run"](runs / "bad", "vrope", tasks=lines(), **{key: 10**400})
+    code, found, _ = call(runs)
+    assert (code, only(found)["kind"]) == (0, "unreadable")
+    assert only(found)["reason"].startswith(f"key '{key}' is a number of 401 digits; accepted: ")
+
+
+def test_a_number_of_four_hundred_digits_in_a_run_that_failed(runs, call):
+    """Its record is not checked, and listed all the same."""
+    made["write_run"](runs / "bad", "x", tasks=lines(), status="failed", wall_seconds=10**400)
+    code, found, _ = call(runs)
+    assert (code, only(found)["kind"]) == (0, "unfinished")
+    assert [run["wall_seconds"] for run in found["runs"] if run["name"] == "bad"] == [None]
+
+
 def test_a_missing_samples_file(runs, call):
     samples_file(made["write_run"](runs / "bad", "vrope", tasks=lines())).unlink()
     code, found, _ = call(runs)
@@ -194,8 +210,9 @@ def test_no_baseline(tmp_path, call):
 
 def test_one_run_only(tmp_path, call):
     made["write_run"](tmp_path / "runs", tasks=lines())
-    code, found, err = call(tmp_path / "runs", "--strict")
-    assert (code, err) == (0, "")
+    code, found, err = call(tmp_path / "runs")
+    assert code == 1
+    assert err.startswith("error: nothing was compared: no method stands beside a baseline; ")
     (table,) = found["tables"]
     (row,) = table["rows"]
     assert (row["label"], row["macro_difference"]) == ("baseline", None)

@@ -14,6 +14,7 @@ import pytest
 
 from tempeval.errors import InvalidSetting
 from tempeval.leaderboard import build
+from tempeval.leaderboard.rounding import rounded
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "leaderboard"
 made = runpy.run_path(str(REFERENCE / "make_runs.py"))
@@ -38,21 +39,31 @@ def test_golden_files(scene, tmp_path):
     summary = build([scene], tmp_path / "out", draws=2000)
     found = record(summary)
     found["tempeval_version"] = "any"
-    expected = json.loads((REFERENCE / "scene.json").read_text(encoding="utf-8"))
-    assert found == close(expected)
+    text = json.dumps(found, indent=1, ensure_ascii=False, sort_keys=True)
+    assert f"{text}\n" == (REFERENCE / "scene.json").read_text(encoding="utf-8")
     assert summary.markdown.read_bytes() == (REFERENCE / "scene.md").read_bytes()
     assert summary.text == (REFERENCE / "scene_summary.md").read_text(encoding="utf-8")
     assert (summary.tables, summary.compared) == (3, 6)
     assert len(summary.refusals) == 14
 
 
-def close(value):
-    """Give a JSON value that equals another up to the rounding of another processor."""
-    if isinstance(value, dict):
-        return {key: close(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [close(part) for part in value]
-    return pytest.approx(value, rel=1e-9, abs=1e-12) if isinstance(value, float) else value
+@pytest.mark.parametrize("name", ["leaderboard.json", "leaderboard.md", "leaderboard.csv"])
+def test_stored_runs_give_stored_files(tmp_path, monkeypatch, name):
+    """Folders as they were written, with a stock run and two that cannot be ranked, to bytes."""
+    monkeypatch.setattr("tempeval.leaderboard.board.__version__", "any")
+    build([REFERENCE / "runs"], tmp_path / "out", draws=500)
+    expected = REFERENCE / "runs_out" / name
+    assert (tmp_path / "out" / name).read_bytes() == expected.read_bytes()
+
+
+def test_figures_have_nine_digits_and_records_all_of_theirs():
+    third = 1 / 3
+    given = {"a": [third, 1e-9 * third, 3, True, None, "0.33"], "settings": {"b": third}}
+    assert rounded(given) == {
+        "a": [0.333333333, 3.33333333e-10, 3, True, None, "0.33"],
+        "settings": {"b": third},
+    }
+    assert rounded(123456789012.0) == 123456789012.0
 
 
 def test_same_inputs_same_bytes(scene, tmp_path):

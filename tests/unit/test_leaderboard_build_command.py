@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,7 +65,7 @@ def test_strict_fails_when_anything_is_not_ranked(call, runs, changes):
     code, out, err = call("--strict")
     assert code == 1
     assert "| pas " in out, "the rest is built and printed"
-    assert err.startswith("error: --strict: 1 runs are not ranked")
+    assert err.startswith("error: --strict: 1 run is not ranked, at least in part (")
     assert "bad" in err
 
 
@@ -117,7 +120,7 @@ def test_a_place_that_cannot_be_written_is_one_line(call, tmp_path):
     (tmp_path / "out").write_text("a file")
     code, _, err = call()
     assert code == 2
-    assert err.startswith(f"error: cannot write to {tmp_path / 'out'}: ")
+    assert err.startswith(f"error: cannot write to {tmp_path / 'out'}: it is a file; ")
     assert err.count("\n") == 1
 
 
@@ -134,3 +137,51 @@ def test_update_replaces_a_block_unless_the_build_fails(call, runs, tmp_path):
     assert "| pas " in readme.read_text()
     assert readme.read_text().endswith("<!-- /tempeval-leaderboard -->\nafter\n")
     assert f"unchanged: {readme}" in call("--update", str(readme))[1]
+
+
+def test_nothing_is_published_when_nothing_was_compared(tmp_path, capsys):
+    """A baseline and a method at another budget: the table has one row."""
+    made["write_run"](tmp_path / "runs" / "base", tasks=lines())
+    made["write_run"](tmp_path / "runs" / "pas", "pas", tasks=lines(tokens=72))
+    readme = tmp_path / "README.md"
+    text = "<!-- tempeval-leaderboard -->\n<!-- /tempeval-leaderboard -->\n"
+    readme.write_text(text)
+    place = ["-o", str(tmp_path / "out"), "--update", str(readme)]
+    with pytest.raises(SystemExit) as stop:
+        main(["leaderboard", str(tmp_path / "runs"), *place])
+    assert stop.value.code == 1
+    assert "error: nothing was compared: no method stands" in capsys.readouterr().err
+    assert readme.read_text() == text
+    assert [row["label"] for row in document(tmp_path)["tables"][0]["rows"]] == ["baseline"]
+
+
+def test_a_file_that_cannot_be_updated_is_one_line(call, tmp_path):
+    (tmp_path / "folder").mkdir()
+    code, _, err = call("--update", str(tmp_path / "folder"))
+    assert code == 2
+    assert err == (
+        f"error: cannot update {tmp_path / 'folder'}: Is a directory; give --update a file that "
+        "can be written\n"
+    )
+
+
+def test_the_terminal_shows_text_and_not_markdown(runs, call):
+    made["write_run"](runs / "odd", "odd", tasks=lines(), method_label="a|b_*c*<d>")
+    out = call()[1]
+    assert "| a|b_*c*<d> " in out
+    assert "\\" not in out
+    assert "&lt;" not in out
+
+
+def test_an_old_terminal_shows_escapes(runs, tmp_path):
+    """A delta has no place in cp1252."""
+    code = "from tempeval.cli import main; main()"
+    command = ["leaderboard", str(runs), "-o", str(tmp_path / "out"), "--draws", "200"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command],
+        env=os.environ | {"PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\\u0394 [95 % CI]" in done.stdout

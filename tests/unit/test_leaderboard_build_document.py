@@ -36,6 +36,11 @@ def scored(values, per_video, **options):
     return {TASK: group}
 
 
+def nine(value):
+    """Give a figure as the document has it: 9 significant digits."""
+    return float(f"{value:.9g}")
+
+
 def test_every_kind_of_run_gives_a_complete_document(tmp_path):
     made["write_scene"](tmp_path / "runs")
     found = document(tmp_path, tmp_path / "out")
@@ -64,11 +69,12 @@ def test_a_cell_is_what_the_statistics_say(tmp_path):
     names = [f"video_id=clip_{i // 3:03d}" for i in range(120)]
     scores = method.astype(float)[:, np.newaxis]
     (expected,) = stats.paired(scores, base.astype(float), names, draws=500, seed=0)
-    assert second["difference"] == expected.difference
-    assert second["interval"] == {"low": expected.interval.low, "high": expected.interval.high}
-    assert (second["p"], second["p_exact"]) == (expected.test.p, expected.test.exact)
+    assert second["difference"] == nine(expected.difference)
+    ends = {"low": nine(expected.interval.low), "high": nine(expected.interval.high)}
+    assert second["interval"] == ends
+    assert (second["p"], second["p_exact"]) == (nine(expected.test.p), expected.test.exact)
     assert second["p_holm"] == second["p"], "there is one test"
-    assert second["mde"] == expected.detectable
+    assert second["mde"] == nine(expected.detectable)
     counts = (second["wins"], second["ties"], second["losses"])
     assert counts == (
         int(np.sum(method > base)),
@@ -83,6 +89,46 @@ def test_a_cell_is_what_the_statistics_say(tmp_path):
     low, high = second["score_interval"].values()
     assert (low + high) / 2 == pytest.approx(second["score"])
     assert high - low == pytest.approx(2 * 2.0226909 * second["se"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changed", "videos", "kind"),
+    [(1, 40, "percentile_fallback"), (20, 40, "studentised"), (20, 120, "percentile")],
+)
+def test_an_interval_says_how_it_was_made(tmp_path, changed, videos, kind):
+    """One question of 40 changed: a third of the draws has none of it, and no spread."""
+    base = [0] * changed + [1] * (videos - changed)
+    made["write_run"](tmp_path / "runs" / "a", tasks=scored(base, 1))
+    made["write_run"](tmp_path / "runs" / "b", "pas", tasks=scored([1] * videos, 1))
+    (table,) = document(tmp_path, tmp_path / "out")["tables"]
+    row = table["rows"][1]
+    (cell,) = row["cells"]
+    assert [cell["interval_kind"], row["macro_interval_kind"]] == [kind] * 2
+    assert row["pooled_interval_kind"] == kind
+    assert table["rows"][0]["cells"][0]["interval_kind"] is None
+    rough = kind == "percentile_fallback"
+    if rough:
+        assert cell["interval"]["low"] == 0, "not -1e-17"
+    for name in ("leaderboard.md", "index.html"):
+        text = (tmp_path / "out" / name).read_text(encoding="utf-8")
+        assert ("]†" in text) is rough
+        assert ("† The clusters that differ are too few" in text) is rough
+    assert kind in (tmp_path / "out" / "leaderboard.csv").read_text(encoding="utf-8")
+
+
+def test_a_missing_interval_of_the_mean_is_explained(tmp_path):
+    """A task of one video of 41: a third of the draws is without it."""
+    for name in ("baseline", "pas"):
+        tasks = lines(TASK, videos=40, flip=0.5 * (name == "pas"))
+        tasks |= lines(OTHER, videos=1)
+        made["write_run"](tmp_path / "runs" / name, name, tasks=tasks)
+    (table,) = document(tmp_path, tmp_path / "out")["tables"]
+    row = table["rows"][1]
+    assert (row["macro_interval"], row["macro_interval_kind"]) == (None, None)
+    note = "No interval of the macro difference ([-]) for pas: more than 1 % of the draws left"
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8").replace("\u00a0", " ")
+    assert note in page
+    assert note in (tmp_path / "out" / "leaderboard.md").read_text("utf-8").replace("\\", "")
 
 
 def test_mcnemar_where_every_cluster_has_one_question(tmp_path):
@@ -152,7 +198,7 @@ def test_means_are_missing_when_a_task_is(tmp_path):
     )
 
 
-PARTS = ("", "_score_interval", "_difference", "_interval")
+PARTS = ("", "_score_interval", "_difference", "_interval", "_interval_kind")
 
 
 def test_costs_are_means_but_memory_is_the_largest(tmp_path):

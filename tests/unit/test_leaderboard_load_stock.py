@@ -182,6 +182,29 @@ def test_broken_results(tmp_path, content, reason):
     assert reason in found.reason
 
 
+@pytest.mark.parametrize(("value", "shown"), [(float("nan"), "NaN"), ("N/A", "N/A")])
+def test_a_second_metric_is_named_and_the_first_said_to_be_missing(tmp_path, value, shown):
+    changed = results()
+    changed["results"][TASK] |= {"main,none": value}
+    metrics = [{"metric": "submission"}, {"metric": "main"}, {"metric": "avg_accuracy"}]
+    changed["configs"][TASK] = {"metric_list": metrics}
+    write_stock(tmp_path / "runs", changed)
+    summary = build([tmp_path / "runs"], tmp_path / "out")
+    text = summary.markdown.read_text(encoding="utf-8")
+    assert f"{TASK}: main is {shown}; avg_accuracy is shown instead" in text
+    assert f"{TASK} 62.5 ± 25.0 (avg_accuracy, 8 questions)" in text
+    assert f"{OTHER} 75.0 ± 10.0 (accuracy, 4 questions)" in text
+
+
+def test_a_score_that_is_no_share_is_not_in_percent(tmp_path):
+    changed = results()
+    changed["results"][OTHER] = {"accuracy,none": 61.25}
+    changed["n-samples"] = {}
+    write_stock(tmp_path / "runs", changed)
+    text = build([tmp_path / "runs"], tmp_path / "out").markdown.read_text(encoding="utf-8")
+    assert f"{OTHER} 61.250 (accuracy)" in text
+
+
 @pytest.mark.parametrize("score", [None, "N/A", float("nan"), [], True, 10**400])
 def test_a_score_that_is_no_number_is_missing(tmp_path, score):
     changed = results()

@@ -203,8 +203,11 @@ def test_a_method_does_not_depend_on_the_others():
 @pytest.mark.parametrize("clusters", [10, 200])
 def test_no_difference_gives_an_empty_interval(clusters):
     names = [str(i // 2) for i in range(2 * clusters)]
-    assert ratio_interval(np.zeros(2 * clusters), names) == stats.Interval(0, 0)
-    assert ratio_interval(np.ones(2 * clusters), names) == stats.Interval(1, 1)
+    found = ratio_interval(np.zeros(2 * clusters), names)
+    assert (found.low, found.high) == (0, 0)
+    found = ratio_interval(np.ones(2 * clusters), names)
+    assert (found.low, found.high) == (1, 1)
+    assert found.kind == ("studentised" if clusters == 10 else "percentile")
 
 
 @pytest.mark.parametrize(("wins", "studentised"), [(2, False), (12, True)])
@@ -216,7 +219,20 @@ def test_too_few_differing_clusters_for_t_give_percentiles(monkeypatch, wins, st
     found = ratio_interval(values, names)
     assert np.isfinite([found.low, found.high]).all()
     monkeypatch.setattr(bootstrap, "STUDENTISED_BELOW", 0)
-    assert (ratio_interval(values, names) != found) == studentised
+    plain = ratio_interval(values, names)
+    assert ((plain.low, plain.high) != (found.low, found.high)) == studentised
+    assert found.kind == ("studentised" if studentised else "percentile_fallback")
+    assert plain.kind == "percentile"
+
+
+def test_the_other_direction_is_the_mirror_image():
+    values = np.zeros(60)
+    values[:2] = 1
+    names = [f"{i:02d}" for i in range(60)]
+    up, down = ratio_interval(values, names), ratio_interval(-values, names)
+    assert (up.low, up.high, up.kind) == (-down.high, -down.low, down.kind)
+    assert up.low == 0
+    assert str(down.high) == "0.0", "not minus zero, and no noise"
 
 
 def test_studentised_intervals_are_wider_for_few_clusters(monkeypatch):

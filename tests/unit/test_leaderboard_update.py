@@ -87,6 +87,29 @@ def test_a_marker_in_a_code_block_is_an_example(readme, fence):
         update_block(readme(*shown), "new")
 
 
+@pytest.mark.parametrize(
+    "shown",
+    [
+        ("    " + FIRST, "    " + LAST),
+        ("\t" + FIRST, "\t" + LAST),
+        ("<!-- Put here:", FIRST, LAST, "-->"),
+        ("<!--", FIRST, "", LAST),
+    ],
+    ids=["indented", "tab", "comment", "comment that a marker ends"],
+)
+def test_a_marker_in_indented_code_or_in_a_comment_is_none(readme, shown):
+    path = readme(*shown)
+    before = path.read_bytes()
+    with pytest.raises(BadMarkers, match="there is no line"):
+        update_block(path, "new")
+    assert path.read_bytes() == before
+
+
+def test_comments_of_one_line_hide_nothing(readme):
+    path = readme("<!-- one -->", "<!-- two --> text", FIRST, LAST)
+    assert update_block(path, "new")
+
+
 def test_a_marker_inside_a_sentence_is_none(readme):
     path = readme(f"Between `{FIRST}` and `{LAST}`:", FIRST, LAST)
     update_block(path, "new")
@@ -127,7 +150,10 @@ def test_files_that_are_no_document(tmp_path):
         update_block(tmp_path / "none.md", "new")
     path = tmp_path / "latin.md"
     path.write_bytes(b"abc\xe9")
-    with pytest.raises(BadMarkers, match=r"not UTF-8 \(byte 3\)"):
+    with pytest.raises(BadMarkers, match=r"not UTF-8 \(byte 3\)\. Save it as UTF-8$"):
+        update_block(path, "new")
+    path.write_bytes(f"{FIRST}\n{LAST}\n".encode("utf-16"))
+    with pytest.raises(BadMarkers, match=r"not UTF-8 \(byte 0\)\. Save it as UTF-8$"):
         update_block(path, "new")
     with pytest.raises(BadMarkers, match="no name of a block"):
         update_block(path, "new", name="a --> b")

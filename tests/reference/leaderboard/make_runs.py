@@ -1,4 +1,8 @@
-"""Write synthetic run folders for the leaderboard tests; numbers come from a seeded generator."""
+"""Write synthetic run folders for the leaderboard tests; numbers come from a seeded generator.
+
+Run as a script, it rewrites the golden files: those of the scene, and those of the stored run
+folders in `runs/`, which are input and stay as they are.
+"""
 
 from __future__ import annotations
 
@@ -201,7 +205,7 @@ if __name__ == "__main__":  # rewrites the golden files; read the difference bef
     import tempfile
     from pathlib import Path
 
-    from tempeval.leaderboard import build
+    from tempeval.leaderboard import board, build
 
     with tempfile.TemporaryDirectory() as made:
         summary = build([write_scene(Path(made) / "runs")], Path(made) / "out", draws=2000)
@@ -212,3 +216,9 @@ if __name__ == "__main__":  # rewrites the golden files; read the difference bef
         document["tempeval_version"] = "any"
         text = json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True)
         (here / "scene.json").write_text(f"{text}\n", encoding="utf-8")
+        board.__version__ = "any"
+        stored = build([here / "runs"], Path(made) / "stored", draws=500)
+        (here / "runs_out").mkdir(exist_ok=True)
+        for path in stored.files:
+            if path.parent == Path(made) / "stored" and path.suffix != ".html":
+                (here / "runs_out" / path.name).write_bytes(path.read_bytes())
