@@ -244,20 +244,30 @@ def notes(table: Table) -> Iterator[str]:
 
 
 def _by_sum(table: Table) -> Iterator[str]:
-    """Give the scores by the sum of log-likelihoods, one line for each task that has them."""
+    """Name the scores that the sum of log-likelihoods makes other ones, task by task."""
     names = text.columns(table["tasks"])
+    same = []
     for place, (name, task) in enumerate(zip(names, table["tasks"], strict=True)):
         cells = [(row, row["cells"][place]) for row in table["rows"]]
-        scores = [
+        known = [(r, c) for r, c in cells if c is not None and c["score_by_sum"] is not None]
+        others = [
             f"{row['label']} {text.score(cell['score_by_sum'], task['fraction'])}"
-            for row, cell in cells
-            if cell is not None and cell["score_by_sum"] is not None
+            for row, cell in known
+            if cell["score_by_sum"] != cell["score"]
         ]
-        if scores:
+        if others:
+            tail = "" if len(others) == len(known) else "; no other score is changed"
             yield (
                 f"{name} by the sum of log-likelihoods, not the mean per token: "
-                f"{', '.join(scores)}."
+                f"{', '.join(others)}{tail}."
             )
+        elif known:
+            same.append(name)
+    if same:
+        yield (
+            "The sum of log-likelihoods gives the same scores as their mean per token: "
+            f"{', '.join(same)}."
+        )
 
 
 def _flat(row: Row) -> bool:

@@ -98,6 +98,32 @@ def test_scores_by_the_sum_of_log_likelihoods_are_printed_too(tmp_path):
     assert summary.text.count("sum of log-likelihoods") == 1
 
 
+@pytest.mark.parametrize(
+    ("changed", "note"),
+    [
+        (
+            (),
+            "The sum of log-likelihoods gives the same scores as their mean per token: "
+            "mini_action.",
+        ),
+        (
+            ("pas",),
+            "mini_action by the sum of log-likelihoods, not the mean per token: pas 0.0; no other "
+            "score is changed.",
+        ),
+    ],
+)
+def test_scores_that_the_sum_does_not_change_are_not_listed(tmp_path, changed, note):
+    for name in ("baseline", "pas"):
+        tasks = lines(TASK, videos=5, per_video=2)
+        for line in tasks[TASK]:
+            line["accuracy_sum"] = 0.0 if name in changed else line["score"]
+        made["write_run"](tmp_path / "runs" / name, name, tasks=tasks, status="complete")
+    summary = build([tmp_path / "runs"], tmp_path / "out", draws=500)
+    said = [line for line in summary.text.splitlines() if "log-likelihoods" in line]
+    assert said == [f"> {note}"]
+
+
 def test_an_unrelated_run_changes_no_number(tmp_path):
     for name, options in (("baseline", {}), ("pas", {"flip": 0.5})):
         made["write_run"](tmp_path / "runs" / name, name, tasks=lines(TASK, **options))
