@@ -30,6 +30,7 @@ Kind = Literal[
     "duplicate",
     "older_version",
     "unmeasured",
+    "unscored",
     "settings",
     "budget",
     "no_baseline",

@@ -30,19 +30,17 @@ def process_full(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Read an answer for the submission file; the right ones are hidden, so nothing is scored.
 
     Returns:
-        `submission` (an item of the file), `answered` (1 where the text names one option, also the
-        `score` of the sample: no accuracy), `chance`, `parse_failure` and what identifies the
-        sample.
+        `submission` (an item of the file), `answered` (1 where the text names one option),
+        `chance`, `parse_failure`, a `score` of None, and what identifies the sample.
     """
     found = multiple_choice.scored(doc, parse_option(results[0], doc["choices"], digits=True))
     del found["acc"]
     letter = found["parsed"]
-    answered = float(letter is not None)
     index = NO_ANSWER if letter is None else LETTERS.index(letter)
     return {
         **found,
-        "score": answered,
-        "answered": {"score": answered, "cluster": doc["cluster"]},
+        "score": None,
+        "answered": float(letter is not None),
         "submission": {"q_uid": doc["sample_id"], "index": index},
     }
 
@@ -52,8 +50,8 @@ def submission(items: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return {str(item["q_uid"]): int(item["index"]) for item in items}
 
 
-def write_submission(items: Sequence[Mapping[str, Any]], args: Any) -> float:
-    """Write the submission file into the run's folder; return how many questions it answers.
+def write_submission(items: Sequence[Mapping[str, Any]], args: Any) -> None:
+    """Write the submission file into the run's folder.
 
     lmms-eval's own command gives every model the same folder: a file with other answers stays, and
     the digest of the new one is in its name.
@@ -63,7 +61,7 @@ def write_submission(items: Sequence[Mapping[str, Any]], args: Any) -> float:
         args: of the host, whose `output_path` is the folder.
 
     Returns:
-        The share of questions with an answer, 0 to 1.
+        None, the value of this "metric": nothing is scored.
     """
     answers = submission(items)
     folder = getattr(args, "output_path", None)
@@ -71,7 +69,6 @@ def write_submission(items: Sequence[Mapping[str, Any]], args: Any) -> float:
         _write(Path(folder), json.dumps(answers, indent=1) + "\n")
     else:
         _LOG.warning("no output path was given, so %s was not written", FILE_NAME)
-    return sum(index != NO_ANSWER for index in answers.values()) / len(answers)
 
 
 def _write(folder: Path, text: str) -> None:

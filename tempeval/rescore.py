@@ -177,18 +177,21 @@ def _part(config: Mapping[str, Any], docs: Sequence[Doc], predictions: Mapping[s
         if all(value is None for value in items.get(metric, ())):
             continue  # of a part that has no sample
         try:
-            values[metric] = _aggregation(entry["aggregation"])(items[metric])
+            value = _aggregation(entry["aggregation"])(items[metric])
         except MetricUnavailable as error:
             errors[metric] = str(error)
+        else:
+            if value is not None:  # it only writes a file
+                values[metric] = value
     return _Part(values, errors, len(docs))
 
 
-def _aggregation(named: Any) -> Callable[[Sequence[Any]], float]:
+def _aggregation(named: Any) -> Callable[[Sequence[Any]], float | None]:
     if named == "mean":
         return lambda found: math.fsum(float(value) for value in found) / len(found)
     if not callable(named):
         raise TempevalError(f"aggregation {named!r} is not known here; accepted: mean, a function")
-    inner: Callable[..., float] = getattr(named, "__wrapped__", named)
+    inner: Callable[..., float | None] = getattr(named, "__wrapped__", named)
     if "args" in inspect.signature(inner).parameters:  # of the host's command line; there is none
         return partial(inner, args=None)
     return inner

@@ -15,6 +15,7 @@ from tempeval.benchmarks.egoschema import EGOSCHEMA
 from tempeval.benchmarks.mvbench import MVBENCH, SUB_TASKS
 from tempeval.benchmarks.nextqa import NEXTQA_MC, NEXTQA_OE
 from tempeval.benchmarks.tempcompass import TEMPCOMPASS
+from tempeval.rescore import rescore
 from tempeval.tasks import egoschema, mvbench, tempcompass
 from tempeval.tasks.multiple_choice import LETTERS
 
@@ -73,10 +74,10 @@ class TestEgoSchema:
         texts, items = golden("egoschema")
         docs = list(EGOSCHEMA.read(copy("egoschema"), "full"))
         found = [egoschema.process_full(d, [texts[d["sample_id"]]])["submission"] for d in docs]
-        share = egoschema.write_submission(found, SimpleNamespace(output_path=str(tmp_path)))
+        score = egoschema.write_submission(found, SimpleNamespace(output_path=str(tmp_path)))
         written = json.loads((tmp_path / egoschema.FILE_NAME).read_text())
         assert written == {name: known["intended"] for name, known in items.items()}
-        assert share == sum(index >= 0 for index in written.values()) / 36
+        assert score is None
 
     def test_the_submission_of_another_model_is_kept(self, tmp_path: Path) -> None:
         args = SimpleNamespace(output_path=str(tmp_path))
@@ -88,9 +89,15 @@ class TestEgoSchema:
         assert json.loads(second.read_text()) == {"a": 2}
         assert second.name.startswith("egoschema_submission_")
 
-    def test_the_full_set_has_no_accuracy(self, copy: Any) -> None:
-        doc = next(iter(EGOSCHEMA.read(copy("egoschema"), "full")))
-        assert "acc" not in egoschema.process_full(doc, ["A"])
+    def test_the_full_set_has_no_score(self, copy: Any) -> None:
+        root = copy("egoschema")
+        doc = next(iter(EGOSCHEMA.read(root, "full")))
+        found = egoschema.process_full(doc, ["A"])
+        assert found["score"] is None
+        assert found["answered"] == 1.0
+        assert "acc" not in found
+        metrics = rescore("tempeval_egoschema", golden("egoschema")[0], root).metrics
+        assert set(metrics) == {"answered", "parse_failure"}
 
     def test_an_answer_to_no_question_is_named(self, copy: Any) -> None:
         root = copy("egoschema")
