@@ -19,6 +19,10 @@ def score(
     allow_missing: Annotated[
         bool, typer.Option(help="Count samples without a prediction as empty answers.")
     ] = False,
+    submission: Annotated[
+        Path | None,
+        typer.Option(help="Write the file to hand in here, for a task whose answers are hidden."),
+    ] = None,
 ) -> None:
     """Score answers without a model: the same functions as in a run, on the official files.
 
@@ -27,7 +31,13 @@ def score(
     """
     from tempeval.rescore import read_predictions, rescore
 
-    found = rescore(task, read_predictions(predictions), data_root, allow_missing=allow_missing)
+    found = rescore(
+        task,
+        read_predictions(predictions),
+        data_root,
+        allow_missing=allow_missing,
+        submission=submission,
+    )
     if as_json:
         typer.echo(
             json.dumps(

@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import TempevalError
@@ -83,6 +84,7 @@ def rescore(
     data_root: str | Path,
     *,
     allow_missing: bool = False,
+    submission: Path | None = None,
 ) -> Scores:
     """Score predictions for a task or a group.
 
@@ -91,6 +93,7 @@ def rescore(
         predictions: answer by sample id.
         data_root: folder with the official annotation files (no video is needed).
         allow_missing: count samples without a prediction as empty answers, instead of refusing.
+        submission: where to write the file that a task with hidden answers hands in.
 
     Returns:
         For a task its metrics; for a group those of its members, named by what follows the group's
@@ -100,7 +103,8 @@ def rescore(
         UnknownName: if there is no such task.
         MissingData, BadData: if the annotation files are missing or damaged.
         BadPredictions: if samples have no prediction, or none of the predictions fits.
-        TempevalError: for a task that scores log-likelihoods.
+        TempevalError: for a task that scores log-likelihoods, or that writes no submission file
+            and should.
     """
     entry = task_entries().get(name)
     config = task_config(name)
@@ -108,9 +112,12 @@ def rescore(
     configs = {member: task_config(member) for member in members}
     for member, of in configs.items():
         _check_rescorable(member, of)
+    if submission is not None and not any(map(_hands_in, configs.values())):
+        raise TempevalError(f"{name} writes no submission file; leave --submission out")
+    args = SimpleNamespace(submission_file=submission)
     docs = {member: _docs(of, data_root) for member, of in configs.items()}
     scores = _fit(docs, predictions, allow_missing)
-    parts = {member: _part(configs[member], docs[member], predictions) for member in configs}
+    parts = {member: _part(of, docs[member], predictions, args) for member, of in configs.items()}
     if members == (name,):
         _add(scores, "", parts[name])
         return scores
@@ -163,7 +170,14 @@ def _fit(
     return Scores(samples=len(known), unused=len(predictions) - used, missing=len(missing))
 
 
-def _part(config: Mapping[str, Any], docs: Sequence[Doc], predictions: Mapping[str, str]) -> _Part:
+def _hands_in(config: Mapping[str, Any]) -> bool:
+    """Tell whether a metric of a task takes the host's arguments: it writes a file."""
+    return any(_takes_args(entry["aggregation"]) for entry in config["metric_list"])
+
+
+def _part(
+    config: Mapping[str, Any], docs: Sequence[Doc], predictions: Mapping[str, str], args: Any
+) -> _Part:
     """Score one task as the host does: each sample, then each metric over those that gave it."""
     items: dict[str, list[Any]] = {}
     for doc in docs:
@@ -177,7 +191,7 @@ def _part(config: Mapping[str, Any], docs: Sequence[Doc], predictions: Mapping[s
         if all(value is None for value in items.get(metric, ())):
             continue  # of a part that has no sample
         try:
-            value = _aggregation(entry["aggregation"])(items[metric])
+            value = _aggregation(entry["aggregation"], args)(items[metric])
         except MetricUnavailable as error:
             errors[metric] = str(error)
         else:
@@ -186,15 +200,17 @@ def _part(config: Mapping[str, Any], docs: Sequence[Doc], predictions: Mapping[s
     return _Part(values, errors, len(docs))
 
 
-def _aggregation(named: Any) -> Callable[[Sequence[Any]], float | None]:
+def _takes_args(aggregation: Any) -> bool:
+    return callable(aggregation) and "args" in inspect.signature(aggregation).parameters
+
+
+def _aggregation(named: Any, args: Any) -> Callable[[Sequence[Any]], float | None]:
     if named == "mean":
         return lambda found: math.fsum(float(value) for value in found) / len(found)
     if not callable(named):
         raise TempevalError(f"aggregation {named!r} is not known here; accepted: mean, a function")
     inner: Callable[..., float | None] = getattr(named, "__wrapped__", named)
-    if "args" in inspect.signature(inner).parameters:  # of the host's command line; there is none
-        return partial(inner, args=None)
-    return inner
+    return partial(inner, args=args) if _takes_args(inner) else inner
 
 
 def _add(scores: Scores, prefix: str, part: _Part) -> None:

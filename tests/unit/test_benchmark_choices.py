@@ -15,6 +15,7 @@ from tempeval.benchmarks.egoschema import EGOSCHEMA
 from tempeval.benchmarks.mvbench import MVBENCH, SUB_TASKS
 from tempeval.benchmarks.nextqa import NEXTQA_MC, NEXTQA_OE
 from tempeval.benchmarks.tempcompass import TEMPCOMPASS
+from tempeval.errors import TempevalError
 from tempeval.rescore import rescore
 from tempeval.tasks import egoschema, mvbench, tempcompass
 from tempeval.tasks.multiple_choice import LETTERS
@@ -70,24 +71,53 @@ class TestEgoSchema:
         assert all(doc["answer_index"] >= 0 for doc in subset)
         assert all(doc["answer_index"] == -1 and not doc["answers"] for doc in full)
 
-    def test_the_submission_file(self, copy: Any, tmp_path: Path) -> None:
-        texts, items = golden("egoschema")
-        docs = list(EGOSCHEMA.read(copy("egoschema"), "full"))
-        found = [egoschema.process_full(d, [texts[d["sample_id"]]])["submission"] for d in docs]
-        score = egoschema.write_submission(found, SimpleNamespace(output_path=str(tmp_path)))
-        written = json.loads((tmp_path / egoschema.FILE_NAME).read_text())
-        assert written == {name: known["intended"] for name, known in items.items()}
-        assert score is None
+    @pytest.fixture
+    def full(self, copy: Any, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+        root = copy("egoschema")
+        monkeypatch.setenv("TEMPEVAL_DATA", str(root))
+        return list(EGOSCHEMA.read(root, "full"))
 
-    def test_the_submission_of_another_model_is_kept(self, tmp_path: Path) -> None:
-        args = SimpleNamespace(output_path=str(tmp_path))
-        for index in (1, 2, 2, 1):
-            egoschema.write_submission([{"q_uid": "a", "index": index}], args)
-        first = tmp_path / egoschema.FILE_NAME
-        (second,) = set(tmp_path.iterdir()) - {first}
-        assert json.loads(first.read_text()) == {"a": 1}
-        assert json.loads(second.read_text()) == {"a": 2}
+    def test_the_submission_file(
+        self, full: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        texts, items = golden("egoschema")
+        found = [egoschema.process_full(d, [texts[d["sample_id"]]])["submission"] for d in full]
+        out = tmp_path / "out"
+        assert egoschema.write_submission(found, SimpleNamespace(output_path=str(out))) is None
+        (path,) = out.iterdir()
+        written = json.loads(path.read_text())
+        assert path.name == egoschema.FILE_NAME
+        assert written == {name: known["intended"] for name, known in items.items()}
+        unanswered = sum(index == -1 for index in written.values())
+        assert f"{unanswered} of 36 answers name no option" in caplog.text
+
+    def test_a_part_of_the_questions_is_no_submission(self, full: Any, tmp_path: Path) -> None:
+        found = [egoschema.process_full(doc, ["A"])["submission"] for doc in full[:4]]
+        egoschema.write_submission(found, SimpleNamespace(output_path=str(tmp_path / "out")))
+        (path,) = (tmp_path / "out").iterdir()
+        assert path.name == "egoschema_submission_partial.json"
+        assert len(json.loads(path.read_text())) == 4
+
+    def test_the_submission_of_another_model_is_kept(self, full: Any, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        for answer in "BCCB":
+            found = [egoschema.process_full(doc, [answer])["submission"] for doc in full]
+            egoschema.write_submission(found, SimpleNamespace(output_path=str(out)))
+        first = out / egoschema.FILE_NAME
+        (second,) = set(out.iterdir()) - {first}
+        assert set(json.loads(first.read_text()).values()) == {1}
+        assert set(json.loads(second.read_text()).values()) == {2}
         assert second.name.startswith("egoschema_submission_")
+
+    def test_a_rescore_writes_the_file_that_is_asked_for(self, full: Any, tmp_path: Path) -> None:
+        texts, items = golden("egoschema")
+        path = tmp_path / "new" / "mine.json"
+        rescore("tempeval_egoschema", texts, tmp_path, submission=path)
+        assert json.loads(path.read_text()) == {n: k["intended"] for n, k in items.items()}
+        with pytest.raises(TempevalError, match=r"tempeval_egoschema_subset.*no submission"):
+            rescore("tempeval_egoschema_subset", texts, tmp_path, submission=path)
+        with pytest.raises(TempevalError, match="cannot be written"):
+            rescore("tempeval_egoschema", texts, tmp_path, submission=tmp_path)
 
     def test_the_full_set_has_no_score(self, copy: Any) -> None:
         root = copy("egoschema")
