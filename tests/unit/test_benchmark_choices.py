@@ -17,6 +17,7 @@ from tempeval.benchmarks.nextqa import NEXTQA_MC, NEXTQA_OE
 from tempeval.benchmarks.tempcompass import TEMPCOMPASS
 from tempeval.errors import TempevalError
 from tempeval.rescore import rescore
+from tempeval.task_config import task_config
 from tempeval.tasks import egoschema, mvbench, tempcompass
 from tempeval.tasks.multiple_choice import LETTERS
 
@@ -51,6 +52,22 @@ class TestNextQA:
             NEXTQA_MC.annotations(copy("nextqa_oe"), "test")
         with pytest.raises(MissingData, match="multiple-choice"):
             NEXTQA_OE.annotations(copy("nextqa_mc"), "test")
+
+    def test_every_official_number(self) -> None:
+        folder = METRICS / "nextqa_mc"
+        known = json.loads((folder / "expected.json").read_text("utf-8"))["metrics"]
+        official = {
+            {"Acc_all": "acc", "TN (TN+TP)": "acc_tn"}.get(
+                name, f"acc_{name.lower().removeprefix('acc_')}"
+            ): value
+            for name, value in known["official_on_index"].items()
+        }
+        assert len(official) == 11
+        listed = {entry["metric"] for entry in task_config("tempeval_nextqa_mc")["metric_list"]}
+        assert {name for name in listed if name.startswith("acc")} == set(official)
+        texts = golden("nextqa_mc")[0]
+        metrics = rescore("tempeval_nextqa_mc", texts, folder / "annotations").metrics
+        assert {name: metrics.get(name) for name in official} == pytest.approx(official, abs=2e-4)
 
     def test_the_second_reference(self, copy: Any) -> None:
         docs = {doc["sample_id"]: doc for doc in NEXTQA_OE.read(copy("nextqa_oe"), "test")}
