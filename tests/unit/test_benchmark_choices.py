@@ -164,6 +164,27 @@ class TestMVBench:
             assert found["parsed"] == known["strict_letter"], text
             assert found["acc_strict"]["score"] == known["strict"], text
 
+    @pytest.mark.parametrize(
+        ("text", "index"),
+        [
+            ("(A", 0),
+            ("(A a cup", 0),
+            ("(b)", 1),
+            ("[c] a cup", 2),
+            ("(a", 0),
+            ("(a. a cup", 0),
+            ("(a\nThe man sits.", 0),
+            ("(a man sits)", None),
+            ("(a cup", None),
+            ("[a\tcup]", None),
+            ("The answer is a cup", None),
+            ("The answer is (a cup)", None),
+            ("The answer is b because", 1),
+        ],
+    )
+    def test_a_word_in_brackets_is_no_letter(self, text: str, index: int | None) -> None:
+        assert mvbench.strict_letter(text, 5).index == index
+
     def test_parts_frame_folders_and_clusters(self, tmp_path: Path) -> None:
         shutil.copytree(METRICS / "mvbench" / "annotations", tmp_path, dirs_exist_ok=True)
         folder = tmp_path / "video" / "tvqa" / "frames_fps3_hq" / "clip_18_0"
