@@ -14,7 +14,7 @@ from tempeval.errors import TempevalError
 from tempeval.metrics.unavailable import MetricUnavailable
 from tempeval.task_config import task_config
 from tempeval.task_sources import source_rows
-from tempeval.tasklist import task_entries
+from tempeval.tasklist import LIST_HINT, task_entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -103,8 +103,8 @@ def rescore(
         UnknownName: if there is no such task.
         MissingData, BadData: if the annotation files are missing or damaged.
         BadPredictions: if samples have no prediction, or none of the predictions fits.
-        TempevalError: for a task that scores log-likelihoods, or that writes no submission file
-            and should.
+        TempevalError: for a task that scores log-likelihoods, that is of no benchmark, or that
+            writes no submission file and should.
     """
     entry = task_entries().get(name)
     config = task_config(name)
@@ -141,6 +141,11 @@ def _check_rescorable(name: str, config: Mapping[str, Any]) -> None:
         raise TempevalError(
             f"{name} scores log-likelihoods, not texts, so there is nothing to rescore; tasks "
             f"with a similar name: {', '.join(sorted(others)) or 'none'}"
+        )
+    if not any("benchmark" in row for row in source_rows(config)[:1]):
+        raise TempevalError(
+            f"{name} is no task of a benchmark: it has no official annotation files to score "
+            f"against. {LIST_HINT}"
         )
 
 
