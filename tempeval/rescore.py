@@ -64,7 +64,7 @@ def read_predictions(path: Path) -> dict[str, str]:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_no_repeats)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadPredictions(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(found, dict):
         raise BadPredictions(

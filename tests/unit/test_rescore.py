@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tempeval.errors import TempevalError
-from tempeval.rescore import rescore
+from tempeval.rescore import BadPredictions, read_predictions, rescore
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "predictions.json"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "{", ""])
+def test_a_file_that_is_no_json_is_named(path: Path, text: str) -> None:
+    path.write_text(text)
+    with pytest.raises(BadPredictions, match=r"predictions\.json cannot be read as JSON"):
+        read_predictions(path)
+
+
+@pytest.mark.parametrize("value", [None, True, ["A"], {"text": "A"}])
+def test_an_answer_of_another_kind_is_named(path: Path, value: object) -> None:
+    path.write_text(json.dumps({"q7": value}))
+    with pytest.raises(BadPredictions, match="'q7'"):
+        read_predictions(path)
 
 
 @pytest.mark.parametrize("name", ["tempeval_mini", "tempeval_mini_order", "tempeval_mini_audio"])
