@@ -56,14 +56,14 @@ class _Part:
 
 
 def read_predictions(path: Path) -> dict[str, str]:
-    """Read `{sample_id: answer}`.
+    """Read `{sample_id: answer}`; a byte order mark is put aside.
 
     Raises:
         BadPredictions: if the file cannot be read, is not a JSON object, names a sample twice, or
-            an answer is neither a text nor a number.
+            an answer is neither a text nor a finite number.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_no_repeats)
+        found = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_no_repeats)
     except (OSError, ValueError, RecursionError) as error:
         raise BadPredictions(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(found, dict):
@@ -71,9 +71,10 @@ def read_predictions(path: Path) -> dict[str, str]:
             f"{path} holds a {type(found).__name__}; accepted: an object {{sample_id: answer}}"
         )
     for name, answer in found.items():
-        if not isinstance(answer, (str, int, float)) or isinstance(answer, bool):
+        text_or_whole = isinstance(answer, (str, int)) and not isinstance(answer, bool)
+        if not text_or_whole and not (isinstance(answer, float) and math.isfinite(answer)):
             raise BadPredictions(
-                f"{path}: the answer of {name!r} is {answer!r}; accepted: a text or a number"
+                f"{path}: the answer of {name!r} is {answer!r}; accepted: a text or a finite number"
             )
     return {name: str(answer) for name, answer in found.items()}
 

@@ -19,6 +19,24 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "predictions.json"
 
 
+def test_a_byte_order_mark_is_put_aside(path: Path) -> None:
+    path.write_text('\ufeff{"1": "a cup"}', encoding="utf-8")
+    assert read_predictions(path) == {"1": "a cup"}
+
+
+@pytest.mark.parametrize("value", ["3", "0.5", "1" * 400])
+def test_a_number_is_read_as_its_text(path: Path, value: str) -> None:
+    path.write_text(f'{{"1": {value}}}')
+    assert read_predictions(path) == {"1": value}
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_an_answer_that_is_no_finite_number_is_named(path: Path, value: str) -> None:
+    path.write_text(f'{{"1": "x", "q7": {value}}}')
+    with pytest.raises(BadPredictions, match=r"'q7'.*accepted: a text or a finite number"):
+        read_predictions(path)
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "{", ""])
 def test_a_file_that_is_no_json_is_named(path: Path, text: str) -> None:
     path.write_text(text)
