@@ -63,7 +63,11 @@ def score(
         typer.echo(f"{found.missing} samples have no prediction: counted as empty", err=True)
     if found.unused:
         typer.echo(f"{found.unused} predictions belong to no sample of {task}", err=True)
+    by_reason: dict[str, list[str]] = {}
     for name, reason in found.errors.items():
-        typer.echo(f"error: {name}: {reason}", err=True)
+        by_reason.setdefault(reason, []).append(name)
+    for reason, (first, *others) in by_reason.items():
+        more = f" and {len(others)} more" if others else ""
+        typer.echo(f"error: {first}{more}: {reason}", err=True)
     if found.errors:
         raise RunFailed(f"{len(found.errors)} metrics of {task} could not be computed")
