@@ -24,6 +24,7 @@ KINDS = {
     "limit": "trial run",
     "stock": "lmms-eval run without a record",
     "unmeasured": "budget not measured",
+    "unscored": "no score",
     "settings": "other settings",
     "budget": "another budget",
     "no_baseline": "no baseline",

@@ -12,6 +12,7 @@ from tempeval.leaderboard.records import Entry, Refusal, Run, Source
 from tempeval.leaderboard.run_record import parse_head, parse_run
 from tempeval.leaderboard.samples import read_all
 from tempeval.leaderboard.stock import read_stock
+from tempeval.leaderboard.unscored import UNSCORED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,6 +71,9 @@ def load(paths: Sequence[Path]) -> Loaded:
             continue
         runs.append(run)
         for task in run.tasks:
+            if task.name in UNSCORED:
+                refusals.append(_unscored(run, task))
+                continue
             try:
                 wanted.append((_samples_path(path, task), run, task))
             except BadRecord as error:
@@ -137,6 +141,21 @@ def _unreadable(name: str, method: str, tasks: tuple[str, ...], error: BadRecord
         other="",
         reason=error.reason,
         action=error.action,
+    )
+
+
+def _unscored(run: Run, task: TaskRecord) -> Refusal:
+    reason, action = UNSCORED[task.name]
+    return Refusal(
+        run=run.name,
+        method=run.label,
+        tasks=(task.name,),
+        kind="unscored",
+        field=task.score_key,
+        value="none",
+        other="one for each sample",
+        reason=reason,
+        action=action,
     )
 
 

@@ -31,6 +31,7 @@ Kind = Literal[
     "duplicate",
     "older_version",
     "unmeasured",
+    "unscored",
     "settings",
     "budget",
     "no_baseline",

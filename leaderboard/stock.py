@@ -17,6 +17,7 @@ from tempeval.leaderboard.errors import BadRecord
 from tempeval.leaderboard.json_file import parse_object
 from tempeval.leaderboard.records import Refusal, Source
 from tempeval.leaderboard.schema import Costs, ListedScore
+from tempeval.leaderboard.unscored import UNSCORED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,7 +101,9 @@ def _label(raw: Mapping[str, Any]) -> str:
 def _task(path: Path, raw: Mapping[str, Any], task: str) -> tuple[ListedScore, list[str]]:
     """Give a task's main score, and what is wrong with it and with its samples file."""
     results, config = raw["results"].get(task), raw["configs"][task]
-    metric, key, passed = _main(results if isinstance(results, dict) else {}, config)
+    if not isinstance(results, dict) or task in UNSCORED:
+        results = {}
+    metric, key, passed = _main(results, config)
     n = _count(raw.get("n-samples"), task)
     costs, problem = _costs(path, task, n)
     listed: ListedScore = {

@@ -8,6 +8,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tempeval.benchmarks.sources import load_docs
+from tempeval.errors import TempevalError
 from tempeval.tasks import multiple_choice
 from tempeval.tasks.multiple_choice import LETTERS, parse_option
 
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 
 Doc = dict[str, Any]
 FILE_NAME = "egoschema_submission.json"
-#: What the submission says where an answer names no option: none of the five, so it is wrong.
+#: Of a run over fewer than all questions, which is no submission.
+PARTIAL_NAME = "egoschema_submission_partial.json"
+#: What the submission says where an answer names no option. Ours: the official form knows 0 to 4.
 NO_ANSWER = -1
 _LOG = logging.getLogger(__name__)
 
@@ -30,55 +34,79 @@ def process_full(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Read an answer for the submission file; the right ones are hidden, so nothing is scored.
 
     Returns:
-        `submission` (an item of the file), `answered` (1 where the text names one option, also the
-        `score` of the sample: no accuracy), `chance`, `parse_failure` and what identifies the
-        sample.
+        `submission` (an item of the file), `answered` (1 where the text names one option),
+        `chance`, `parse_failure`, a `score` of None, and what identifies the sample.
     """
     found = multiple_choice.scored(doc, parse_option(results[0], doc["choices"], digits=True))
     del found["acc"]
     letter = found["parsed"]
-    answered = float(letter is not None)
     index = NO_ANSWER if letter is None else LETTERS.index(letter)
     return {
         **found,
-        "score": answered,
-        "answered": {"score": answered, "cluster": doc["cluster"]},
+        "score": None,
+        "answered": float(letter is not None),
         "submission": {"q_uid": doc["sample_id"], "index": index},
     }
 
 
 def submission(items: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Return the official form `{q_uid: index}`, with `NO_ANSWER` where none was read."""
+    """Return `{q_uid: index}`, the official form but for `NO_ANSWER` where none was read."""
     return {str(item["q_uid"]): int(item["index"]) for item in items}
 
 
-def write_submission(items: Sequence[Mapping[str, Any]], args: Any) -> float:
-    """Write the submission file into the run's folder; return how many questions it answers.
+def write_submission(items: Sequence[Mapping[str, Any]], args: Any) -> None:
+    """Write the submission file.
 
+    It goes into the run's folder; that of a run over fewer than all questions has `PARTIAL_NAME`.
     lmms-eval's own command gives every model the same folder: a file with other answers stays, and
     the digest of the new one is in its name.
 
     Args:
         items: `submission` of every sample.
-        args: of the host, whose `output_path` is the folder.
+        args: of the host, whose `output_path` is the folder; or of `tempeval.rescore`, whose
+            `submission_file` is the file.
 
     Returns:
-        The share of questions with an answer, 0 to 1.
+        None, the value of this "metric": nothing is scored.
+
+    Raises:
+        TempevalError: if the file cannot be written.
     """
     answers = submission(items)
-    folder = getattr(args, "output_path", None)
-    if folder:
-        _write(Path(folder), json.dumps(answers, indent=1) + "\n")
+    text = json.dumps(answers, indent=1) + "\n"
+    if chosen := getattr(args, "submission_file", None):
+        path = Path(chosen)
+    elif folder := getattr(args, "output_path", None):
+        whole = len(answers) >= len(load_docs({"benchmark": "egoschema", "split": "full"}))
+        path = _free(Path(folder) / (FILE_NAME if whole else PARTIAL_NAME), text)
     else:
-        _LOG.warning("no output path was given, so %s was not written", FILE_NAME)
-    return sum(index != NO_ANSWER for index in answers.values()) / len(answers)
+        _LOG.warning(
+            "%s was not written: no --output_path (of lmms-eval) or --submission (of tempeval "
+            "score) says where",
+            FILE_NAME,
+        )
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise TempevalError(
+            f"{path} cannot be written ({error.strerror}); choose another place"
+        ) from error
+    unanswered = sum(index == NO_ANSWER for index in answers.values())
+    if unanswered:
+        _LOG.warning(
+            "%s: %d of %d answers name no option and are %d, which is ours: the official form knows"
+            " 0 to 4 only, so the file may be refused; fill them in by hand",
+            *(path, unanswered, len(answers), NO_ANSWER),
+        )
 
 
-def _write(folder: Path, text: str) -> None:
-    path = folder / FILE_NAME
-    folder.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        path = path.with_name(f"{path.stem}_{digest}{path.suffix}")
-        _LOG.warning("%s holds other answers; these are in %s", folder / FILE_NAME, path)
-    path.write_text(text, encoding="utf-8")
+def _free(path: Path, text: str) -> Path:
+    """Return a path at which there is no other text: its own, or one with the text's digest."""
+    if not path.exists() or path.read_text(encoding="utf-8") == text:
+        return path
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    other = path.with_name(f"{path.stem}_{digest}{path.suffix}")
+    _LOG.warning("%s holds other answers; these are in %s", path, other)
+    return other

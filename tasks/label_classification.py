@@ -131,8 +131,8 @@ def scored(
         status: `parsed`, `ambiguous`, `unparsed` or `empty`.
 
     Returns:
-        `top1`, `macro_f1`, `macro_f1_present`, `chance` and `parse_failure`; where the document
-        has a category, also `top1_<category>`.
+        `top1`, `macro_f1`, `macro_f1_present`, `chance` and `parse_failure`; of Breakfast, whose
+        category is the split, also `top1_<split>`.
     """
     labels = labels_of(doc)
     score = float(predicted == gold)
@@ -148,7 +148,7 @@ def scored(
         "chance": 1.0 / options,
         "parse_failure": float(predicted is None),
     }
-    if not doc["category"]:
+    if doc["benchmark"] != "breakfast":
         return found
     return {
         **found,

@@ -23,6 +23,12 @@ _INSTRUCTION = "Answer with the option's letter from the given choices directly.
 
 #: `(B)` or `[b]` anywhere but at the end of a word, as in "object(s)".
 _BRACKETED = re.compile(r"(?<!\w)[(\[]\s*([A-Za-z])\s*[)\]]")
+#: `(a)` before a word other than a reason, and what makes it a letter there too.
+_BEFORE_WORD = re.compile(r"[ \t]+(?!(?:because|since|as)\b)\w")
+_ASKED_FOR = re.compile(
+    r"(?:^|\b(?:answer|option|choice)\b(?:\s+(?:is|would\s+be|should\s+be))?)[\s:\"'“*]*$",
+    re.IGNORECASE,
+)
 #: A letter that begins a line: alone, or before `)`, `.`, `:`, a closing quote or bracket; the dot
 #: of "e.g." is none.
 _LEADING = re.compile(
@@ -129,9 +135,17 @@ def _letters(text: str) -> list[tuple[str, str]]:
     """Return the letters that a text names, each with what follows it."""
     if _LISTED.fullmatch(text):
         return [(letter, "") for letter in re.findall(r"\b[A-Z]\b", text)]
-    matches = [m for rule in (_BRACKETED, _LEADING, _NAMED) for m in rule.finditer(text)]
+    matches = [m for m in _BRACKETED.finditer(text) if not _is_article(m)]
+    matches += [m for rule in (_LEADING, _NAMED) for m in rule.finditer(text)]
     ends = [(m, m.end(m.lastindex or 0)) for m in matches]
     return [(m[m.lastindex or 0].upper(), text[end:].lstrip(" \t\n.):*]\"'”_")) for m, end in ends]
+
+
+def _is_article(bracketed: re.Match[str]) -> bool:
+    """Tell whether a small `a` in brackets is the article, as in "holding (a) cup"."""
+    before, after = bracketed.string[: bracketed.start()], bracketed.string[bracketed.end() :]
+    lone = bracketed[1] == "a" and _BEFORE_WORD.match(after)
+    return bool(lone) and not _ASKED_FOR.search(before.rpartition("\n")[2])
 
 
 def lettered(choices: Iterable[str], form: str = "{}. {}") -> str:

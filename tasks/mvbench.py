@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Doc = dict[str, Any]
-_START = re.compile(r"[*\s]*(?:[(\[]\s*([A-Za-z])\b|([A-Za-z])\s*(?=[).:,*]|$))")
+#: `(B` needs no closing bracket, as the official prompt opens one; "(a cup" is no letter.
+_START = re.compile(r"[*\s]*(?:[(\[]\s*([A-Z]\b|[a-z]\b(?![ \t]+\w))|([A-Za-z])\s*(?=[).:,*]|$))")
+#: The "a" of "the answer is a cup" is no letter.
 _NAMED = re.compile(
-    r"\b(?:answer|option)\b(?:\s+is)?\s*:?\s*[(\[*]*([A-Za-z])(?=[\s)\].:,*]|$)", re.IGNORECASE
+    r"\b(?:answer|option)\b(?:\s+is)?\s*:?\s*[(\[*]*(?!(?-i:a)[ \t]+\w)([A-Za-z])(?=[\s)\].:,*]|$)",
+    re.IGNORECASE,
 )
 
 

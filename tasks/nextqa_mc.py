@@ -1,4 +1,4 @@
-"""NExT-QA, multiple choice: accuracy by group of question types."""
+"""NExT-QA, multiple choice: accuracy by group and type of question."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Doc = dict[str, Any]
-_PARTS = ("acc_c", "acc_t", "acc_d")
+#: Groups, then types. TP counts with TN, as official; DB is asked in the open-ended version only.
+_PARTS = tuple(
+    f"acc_{part}"
+    for part in (*dict.fromkeys(GROUPS.values()), *map(str.lower, GROUPS))
+    if part not in ("tp", "db")
+)
 
 
 def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
@@ -20,7 +25,9 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
 
     Returns:
         As `multiple_choice.scored`, with `acc_c`, `acc_t` or `acc_d` (causal, temporal,
-        descriptive) by the type of the question.
+        descriptive) and `acc_<type>` by the type of the question.
     """
     found = multiple_choice.process_results(doc, results)
-    return {**found, **parts(_PARTS, {f"acc_{GROUPS[doc['category']]}": found["score"]})}
+    kind = "TN" if doc["category"] == "TP" else doc["category"]
+    own = (GROUPS[kind], kind.lower())
+    return {**found, **parts(_PARTS, {f"acc_{part}": found["score"] for part in own})}

@@ -19,6 +19,10 @@ def score(
     allow_missing: Annotated[
         bool, typer.Option(help="Count samples without a prediction as empty answers.")
     ] = False,
+    submission: Annotated[
+        Path | None,
+        typer.Option(help="Write the file to hand in here, for a task whose answers are hidden."),
+    ] = None,
 ) -> None:
     """Score answers without a model: the same functions as in a run, on the official files.
 
@@ -27,7 +31,13 @@ def score(
     """
     from tempeval.rescore import read_predictions, rescore
 
-    found = rescore(task, read_predictions(predictions), data_root, allow_missing=allow_missing)
+    found = rescore(
+        task,
+        read_predictions(predictions),
+        data_root,
+        allow_missing=allow_missing,
+        submission=submission,
+    )
     if as_json:
         typer.echo(
             json.dumps(
@@ -53,7 +63,11 @@ def score(
         typer.echo(f"{found.missing} samples have no prediction: counted as empty", err=True)
     if found.unused:
         typer.echo(f"{found.unused} predictions belong to no sample of {task}", err=True)
+    by_reason: dict[str, list[str]] = {}
     for name, reason in found.errors.items():
-        typer.echo(f"error: {name}: {reason}", err=True)
+        by_reason.setdefault(reason, []).append(name)
+    for reason, (first, *others) in by_reason.items():
+        more = f" and {len(others)} more" if others else ""
+        typer.echo(f"error: {first}{more}: {reason}", err=True)
     if found.errors:
         raise RunFailed(f"{len(found.errors)} metrics of {task} could not be computed")

@@ -7,13 +7,14 @@ import json
 import math
 from dataclasses import dataclass, field
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import TempevalError
 from tempeval.metrics.unavailable import MetricUnavailable
 from tempeval.task_config import task_config
 from tempeval.task_sources import source_rows
-from tempeval.tasklist import task_entries
+from tempeval.tasklist import LIST_HINT, task_entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -55,24 +56,25 @@ class _Part:
 
 
 def read_predictions(path: Path) -> dict[str, str]:
-    """Read `{sample_id: answer}`.
+    """Read `{sample_id: answer}`; a byte order mark is put aside.
 
     Raises:
         BadPredictions: if the file cannot be read, is not a JSON object, names a sample twice, or
-            an answer is neither a text nor a number.
+            an answer is neither a text nor a finite number.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_no_repeats)
-    except (OSError, ValueError) as error:
+        found = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_no_repeats)
+    except (OSError, ValueError, RecursionError) as error:
         raise BadPredictions(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(found, dict):
         raise BadPredictions(
             f"{path} holds a {type(found).__name__}; accepted: an object {{sample_id: answer}}"
         )
     for name, answer in found.items():
-        if not isinstance(answer, (str, int, float)) or isinstance(answer, bool):
+        text_or_whole = isinstance(answer, (str, int)) and not isinstance(answer, bool)
+        if not text_or_whole and not (isinstance(answer, float) and math.isfinite(answer)):
             raise BadPredictions(
-                f"{path}: the answer of {name!r} is {answer!r}; accepted: a text or a number"
+                f"{path}: the answer of {name!r} is {answer!r}; accepted: a text or a finite number"
             )
     return {name: str(answer) for name, answer in found.items()}
 
@@ -83,6 +85,7 @@ def rescore(
     data_root: str | Path,
     *,
     allow_missing: bool = False,
+    submission: Path | None = None,
 ) -> Scores:
     """Score predictions for a task or a group.
 
@@ -91,6 +94,7 @@ def rescore(
         predictions: answer by sample id.
         data_root: folder with the official annotation files (no video is needed).
         allow_missing: count samples without a prediction as empty answers, instead of refusing.
+        submission: where to write the file that a task with hidden answers hands in.
 
     Returns:
         For a task its metrics; for a group those of its members, named by what follows the group's
@@ -100,7 +104,8 @@ def rescore(
         UnknownName: if there is no such task.
         MissingData, BadData: if the annotation files are missing or damaged.
         BadPredictions: if samples have no prediction, or none of the predictions fits.
-        TempevalError: for a task that scores log-likelihoods.
+        TempevalError: for a task that scores log-likelihoods, that is of no benchmark, or that
+            writes no submission file and should.
     """
     entry = task_entries().get(name)
     config = task_config(name)
@@ -108,9 +113,12 @@ def rescore(
     configs = {member: task_config(member) for member in members}
     for member, of in configs.items():
         _check_rescorable(member, of)
+    if submission is not None and not any(map(_hands_in, configs.values())):
+        raise TempevalError(f"{name} writes no submission file; leave --submission out")
+    args = SimpleNamespace(submission_file=submission)
     docs = {member: _docs(of, data_root) for member, of in configs.items()}
     scores = _fit(docs, predictions, allow_missing)
-    parts = {member: _part(configs[member], docs[member], predictions) for member in configs}
+    parts = {member: _part(of, docs[member], predictions, args) for member, of in configs.items()}
     if members == (name,):
         _add(scores, "", parts[name])
         return scores
@@ -134,6 +142,11 @@ def _check_rescorable(name: str, config: Mapping[str, Any]) -> None:
         raise TempevalError(
             f"{name} scores log-likelihoods, not texts, so there is nothing to rescore; tasks "
             f"with a similar name: {', '.join(sorted(others)) or 'none'}"
+        )
+    if not any("benchmark" in row for row in source_rows(config)[:1]):
+        raise TempevalError(
+            f"{name} is no task of a benchmark: it has no official annotation files to score "
+            f"against. {LIST_HINT}"
         )
 
 
@@ -163,7 +176,14 @@ def _fit(
     return Scores(samples=len(known), unused=len(predictions) - used, missing=len(missing))
 
 
-def _part(config: Mapping[str, Any], docs: Sequence[Doc], predictions: Mapping[str, str]) -> _Part:
+def _hands_in(config: Mapping[str, Any]) -> bool:
+    """Tell whether a metric of a task takes the host's arguments: it writes a file."""
+    return any(_takes_args(entry["aggregation"]) for entry in config["metric_list"])
+
+
+def _part(
+    config: Mapping[str, Any], docs: Sequence[Doc], predictions: Mapping[str, str], args: Any
+) -> _Part:
     """Score one task as the host does: each sample, then each metric over those that gave it."""
     items: dict[str, list[Any]] = {}
     for doc in docs:
@@ -177,21 +197,26 @@ def _part(config: Mapping[str, Any], docs: Sequence[Doc], predictions: Mapping[s
         if all(value is None for value in items.get(metric, ())):
             continue  # of a part that has no sample
         try:
-            values[metric] = _aggregation(entry["aggregation"])(items[metric])
+            value = _aggregation(entry["aggregation"], args)(items[metric])
         except MetricUnavailable as error:
             errors[metric] = str(error)
+        else:
+            if value is not None:  # it only writes a file
+                values[metric] = value
     return _Part(values, errors, len(docs))
 
 
-def _aggregation(named: Any) -> Callable[[Sequence[Any]], float]:
+def _takes_args(aggregation: Any) -> bool:
+    return callable(aggregation) and "args" in inspect.signature(aggregation).parameters
+
+
+def _aggregation(named: Any, args: Any) -> Callable[[Sequence[Any]], float | None]:
     if named == "mean":
         return lambda found: math.fsum(float(value) for value in found) / len(found)
     if not callable(named):
         raise TempevalError(f"aggregation {named!r} is not known here; accepted: mean, a function")
-    inner: Callable[..., float] = getattr(named, "__wrapped__", named)
-    if "args" in inspect.signature(inner).parameters:  # of the host's command line; there is none
-        return partial(inner, args=None)
-    return inner
+    inner: Callable[..., float | None] = getattr(named, "__wrapped__", named)
+    return partial(inner, args=args) if _takes_args(inner) else inner
 
 
 def _add(scores: Scores, prefix: str, part: _Part) -> None:

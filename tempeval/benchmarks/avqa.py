@@ -36,7 +36,8 @@ def _read(root: Path, split: str) -> Iterator[Doc]:
         given = item["multi_choice"]
         if not isinstance(given, list) or not 1 <= len(given) <= OPTIONS:
             raise BadData(f"{where} has multi_choice {given!r}; expected one to {OPTIONS} texts")
-        choices = [str(choice) for choice in given]
+        choices = ["" if choice is None else str(choice) for choice in given]
+        choices = [choice if choice.strip() else MISSING_CHOICE for choice in choices]
         choices += [MISSING_CHOICE] * (OPTIONS - len(choices))
         index = item["answer"]
         if type(index) is not int or not 0 <= index < len(given):

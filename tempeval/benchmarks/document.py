@@ -44,7 +44,7 @@ def make_doc(
         choices: the options of this question, as official; empty for label sets and free answers.
         answer_index: the right option (or label), -1 when it is not known.
         answers: the accepted texts.
-        category: question type, as official.
+        category: question type, as official; of the label sets the class, of Breakfast the split.
         start: where the part of the video begins in seconds, None for its own start.
         end: where it ends in seconds, None for its own end.
         fps: frame rate of a frame folder (1/s), None for files.

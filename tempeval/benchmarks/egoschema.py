@@ -114,8 +114,10 @@ EGOSCHEMA = Benchmark(
     notes=(
         "The answers of the full set are hidden: its task writes the submission file.",
         "The subset is easier than the full set; the two are never mixed.",
-        "egoschema_submission.json is {q_uid: 0 to 4}, with -1 (always wrong) where an answer "
-        "names no single option. Nothing is guessed, as lmms-eval does at random.",
+        "egoschema_submission.json is {q_uid: 0 to 4}, with -1 where an answer names no single "
+        "option. -1 is ours: the official form knows 0 to 4 only, so a file with it may be "
+        "refused. A warning of the run says how many there are; fill them in by hand. Nothing is "
+        "guessed, as lmms-eval does at random.",
         "A bare digit 0 to 4 is an index; the letter C before a text is none ('C moves ...' is the "
         "camera wearer).",
         "There is no official local scorer: acc is equality with subset_answers.json.",

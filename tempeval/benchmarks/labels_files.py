@@ -64,8 +64,11 @@ def label_doc(
         noun: what a class is called in instructions, such as `gesture`.
         cluster: as in `make_doc`.
         **more: further fields of `make_doc`.
+
+    Returns:
+        The row; its category is the class, where no other is given.
     """
-    return make_doc(
+    doc = make_doc(
         sample_id=clip,
         video_id=f"{benchmark}/{clip}",
         video=video,
@@ -76,3 +79,5 @@ def label_doc(
         noun=noun,
         **more,
     )
+    # Set afterwards: the hash has the class in `answers`, and stays that of earlier runs.
+    return doc if doc["category"] else {**doc, "category": label}

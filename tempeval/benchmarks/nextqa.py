@@ -205,10 +205,10 @@ NEXTQA_MC = Benchmark(
     read=_read_mc,
     hub=_hub("MC", {"test": "test"}),
     tasks=("tempeval_nextqa_mc", "tempeval_nextqa_mc_val"),
-    metrics="accuracy: all, causal, temporal, descriptive",
+    metrics="accuracy: all, by group (causal, temporal, descriptive) and type",
     notes=(
         "Papers report val or test: the two are never mixed.",
-        "TP counts with TN, as official; acc_c, acc_t and acc_d pool their types.",
+        "TP counts with TN (acc_tn), as official; acc_c, acc_t and acc_d pool their types.",
         "The official code compares indices and has no reader of texts: the reader is ours. "
         "Nothing is guessed, as lmms-eval does at random.",
     ),

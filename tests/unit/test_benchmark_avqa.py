@@ -70,6 +70,10 @@ def test_the_golden_set_of_our_own() -> None:
 
 def test_documents(root: Path) -> None:
     docs = list(AVQA.read(root, "val"))
+    (root / "train_qa.json").write_text(
+        json.dumps([{**ITEMS[0], "multi_choice": ["a", None, " ", 2]}])
+    )
+    assert next(iter(AVQA.read(root, "train")))["choices"] == ["a", "NULL", "NULL", "2"]
     assert docs[2]["choices"] == ["a dog", "a cat", "NULL", "NULL"]
     assert docs[0]["video"] == str(root / "videos" / "abcdefghij1_000030.mp4")
     # A clip that is not there is named where it should be, and fails when it is decoded.

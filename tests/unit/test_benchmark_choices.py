@@ -15,6 +15,9 @@ from tempeval.benchmarks.egoschema import EGOSCHEMA
 from tempeval.benchmarks.mvbench import MVBENCH, SUB_TASKS
 from tempeval.benchmarks.nextqa import NEXTQA_MC, NEXTQA_OE
 from tempeval.benchmarks.tempcompass import TEMPCOMPASS
+from tempeval.errors import TempevalError
+from tempeval.rescore import rescore
+from tempeval.task_config import task_config
 from tempeval.tasks import egoschema, mvbench, tempcompass
 from tempeval.tasks.multiple_choice import LETTERS
 
@@ -50,6 +53,22 @@ class TestNextQA:
         with pytest.raises(MissingData, match="multiple-choice"):
             NEXTQA_OE.annotations(copy("nextqa_mc"), "test")
 
+    def test_every_official_number(self) -> None:
+        folder = METRICS / "nextqa_mc"
+        known = json.loads((folder / "expected.json").read_text("utf-8"))["metrics"]
+        official = {
+            {"Acc_all": "acc", "TN (TN+TP)": "acc_tn"}.get(
+                name, f"acc_{name.lower().removeprefix('acc_')}"
+            ): value
+            for name, value in known["official_on_index"].items()
+        }
+        assert len(official) == 11
+        listed = {entry["metric"] for entry in task_config("tempeval_nextqa_mc")["metric_list"]}
+        assert {name for name in listed if name.startswith("acc")} == set(official)
+        texts = golden("nextqa_mc")[0]
+        metrics = rescore("tempeval_nextqa_mc", texts, folder / "annotations").metrics
+        assert {name: metrics.get(name) for name in official} == pytest.approx(official, abs=2e-4)
+
     def test_the_second_reference(self, copy: Any) -> None:
         docs = {doc["sample_id"]: doc for doc in NEXTQA_OE.read(copy("nextqa_oe"), "test")}
         assert docs["4200000000_1"]["answers"][1] == "with a knife"
@@ -69,28 +88,63 @@ class TestEgoSchema:
         assert all(doc["answer_index"] >= 0 for doc in subset)
         assert all(doc["answer_index"] == -1 and not doc["answers"] for doc in full)
 
-    def test_the_submission_file(self, copy: Any, tmp_path: Path) -> None:
-        texts, items = golden("egoschema")
-        docs = list(EGOSCHEMA.read(copy("egoschema"), "full"))
-        found = [egoschema.process_full(d, [texts[d["sample_id"]]])["submission"] for d in docs]
-        share = egoschema.write_submission(found, SimpleNamespace(output_path=str(tmp_path)))
-        written = json.loads((tmp_path / egoschema.FILE_NAME).read_text())
-        assert written == {name: known["intended"] for name, known in items.items()}
-        assert share == sum(index >= 0 for index in written.values()) / 36
+    @pytest.fixture
+    def full(self, copy: Any, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+        root = copy("egoschema")
+        monkeypatch.setenv("TEMPEVAL_DATA", str(root))
+        return list(EGOSCHEMA.read(root, "full"))
 
-    def test_the_submission_of_another_model_is_kept(self, tmp_path: Path) -> None:
-        args = SimpleNamespace(output_path=str(tmp_path))
-        for index in (1, 2, 2, 1):
-            egoschema.write_submission([{"q_uid": "a", "index": index}], args)
-        first = tmp_path / egoschema.FILE_NAME
-        (second,) = set(tmp_path.iterdir()) - {first}
-        assert json.loads(first.read_text()) == {"a": 1}
-        assert json.loads(second.read_text()) == {"a": 2}
+    def test_the_submission_file(
+        self, full: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        texts, items = golden("egoschema")
+        found = [egoschema.process_full(d, [texts[d["sample_id"]]])["submission"] for d in full]
+        out = tmp_path / "out"
+        assert egoschema.write_submission(found, SimpleNamespace(output_path=str(out))) is None
+        (path,) = out.iterdir()
+        written = json.loads(path.read_text())
+        assert path.name == egoschema.FILE_NAME
+        assert written == {name: known["intended"] for name, known in items.items()}
+        unanswered = sum(index == -1 for index in written.values())
+        assert f"{unanswered} of 36 answers name no option" in caplog.text
+
+    def test_a_part_of_the_questions_is_no_submission(self, full: Any, tmp_path: Path) -> None:
+        found = [egoschema.process_full(doc, ["A"])["submission"] for doc in full[:4]]
+        egoschema.write_submission(found, SimpleNamespace(output_path=str(tmp_path / "out")))
+        (path,) = (tmp_path / "out").iterdir()
+        assert path.name == "egoschema_submission_partial.json"
+        assert len(json.loads(path.read_text())) == 4
+
+    def test_the_submission_of_another_model_is_kept(self, full: Any, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        for answer in "BCCB":
+            found = [egoschema.process_full(doc, [answer])["submission"] for doc in full]
+            egoschema.write_submission(found, SimpleNamespace(output_path=str(out)))
+        first = out / egoschema.FILE_NAME
+        (second,) = set(out.iterdir()) - {first}
+        assert set(json.loads(first.read_text()).values()) == {1}
+        assert set(json.loads(second.read_text()).values()) == {2}
         assert second.name.startswith("egoschema_submission_")
 
-    def test_the_full_set_has_no_accuracy(self, copy: Any) -> None:
-        doc = next(iter(EGOSCHEMA.read(copy("egoschema"), "full")))
-        assert "acc" not in egoschema.process_full(doc, ["A"])
+    def test_a_rescore_writes_the_file_that_is_asked_for(self, full: Any, tmp_path: Path) -> None:
+        texts, items = golden("egoschema")
+        path = tmp_path / "new" / "mine.json"
+        rescore("tempeval_egoschema", texts, tmp_path, submission=path)
+        assert json.loads(path.read_text()) == {n: k["intended"] for n, k in items.items()}
+        with pytest.raises(TempevalError, match=r"tempeval_egoschema_subset.*no submission"):
+            rescore("tempeval_egoschema_subset", texts, tmp_path, submission=path)
+        with pytest.raises(TempevalError, match="cannot be written"):
+            rescore("tempeval_egoschema", texts, tmp_path, submission=tmp_path)
+
+    def test_the_full_set_has_no_score(self, copy: Any) -> None:
+        root = copy("egoschema")
+        doc = next(iter(EGOSCHEMA.read(root, "full")))
+        found = egoschema.process_full(doc, ["A"])
+        assert found["score"] is None
+        assert found["answered"] == 1.0
+        assert "acc" not in found
+        metrics = rescore("tempeval_egoschema", golden("egoschema")[0], root).metrics
+        assert set(metrics) == {"answered", "parse_failure"}
 
     def test_an_answer_to_no_question_is_named(self, copy: Any) -> None:
         root = copy("egoschema")
@@ -109,6 +163,27 @@ class TestMVBench:
             assert found["acc_official"] == known["check_ans"], text
             assert found["parsed"] == known["strict_letter"], text
             assert found["acc_strict"]["score"] == known["strict"], text
+
+    @pytest.mark.parametrize(
+        ("text", "index"),
+        [
+            ("(A", 0),
+            ("(A a cup", 0),
+            ("(b)", 1),
+            ("[c] a cup", 2),
+            ("(a", 0),
+            ("(a. a cup", 0),
+            ("(a\nThe man sits.", 0),
+            ("(a man sits)", None),
+            ("(a cup", None),
+            ("[a\tcup]", None),
+            ("The answer is a cup", None),
+            ("The answer is (a cup)", None),
+            ("The answer is b because", 1),
+        ],
+    )
+    def test_a_word_in_brackets_is_no_letter(self, text: str, index: int | None) -> None:
+        assert mvbench.strict_letter(text, 5).index == index
 
     def test_parts_frame_folders_and_clusters(self, tmp_path: Path) -> None:
         shutil.copytree(METRICS / "mvbench" / "annotations", tmp_path, dirs_exist_ok=True)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from label_golden import jester_docs, write_jester
 
 from tempeval.benchmarks.seeded_options import seeded_options
+from tempeval.benchmarks.sources import load_docs
 from tempeval.errors import InvalidSetting
 from tempeval.metrics.classification import macro_f1, macro_f1_present, top1
 from tempeval.metrics.label_match import fold, match_label
@@ -193,6 +194,24 @@ def test_choice_by_mean_and_by_sum_may_differ(tmp_path: Path) -> None:
     short = (ChoiceLoss(-3.0, 1), False)  # mean -3.0
     found = labels_task.process_choices(doc, [short, long])
     assert (found["score"], found["top1_sum"]) == (1.0, 0.0)
+
+
+def test_the_category_is_the_class_and_makes_no_metric(tmp_path: Path) -> None:
+    doc = jester_docs(write_jester(tmp_path))[0]
+    found = labels_task.process_list(doc, ["Gesture 2"])
+    assert doc["category"] == found["category"] == "Gesture 1"
+    assert not [name for name in found if name.startswith("top1_")]
+    # As it was when the category was empty: older runs stay comparable.
+    assert doc["content_hash"] == "df910740bd5b9617"
+
+
+@pytest.mark.parametrize("name", ["jester", "ssv2", "kinetics"])
+def test_every_label_set_but_breakfast_has_its_class_as_category(name: str) -> None:
+    chosen = "kinetics700" if name == "kinetics" else name
+    split = "val" if name == "kinetics" else "validation"
+    folder = Path(__file__).parents[1] / "reference" / "metrics" / name / "annotations"
+    docs = load_docs({"benchmark": chosen, "split": split}, folder)
+    assert all(doc["category"] == doc["answers"][0] for doc in docs)
 
 
 def test_a_failed_sample_is_wrong_in_every_protocol(tmp_path: Path) -> None:

@@ -227,6 +227,19 @@ def test_broken_lines(tmp_path, text):
     assert refusal(tmp_path).value.endswith(".jsonl:2")
 
 
+@pytest.mark.parametrize("score", [None, 1.0])
+def test_a_task_whose_answers_are_hidden_is_refused_by_name(tmp_path, score):
+    """Also where an older version of the task wrote another number as its score."""
+    lines = made["sample_lines"](TASK, videos=4)
+    for line in lines:
+        line["score"] = score
+    made["write_run"](tmp_path / "a", tasks={"tempeval_egoschema": lines})
+    found = refusal(tmp_path)
+    assert (found.kind, found.tasks) == ("unscored", ("tempeval_egoschema",))
+    assert "answers are hidden" in found.reason
+    assert "tempeval_egoschema_subset" in found.action
+
+
 def test_one_bad_task_leaves_the_others(tmp_path):
     other = "tempeval_mini_order"
     tasks = {task: made["sample_lines"](task, videos=4) for task in (TASK, other)}

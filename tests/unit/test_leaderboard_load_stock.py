@@ -87,6 +87,17 @@ def test_scores_are_shown_and_the_budget_is_unknown(tmp_path):
     assert other["costs"] is None
 
 
+def test_a_task_whose_answers_are_hidden_shows_no_score(tmp_path):
+    name = "tempeval_egoschema"
+    content = results(
+        results={name: {"answered,none": 0.9, "parse_failure,none": 0.1}},
+        configs={name: {"metric_list": [{"metric": "answered"}, {"metric": "parse_failure"}]}},
+    )
+    write_stock(tmp_path / "a", content)
+    (score,) = refusal(tmp_path).scores
+    assert (score["task"], score["score"], score["se"]) == (name, None, None)
+
+
 def test_they_are_never_ranked(tmp_path):
     """Not even beside a baseline of the same task whose budget they would match."""
     lines = {TASK: made["sample_lines"](TASK, videos=4)}

@@ -41,6 +41,10 @@ OPTIONS = ["a kite", "a dog", "C waters the plants", "no", "a cup of tea"]
         ("a dog. It runs to the left.", 1),
         ("C waters the plants", 2),
         ("C waters a few things, so the best choice is (A).", 0),
+        ("(a) It flies.", 0),
+        ("The best choice is (a) here.", 0),
+        ("I would say (a) because it flies.", 0),
+        ("I would say (a).", 0),
         ("no", 3),
     ],
 )
@@ -65,6 +69,8 @@ def test_an_answer_that_means_one_option(text: str, index: int) -> None:
         ("(F) other", "unparsed"),
         ("C's hand moves", "unparsed"),
         ("4", "unparsed"),
+        ("The man is holding (a) cup", "unparsed"),
+        ("(a man sits)", "unparsed"),
     ],
 )
 def test_nothing_is_guessed(text: str, status: str) -> None:
