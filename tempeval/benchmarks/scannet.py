@@ -5,12 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tempeval.benchmarks.video_index import FRAME_FOLDERS, VideoIndex
+from tempeval.video.sampling import SCENES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 #: PAVE's folder of 32 frames per scene first, then EmbodiedScan's and other usual names.
-FOLDERS = ("posed_images_new", "posed_images", "scannet/posed_images_new", "scannet/posed_images")
+FOLDERS = (*SCENES, *(f"scannet/{name}" for name in SCENES))
+#: Fine print of both benchmarks.
+NOTES = (
+    "A scene is a cluster.",
+    "Frames are the .jpg files of posed_images_new/<scene> or posed_images/<scene>: the first 32 "
+    "in order of number, the last one repeated where there are fewer. Depth maps (.png) are not "
+    "read. "
+    "Of an export of the whole scan, put 32 frames that cover it into posed_images_new/<scene>.",
+)
 #: A scene has no time base; a second a view makes the views' order a time.
 FPS = 1.0
 ACCESS = (

@@ -11,16 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tempeval.benchmarks import scannet
 from tempeval.benchmarks.base import BadData, MissingData
 from tempeval.benchmarks.music_avqa import MUSIC_AVQA, filled
 from tempeval.benchmarks.scanqa import SCANQA
 from tempeval.benchmarks.sqa3d import SQA3D
+from tempeval.benchmarks.video_files import survey
 from tempeval.metrics import captions
 from tempeval.metrics.answer_cleaning import clean_answer
 from tempeval.metrics.exact_match import refined_match, refined_match_strict
 from tempeval.metrics.unavailable import MetricUnavailable
 from tempeval.tasks import music_avqa, scanqa, sqa3d
 from tempeval.tasks.open_ended import process_cleaned
+from tempeval.video.folder import shown_images
 
 METRICS = Path(__file__).parents[1] / "reference" / "metrics"
 
@@ -96,6 +99,23 @@ class TestScenes:
         assert situated["cluster"] == "scannet/scene0025_00"
         assert situated["question"].startswith("I am facing the bookshelf")
         assert situated["question"].endswith("Does the laundry basket have legs?")
+
+    @pytest.mark.parametrize("folder", scannet.FOLDERS)
+    def test_depth_maps_are_no_frames_in_any_folder(self, tmp_path: Path, folder: str) -> None:
+        """An export of ScanNet holds 00000.jpg, 00000.png (16-bit depth) and 00000.txt."""
+        scene = tmp_path / folder / "scene0011_00"
+        scene.mkdir(parents=True)
+        for number in range(8):
+            (scene / f"{number:05d}.jpg").write_bytes(b"123")
+            (scene / f"{number:05d}.png").write_bytes(b"depth")
+            (scene / f"{number:05d}.txt").write_text("pose")
+        assert scannet.scene_index(tmp_path).find("scene0011_00") == scene
+        shown = [image.name for image in shown_images(str(scene))]
+        assert shown == [f"{min(view, 7):05d}.jpg" for view in range(32)]
+        assert survey([str(scene)]).bytes == 8 * 3
+        for image in scene.glob("*.jpg"):
+            image.unlink()
+        assert survey([str(scene)]).empty == [str(scene)]
 
     def test_types_are_the_first_word_as_written(self) -> None:
         _, items = golden("sqa3d")

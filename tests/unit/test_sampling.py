@@ -157,7 +157,11 @@ def test_a_scene_has_32_views_cut_or_filled_up_with_the_last(count: int) -> None
 
 
 def test_a_scene_is_known_by_its_folder() -> None:
-    for path in ("/data/posed_images_new/scene0011_00", "posed_images_new/scene0011_00/"):
+    for path in (
+        "/data/posed_images_new/scene0011_00",
+        "posed_images_new/scene0011_00/",
+        "/data/posed_images/scene0011_00",
+    ):
         assert is_scene(path)
     for path in ("/data/posed_images_new", "/posed_images_new/a/b", "/data/scene0011_00"):
         assert not is_scene(path)
