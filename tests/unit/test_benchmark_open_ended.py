@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +15,7 @@ from tempeval.benchmarks import scannet
 from tempeval.benchmarks.base import BadData, MissingData
 from tempeval.benchmarks.music_avqa import MUSIC_AVQA, filled
 from tempeval.benchmarks.scanqa import SCANQA
+from tempeval.benchmarks.sources import load_docs
 from tempeval.benchmarks.sqa3d import SQA3D
 from tempeval.benchmarks.video_files import survey
 from tempeval.metrics import captions
@@ -24,6 +25,9 @@ from tempeval.metrics.unavailable import MetricUnavailable
 from tempeval.tasks import music_avqa, scanqa, sqa3d
 from tempeval.tasks.open_ended import process_cleaned
 from tempeval.video.folder import shown_images
+
+if TYPE_CHECKING:
+    from tempeval.benchmarks.document import Doc
 
 METRICS = Path(__file__).parents[1] / "reference" / "metrics"
 
@@ -178,6 +182,47 @@ class TestMusicAVQA:
         docs = list(MUSIC_AVQA.read(tmp_path, "test"))
         assert docs[0]["video"] == str(folder / "vv00003000.mp4")
         assert docs[1]["video"] == str(tmp_path / "MUSIC-AVQA-videos-Real" / "00009001.mp4")
+
+    @pytest.mark.parametrize("folder", ["data/video", "MUSIC-AVQA-Videos"])
+    def test_videos_lie_where_the_official_readme_puts_them(
+        self, tmp_path: Path, folder: str
+    ) -> None:
+        shutil.copytree(METRICS / "music_avqa" / "annotations", tmp_path, dirs_exist_ok=True)
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "00009001.mp4").touch()
+        docs = list(MUSIC_AVQA.read(tmp_path, "test"))
+        assert docs[1]["video"] == str(tmp_path / folder / "00009001.mp4")
+
+    def made(self, root: Path, *changes: dict[str, Any]) -> list[Doc]:
+        item = {
+            "video_id": "00005778",
+            "question_id": 1138,
+            "type": '["Audio-Visual", "Counting"]',
+            "question_content": "How many sounding <Object> in the video?",
+            "templ_values": '["bagpipe"]',
+            "anser": "two",
+        }
+        (root / "data" / "json").mkdir(parents=True)
+        items = [{**item, **change} for change in changes]
+        (root / "data" / "json" / "avqa-test.json").write_text(json.dumps(items))
+        return load_docs({"benchmark": "music_avqa", "split": "test"}, root)
+
+    def test_a_repeated_question_id_gets_a_number(self, tmp_path: Path) -> None:
+        """As in the official avqa-test.json, whose ids 55 questions share with another one."""
+        docs = self.made(tmp_path, {}, {"anser": "four"}, {"question_id": 7}, {"anser": "six"})
+        assert [doc["sample_id"] for doc in docs] == ["1138", "1138#2", "7", "1138#3"]
+        assert {doc["cluster"] for doc in docs} == {"music_avqa/00005778"}
+        assert [doc["answers"] for doc in docs] == [["two"], ["four"], ["two"], ["six"]]
+
+    def test_types_are_read_as_json_or_as_pave_reads_them(self, tmp_path: Path) -> None:
+        (doc,) = self.made(tmp_path, {"type": "['Audio', 'Counting']", "templ_values": "['drum']"})
+        assert doc["category"] == "Audio/Counting"
+        assert doc["question"] == "How many sounding drum in the video?"
+
+    @pytest.mark.parametrize("value", ["Audio", "{'Audio'}", "['Audio'", "[" * 10_000, 3])
+    def test_a_type_that_is_no_list_is_named(self, tmp_path: Path, value: Any) -> None:
+        with pytest.raises(BadData, match=r"item 0 .*expected the text of a list"):
+            self.made(tmp_path, {"type": value})
 
     def test_both_versions_are_told_apart(self, tmp_path: Path) -> None:
         source = METRICS / "music_avqa" / "annotations" / "data" / "json"
