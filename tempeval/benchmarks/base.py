@@ -28,13 +28,15 @@ class Counts:
 
     Attributes:
         items: questions or labelled clips.
-        videos: files (or frame folders, or scenes) they are about.
+        videos: files (or frame folders, or scenes) they are about; None where it is not known.
         source: where the figures come from.
+        checked: whether somebody looked there; else the README says that nobody did.
     """
 
     items: int
-    videos: int
+    videos: int | None
     source: str
+    checked: bool = True
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Benchmark:
         licence: of annotations and videos, one line.
         access: the exact next steps to get the files, with the registration page by name.
         tree: the expected tree under its folder, several lines.
-        splits: published counts by split; None where none are published.
+        splits: published counts by split; None where they were not looked up.
         annotations: `(root, split)` to the annotation files that the split needs, in a fixed order.
             Raises MissingData naming the file and where it was looked for.
         read: `(root, split)` to the documents, in the official order. Raises MissingData or

@@ -116,7 +116,7 @@ MUSIC_AVQA = Benchmark(
         "test_update": Counts(9_129, 6_399, "data/json_update"),
         "val": Counts(4_595, 3_815, "data/json"),
         "val_update": Counts(4_568, 3_815, "data/json_update; videos counted on data/json"),
-        "train": None,
+        "train": Counts(32_087, None, "README: 45,867 in all, less val and test of data/json"),
         "train_update": None,
     },
     annotations=_annotations,

@@ -20,9 +20,12 @@ from typer.testing import CliRunner
 
 from tempeval.archive_members import Limits
 from tempeval.benchmarks import unpack as unpack_module
-from tempeval.benchmarks.base import BadData, MissingData
+from tempeval.benchmarks.avqa import AVQA
+from tempeval.benchmarks.base import BadData, Counts, MissingData
 from tempeval.benchmarks.check import check
 from tempeval.benchmarks.listing import benchmark_table, items_text, rows
+from tempeval.benchmarks.music_avqa import MUSIC_AVQA
+from tempeval.benchmarks.mvbench import MVBENCH
 from tempeval.benchmarks.parts import Joined, archive_files, matching
 from tempeval.benchmarks.prepare import prepare
 from tempeval.benchmarks.report_text import human_bytes, report_lines
@@ -252,9 +255,41 @@ def test_the_list_says_what_is_there(tmp_path) -> None:
     assert [items_text(items) for items in ({}, {"a": 2}, {"a": 2, "b": 1})] == [
         "-",
         "2",
-        "3 (2 splits)",
+        "a 2, b 1",
     ]
+    assert items_text(dict.fromkeys("abcde", 200)) == "1000 (5 splits)"
     assert rows(tmp_path / "nowhere")[0].items == {"test": 3}
+
+
+def test_questions_of_two_splits_are_counted_once(tmp_path, monkeypatch) -> None:
+    """As of EgoSchema, whose subset is a part of the full set."""
+    register(monkeypatch, replace(TOY, read=lambda root, split: TOY.read(root, "test")))
+    put(tmp_path)
+    (tmp_path / "toy" / "train.txt").write_text("a.mp4\n")
+    report = check("toy", tmp_path)
+    assert [split.items for split in report.splits] == [2, 2]
+    assert report.items == 2
+
+
+def test_what_is_not_known_is_not_made_up(monkeypatch) -> None:
+    counts = {"test": Counts(4, None, "recalled", checked=False), "train": Counts(2, None, "paper")}
+    register(monkeypatch, replace(TOY, splits=counts))
+    line = benchmark_table().splitlines()[2]
+    assert "| test 4 (not checked), train 2 | - | - |" in line
+    register(monkeypatch, replace(TOY, splits={name: Counts(200, None, "x") for name in "abcde"}))
+    assert "| 1,000 | - | - |" in benchmark_table().splitlines()[2]
+
+
+@pytest.mark.parametrize(
+    ("counts", "items"),
+    [
+        (MVBENCH.splits["action_sequence"], 200),
+        (MUSIC_AVQA.splits["train"], 32_087),
+        (AVQA.splits["val"], 16_910),
+    ],
+)
+def test_videos_that_nobody_counted_have_no_number(counts, items) -> None:
+    assert (counts.items, counts.videos) == (items, None)
 
 
 def test_the_table_has_published_counts_and_the_registration_page() -> None:
