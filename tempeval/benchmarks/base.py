@@ -65,10 +65,20 @@ class Archive:
     Attributes:
         pattern: glob of the file, or of its parts, under the benchmark's folder.
         target: folder under the benchmark's folder that its members are unpacked into.
+        zipped: whether its parts also come with the ending `.zip`: each in a zip of its own, or
+            only called so.
+        annotations: whether it holds annotation files, so that it is not missed where they are.
     """
 
     pattern: str
     target: str = "."
+    zipped: bool = False
+    annotations: bool = False
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Globs of all its forms; what comes out of the first may be the parts of the last."""
+        return (f"{self.pattern}.zip", self.pattern) if self.zipped else (self.pattern,)
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,7 @@ BREAKFAST = Benchmark(
     annotations=_annotations,
     read=_read,
     labels=_labels,
-    archives=(Archive(f"{VIDEOS}.tar*"), Archive(f"{COARSE}.tar*")),
+    archives=(Archive(f"{VIDEOS}.tar*"), Archive(f"{COARSE}.tar*", annotations=True)),
     tasks=("tempeval_breakfast_choice", "tempeval_breakfast_list", "tempeval_breakfast_mcq"),
     metrics="top-1, macro-F1, top-1 by split",
     notes=(
