@@ -48,19 +48,20 @@ def _annotations(root: Path, split: str) -> list[Path]:
 def _read(root: Path, split: str) -> Iterator[Doc]:
     (path,) = _annotations(root, split)
     videos = VideoIndex(root, *FOLDERS)
+    apart = not len(videos) or any((root / name).is_dir() for name in FOLDERS[:3])
     asked: Counter[str] = Counter()
     for where, item in read_items(path, _KEYS):
         question_id = str(item["question_id"])
         asked[question_id] += 1
         again = f"#{asked[question_id]}" if asked[question_id] > 1 else ""
         name = safe_name(str(item["video_id"]), where)
-        found = videos.find(name)
-        home = root / (REAL if name[0].isdigit() else SYNTHETIC) / f"{name}.mp4"
+        own = root / (REAL if name[0].isdigit() else SYNTHETIC) / f"{name}.mp4"
+        expected = own if apart else videos.path_of(name)
         modality, _, kind = "/".join(_texts(item["type"], where)).partition("/")
         yield make_doc(
             sample_id=question_id + again,
             video_id=f"music_avqa/{name}",
-            video=found or home,
+            video=videos.find(name) or expected,
             question=filled(item["question_content"], _texts(item["templ_values"], where), where),
             answers=[str(item["anser"])],
             category=f"{modality}/{kind}",

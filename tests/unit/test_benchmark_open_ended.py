@@ -192,6 +192,7 @@ class TestMusicAVQA:
         (tmp_path / folder / "00009001.mp4").touch()
         docs = list(MUSIC_AVQA.read(tmp_path, "test"))
         assert docs[1]["video"] == str(tmp_path / folder / "00009001.mp4")
+        assert docs[0]["video"] == str(tmp_path / folder / "vv00003000.mp4"), "beside the others"
 
     def made(self, root: Path, *changes: dict[str, Any]) -> list[Doc]:
         item = {
