@@ -52,11 +52,11 @@ def _files(one: Benchmark) -> str:
 def _splits(one: Benchmark) -> str:
     rows = ["| split | items | videos | source |", "| --- | ---: | ---: | --- |"]
     for split, counts in one.splits.items():
-        cells = (
-            f"{counts.items:,} | {counts.videos:,} | {counts.source}"
-            if counts
-            else "- | - | not published"
-        )
+        cells = "- | - | not looked up"
+        if counts is not None:
+            videos = "-" if counts.videos is None else f"{counts.videos:,}"
+            unsure = "" if counts.checked else " (not checked)"
+            cells = f"{counts.items:,} | {videos} | {counts.source}{unsure}"
         rows.append(f"| {split} | {cells} |")
     return "### Splits\n\n" + "\n".join(rows)
 

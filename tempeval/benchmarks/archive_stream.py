@@ -114,17 +114,10 @@ def _tar_members(
     limits: Limits,
 ) -> Iterator[Member]:
     links: list[tuple[str, str, str]] = []
-    total = count = 0
+    room = _Room(source, limits)
     while (info := tar.next()) is not None:
         tar.members.clear()  # type: ignore[attr-defined]  # else it keeps one object per member
-        count += 1
-        total += info.size
-        if total > limits.max_bytes or count > limits.max_members:
-            raise BadArchive(
-                source,
-                f"it would unpack to more than {limits.max_bytes / 1e9:.0f} GB or "
-                f"{limits.max_members} members",
-            )
+        room.take(info.size)
         if info.isdir():
             continue
         if info.issym() or info.islnk():
@@ -137,7 +130,31 @@ def _tar_members(
     _check_end(tar, stream, source)
     if isinstance(stream, Tape):
         stream.drain()
-    yield from _copies(links, source, target)
+    yield from _copies(links, source, target, room)
+
+
+class _Room:
+    """How much of the limits a tar has used up, copies that its links become included."""
+
+    def __init__(self, source: str, limits: Limits) -> None:
+        self._source, self._limits = source, limits
+        self._bytes = self._members = 0
+
+    def take(self, size: int) -> None:
+        """Count one member of `size` bytes.
+
+        Raises:
+            BadArchive: if that is too much.
+        """
+        self._bytes += size
+        self._members += 1
+        most = self._limits
+        if self._bytes > most.max_bytes or self._members > most.max_members:
+            raise BadArchive(
+                self._source,
+                f"it would unpack to more than {most.max_bytes / 1e9:.0f} GB or "
+                f"{most.max_members} members",
+            )
 
 
 def _file(name: str, size: int, source: str, reader: Callable[[], IO[bytes] | None]) -> Member:
@@ -152,27 +169,55 @@ def _from_tar(tar: tarfile.TarFile, info: tarfile.TarInfo) -> Callable[[], IO[by
     return lambda: tar.extractfile(info)
 
 
-def _copies(links: list[tuple[str, str, str]], source: str, target: Path) -> Iterator[Member]:
-    """Turn links into copies of the files that were unpacked, links to links in any order."""
-    waiting = links
+def _copies(
+    links: list[tuple[str, str, str]], source: str, target: Path, room: _Room
+) -> Iterator[Member]:
+    """Turn links into copies of the files that were unpacked, links to links in any order.
+
+    A link to a folder becomes a copy of its files, once all links in it are copies; one that lies
+    in the folder it leads to is left out.
+    """
+    waiting = [(name, pointed, _way(name, pointed, base, source)) for name, pointed, base in links]
+    waiting = [link for link in waiting if not _is_below(link[0], link[2])]
     while waiting:
         left = []
-        for name, pointed, base in waiting:
-            way = posixpath.normpath(posixpath.join(base, pointed))
-            outside = pointed.startswith("/") or way.split("/")[0] == ".." or "\\" in pointed
-            if outside:
-                raise BadArchive(source, f"its link {name!r} leads out of it, to {pointed!r}")
+        for name, pointed, way in waiting:
             found = target / way
+            full = found.is_dir() and not any(_is_below(other, way) for other, *_ in waiting)
             if found.is_file():
-                yield _file(name, found.stat().st_size, source, _from_disk(found))
+                files = {name: found}
+            elif full:
+                files = {f"{name}/{p.relative_to(found).as_posix()}": p for p in _files(found)}
             else:
-                left.append((name, pointed, base))
+                left.append((name, pointed, way))
+                continue
+            for copy, original in files.items():
+                size = original.stat().st_size
+                room.take(size)
+                yield _file(copy, size, source, _from_disk(original))
         if len(left) == len(waiting):
             name, pointed, _ = left[0]
             raise BadArchive(
-                source, f"its link {name!r} leads to {pointed!r}, which is no file in it"
+                source, f"its link {name!r} leads to {pointed!r}, which is no file or folder in it"
             )
         waiting = left
+
+
+def _way(name: str, pointed: str, base: str, source: str) -> str:
+    """Return where a link leads, as a path inside the archive."""
+    way = posixpath.normpath(posixpath.join(base, pointed))
+    if pointed.startswith("/") or way.split("/")[0] == ".." or "\\" in pointed:
+        raise BadArchive(source, f"its link {name!r} leads out of it, to {pointed!r}")
+    return way
+
+
+def _is_below(name: str, folder: str) -> bool:
+    """Tell whether a name of an archive lies in a folder of it, at any depth."""
+    return folder == "." or posixpath.normpath(name).startswith(f"{folder}/")
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _from_disk(path: Path) -> Callable[[], IO[bytes]]:

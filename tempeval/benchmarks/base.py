@@ -28,13 +28,15 @@ class Counts:
 
     Attributes:
         items: questions or labelled clips.
-        videos: files (or frame folders, or scenes) they are about.
+        videos: files (or frame folders, or scenes) they are about; None where it is not known.
         source: where the figures come from.
+        checked: whether somebody looked there; else the README says that nobody did.
     """
 
     items: int
-    videos: int
+    videos: int | None
     source: str
+    checked: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,20 @@ class Archive:
     Attributes:
         pattern: glob of the file, or of its parts, under the benchmark's folder.
         target: folder under the benchmark's folder that its members are unpacked into.
+        zipped: whether its parts also come with the ending `.zip`: each in a zip of its own, or
+            only called so.
+        annotations: whether it holds annotation files, so that it is not missed where they are.
     """
 
     pattern: str
     target: str = "."
+    zipped: bool = False
+    annotations: bool = False
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Globs of all its forms; what comes out of the first may be the parts of the last."""
+        return (f"{self.pattern}.zip", self.pattern) if self.zipped else (self.pattern,)
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,7 @@ class Benchmark:
         licence: of annotations and videos, one line.
         access: the exact next steps to get the files, with the registration page by name.
         tree: the expected tree under its folder, several lines.
-        splits: published counts by split; None where none are published.
+        splits: published counts by split; None where they were not looked up.
         annotations: `(root, split)` to the annotation files that the split needs, in a fixed order.
             Raises MissingData naming the file and where it was looked for.
         read: `(root, split)` to the documents, in the official order. Raises MissingData or

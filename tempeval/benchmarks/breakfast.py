@@ -206,7 +206,7 @@ BREAKFAST = Benchmark(
     annotations=_annotations,
     read=_read,
     labels=_labels,
-    archives=(Archive(f"{VIDEOS}.tar*"), Archive(f"{COARSE}.tar*")),
+    archives=(Archive(f"{VIDEOS}.tar*"), Archive(f"{COARSE}.tar*", annotations=True)),
     tasks=("tempeval_breakfast_choice", "tempeval_breakfast_list", "tempeval_breakfast_mcq"),
     metrics="top-1, macro-F1, top-1 by split",
     notes=(
@@ -218,7 +218,8 @@ BREAKFAST = Benchmark(
         "without cameras stand for the videos on disk, and for one missing video if there is none.",
         "Splits are those of the participants: s1 P03-P15, s2 P16-P28, s3 P29-P41, s4 P42-P54. "
         "All are evaluated; top1_s1 to top1_s4 are the four test sets of the usual folds.",
-        "Papers count 1,712 videos with one stereo channel; copies with both count more.",
+        "Papers count 1,712 videos with one stereo channel; copies with both count more "
+        "(CVML-TueAI/Breakfast-Actions on the hub: 284, 506, 532 and 667 in s1 to s4).",
         "_choice and _mcq word three labels as fried egg, scrambled eggs and fruit salad; _list "
         "shows and compares the official spelling, and top1_aliases accepts those three as well.",
         *NOTES,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tempeval.benchmarks.base import Benchmark, Fetch
+    from tempeval.benchmarks.document import Doc
 
 #: How many missing or damaged videos are named.
 NAMED = 10
@@ -63,7 +64,7 @@ class Report:
         title: its name in papers.
         licence: of annotations and videos.
         splits: those that were looked at.
-        items: of all splits.
+        items: of all splits, one that is in two of them once.
         videos: of all splits, each file once.
         next: what to do, one step each; empty when all is there.
         tree: what is expected where, when something is missing.
@@ -142,13 +143,16 @@ def check(
     report = Report(chosen.name, chosen.title, chosen.licence, [], fetch=chosen.fetch)
     report.prepare = f"tempeval data prepare {chosen.name}{_option(given)}"
     paths: dict[str, None] = {}
+    items: set[tuple[str, str]] = set()
     seen: dict[str, Seen] = {}
     for split in wanted:
-        found, asked = _check_split(chosen, split, given)
+        found, docs = _check_split(chosen, split, given)
+        asked = [doc["video"] for doc in docs]
         found.videos = survey(asked, sizes=sizes, seen=seen, progress=progress)
         paths |= dict.fromkeys(asked)
+        items |= {(doc["video"], doc["sample_id"]) for doc in docs}
         report.splits.append(found)
-        report.items += found.items
+    report.items = len(items)
     report.videos = survey(paths, sizes=sizes, seen=seen)
     if not report.complete:
         report.next, report.tree = _next_steps(chosen, report, given), chosen.tree
@@ -178,8 +182,8 @@ def _counted(videos: VideoFiles) -> dict[str, Any]:
 
 def _check_split(
     chosen: Benchmark, split: str, given: str | Path | None
-) -> tuple[SplitReport, list[str]]:
-    """Return what the annotations of a split say, and the paths of its videos."""
+) -> tuple[SplitReport, list[Doc]]:
+    """Return what the annotations of a split say, and its documents."""
     report = SplitReport(split)
     if (counts := chosen.splits[split]) is not None:
         report.published_items, report.published_videos = counts.items, counts.videos
@@ -204,7 +208,7 @@ def _check_split(
     if report.source == "missing":
         report.source, report.problem = "hub cache", ""
     report.items = len(docs)
-    return report, [doc["video"] for doc in docs]
+    return report, docs
 
 
 def _option(given: str | Path | None) -> str:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 #: The copy that lmms-eval uses.
 HUB = "lmms-eval/egoschema"
-FOLDERS = ("videos", "good_clips_git", "")
+#: The second one is what the archive of Kaggle makes of `videos/`.
+FOLDERS = ("videos", "videos/videos", "good_clips_git", "")
 _OPTIONS = tuple(f"option {index}" for index in range(5))
 
 
@@ -87,14 +88,17 @@ EGOSCHEMA = Benchmark(
         "1. Clone https://github.com/egoschema/EgoSchema: questions.json and subset_answers.json "
         "go into egoschema/.\n"
         "2. Accept the Ego4D licence (https://ego4ddataset.com) and download the clips as its "
-        "README says, into egoschema/videos/.\n"
+        "README says: from Kaggle (accept the rules of the competition egoschema-public, then "
+        "kaggle competitions download -c egoschema-public), from Wasabi or from Google Drive. Put "
+        "them into egoschema/videos/, or the zip into egoschema/ and run: tempeval data prepare "
+        "egoschema\n"
         "3. Full set: upload the submission file to the Kaggle competition egoschema-public."
     ),
     tree=(
         "egoschema/\n"
         "  questions.json          [{q_uid, question, option 0 .. option 4}]\n"
         "  subset_answers.json     {q_uid: 0 to 4}, 500 of them\n"
-        "  videos/<q_uid>.mp4      (or good_clips_git/)"
+        "  videos/<q_uid>.mp4      (or videos/videos/, good_clips_git/)"
     ),
     splits={
         "full": Counts(5_031, 5_031, "paper"),

@@ -27,11 +27,12 @@ QUESTION = "Which hand gesture does the person in the video make?"
 
 
 def _labels_file(root: Path) -> Path:
-    return annotation(root, "jester-v1-labels.csv")
+    return annotation(root, "jester-v1-labels.csv", "labels.csv")
 
 
 def _annotations(root: Path, split: str) -> list[Path]:
-    return [annotation(root, f"jester-v1-{split}.csv"), _labels_file(root)]
+    """Return the files under their names of 2018 (with a prefix) or of Qualcomm's archive."""
+    return [annotation(root, f"jester-v1-{split}.csv", f"{split}.csv"), _labels_file(root)]
 
 
 def _labels(root: Path) -> list[str]:
@@ -69,7 +70,8 @@ JESTER = Benchmark(
     access=(
         "1. Sign in at https://developer.qualcomm.com/software/ai-datasets/jester and accept the "
         "licence.\n"
-        "2. Download the label files and the parts 20bn-jester-v1-00, -01, ... into jester/.\n"
+        "2. Download the archive of the labels and the parts 20bn-jester-v1-00.zip, -01.zip, ... "
+        "(or without .zip) into jester/.\n"
         "3. Run: tempeval data prepare jester"
     ),
     tree=(
@@ -77,6 +79,7 @@ JESTER = Benchmark(
         "  jester-v1-labels.csv        one label per line (or in annotations/ or labels/)\n"
         "  jester-v1-validation.csv    <id>;<label>\n"
         "  jester-v1-train.csv         only for the split train\n"
+        "  (or labels/labels.csv, labels/validation.csv, labels/train.csv)\n"
         "  20bn-jester-v1/<id>/00001.jpg, 00002.jpg, ...   12 frames per second"
     ),
     splits={
@@ -86,13 +89,16 @@ JESTER = Benchmark(
     annotations=_annotations,
     read=_read,
     labels=_labels,
-    archives=(Archive("20bn-jester-v1-??"),),
+    archives=(
+        Archive("20bn-jester*labels.zip", annotations=True),
+        Archive("20bn-jester-v1-??", zipped=True),
+    ),
     tasks=("tempeval_jester_choice", "tempeval_jester_list", "tempeval_jester_mcq"),
     metrics="top-1, macro-F1",
     notes=(
         "The labels of the test split are hidden: validation is evaluated.",
         "Left and right are the signer's own, so a mirrored clip is another class.",
-        "The index of a class is its line in jester-v1-labels.csv; frames come at 12 per second.",
+        "The index of a class is its line in the file of the labels; frames come at 12 per second.",
         *NOTES,
     ),
 )

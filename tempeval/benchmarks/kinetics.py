@@ -142,6 +142,7 @@ def _kinetics(
     train: Counts,
     note: str,
     archives: tuple[Archive, ...] = (),
+    lists: str = "",
 ) -> Benchmark:
     name, top = f"kinetics{classes}", folders[0]
     return Benchmark(
@@ -150,7 +151,7 @@ def _kinetics(
         licence="annotations CC BY 4.0; the videos belong to their makers on YouTube",
         access=(
             "1. Clone https://github.com/cvdfoundation/kinetics-dataset and run its downloader "
-            f"and extractor for {top}; no registration.\n"
+            f"and extractor for {top}; no registration.{lists}\n"
             f"2. Move or link the folder {top} to {name}/.\n"
             f"3. Run: tempeval data check {name}"
         ),
@@ -191,5 +192,13 @@ KINETICS700 = _kinetics(
     ("k700-2020", "kinetics700_2020", "kinetics700"),
     Counts(34_824, 34_824, "mmaction2's copy; the 2020 edition differs"),
     Counts(542_357, 542_357, "mmaction2's copy; the 2020 edition differs"),
-    "Kinetics-700 and Kinetics-700-2020 differ: the digest of the lists says which one was run.",
+    "Kinetics-700 and Kinetics-700-2020 differ: the digest of the lists says which one was run. "
+    "The published counts are those of the former.",
+    lists=(
+        " These are the clips and lists of the edition of 2020. The lists of the edition of 2019 "
+        "(34,824 clips in val) are "
+        "https://storage.googleapis.com/deepmind-media/Datasets/kinetics700.tar.gz: for that "
+        "edition put its train.csv and validate.csv into kinetics700/annotations/ and no other "
+        "list; clips that only it has are not hosted there."
+    ),
 )

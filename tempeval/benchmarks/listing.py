@@ -60,11 +60,15 @@ def rows(
 
 
 def items_text(items: Mapping[str, int]) -> str:
-    """Return a number of items, and of splits if there are several."""
-    if not items:
-        return "-"
-    total = str(sum(items.values()))
-    return total if len(items) == 1 else f"{total} ({len(items)} splits)"
+    """Return the number of items of each split; of many splits their sum.
+
+    Those of few splits are not added up: a split may be a part of another one, or its correction.
+    """
+    if len(items) <= 1:
+        return str(next(iter(items.values()), "-"))
+    if len(items) > len(_FEW):
+        return f"{sum(items.values())} ({len(items)} splits)"
+    return ", ".join(f"{split} {count}" for split, count in items.items())
 
 
 def _status(report: Report) -> str:
@@ -119,7 +123,10 @@ def _counts(chosen: Benchmark) -> tuple[str, str, str]:
 
     if len(splits) > len(_FEW) and all(splits.values()):  # MVBench has twenty
         every = [counts for counts in splits.values() if counts is not None]
-        items, videos = (sum(getattr(c, name) for c in every) for name in ("items", "videos"))
+        items = sum(counts.items for counts in every)
+        if any(counts.videos is None for counts in every):
+            return f"{items:,}", "-", "-"
+        videos = sum(counts.videos or 0 for counts in every)
         return f"{items:,}", f"{videos:,}", f"{items / videos:.1f}"
 
     def cell(texts: dict[str, str]) -> str:
@@ -129,9 +136,10 @@ def _counts(chosen: Benchmark) -> tuple[str, str, str]:
 
     known = {split: counts for split, counts in splits.items() if counts is not None}
     blank = dict.fromkeys(splits, "-")
-    texts = blank | {split: f"{counts.items:,}" for split, counts in known.items()}
-    files = blank | {split: f"{counts.videos:,}" for split, counts in known.items()}
-    each = blank | {split: f"{c.items / c.videos:.1f}" for split, c in known.items()}
+    marks = {True: "", False: " (not checked)"}
+    texts = blank | {split: f"{c.items:,}{marks[c.checked]}" for split, c in known.items()}
+    files = blank | {split: f"{c.videos:,}" for split, c in known.items() if c.videos}
+    each = blank | {split: f"{c.items / c.videos:.1f}" for split, c in known.items() if c.videos}
     return cell(texts), cell(files), cell(each)
 
 

@@ -6,8 +6,9 @@ forms as in GeWu-Lab/MUSIC-AVQA, slots filled as PAVE's clean_and_check_the_anno
 
 from __future__ import annotations
 
-import json
+import ast
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from tempeval.benchmarks.annotations import annotation, read_items
@@ -23,7 +24,15 @@ if TYPE_CHECKING:
 
 #: Official folders; the second one is misspelt in the archive, the third is how it should be.
 REAL, SYNTHETIC = "MUSIC-AVQA-videos-Real", "MUCIS-AVQA-videos-Synthetic"
-FOLDERS = (REAL, SYNTHETIC, "MUSIC-AVQA-videos-Synthetic", "videos")
+FOLDERS = (
+    REAL,
+    SYNTHETIC,
+    "MUSIC-AVQA-videos-Synthetic",
+    "videos",
+    # Where the README of the repository wants both together.
+    "data/video",
+    "MUSIC-AVQA-Videos",
+)
 _UPDATE = "_update"
 #: The last one is spelt so in the official files.
 _KEYS = ("video_id", "question_id", "type", "question_content", "templ_values", "anser")
@@ -39,15 +48,20 @@ def _annotations(root: Path, split: str) -> list[Path]:
 def _read(root: Path, split: str) -> Iterator[Doc]:
     (path,) = _annotations(root, split)
     videos = VideoIndex(root, *FOLDERS)
+    apart = not len(videos) or any((root / name).is_dir() for name in FOLDERS[:3])
+    asked: Counter[str] = Counter()
     for where, item in read_items(path, _KEYS):
+        question_id = str(item["question_id"])
+        asked[question_id] += 1
+        again = f"#{asked[question_id]}" if asked[question_id] > 1 else ""
         name = safe_name(str(item["video_id"]), where)
-        found = videos.find(name)
-        home = root / (REAL if name[0].isdigit() else SYNTHETIC) / f"{name}.mp4"
+        own = root / (REAL if name[0].isdigit() else SYNTHETIC) / f"{name}.mp4"
+        expected = own if apart else videos.path_of(name)
         modality, _, kind = "/".join(_texts(item["type"], where)).partition("/")
         yield make_doc(
-            sample_id=str(item["question_id"]),
+            sample_id=question_id + again,
             video_id=f"music_avqa/{name}",
-            video=found or home,
+            video=videos.find(name) or expected,
             question=filled(item["question_content"], _texts(item["templ_values"], where), where),
             answers=[str(item["anser"])],
             category=f"{modality}/{kind}",
@@ -55,13 +69,15 @@ def _read(root: Path, split: str) -> Iterator[Doc]:
 
 
 def _texts(value: Any, where: str) -> list[str]:
-    """Read a list that official files hold as the text of a JSON list."""
-    try:
-        found = json.loads(value) if isinstance(value, str) else value
-    except ValueError:
-        found = None
+    """Read a list that official files hold as the text of a JSON list, copies as that of Python."""
+    found = value
+    if isinstance(value, str):
+        try:
+            found = ast.literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            found = None
     if not isinstance(found, list):
-        raise BadData(f"{where} has {value!r}; expected the text of a JSON list")
+        raise BadData(f"{where} has {value!r:.200}; expected the text of a list")
     return [str(text) for text in found]
 
 
@@ -93,14 +109,15 @@ MUSIC_AVQA = Benchmark(
         "  data/json/avqa-{train,val,test}.json\n"
         "  data/json_update/avqa-{train,val,test}.json    the corrected version\n"
         "  MUSIC-AVQA-videos-Real/<8 digits>.mp4\n"
-        "  MUCIS-AVQA-videos-Synthetic/<id>.mp4           (misspelt so in the archive)"
+        "  MUCIS-AVQA-videos-Synthetic/<id>.mp4           (misspelt so in the archive)\n"
+        "  (or all videos in videos/, data/video/ or MUSIC-AVQA-Videos/)"
     ),
     splits={
         "test": Counts(9_185, 6_399, "data/json; videos counted on data/json_update"),
         "test_update": Counts(9_129, 6_399, "data/json_update"),
         "val": Counts(4_595, 3_815, "data/json"),
         "val_update": Counts(4_568, 3_815, "data/json_update; videos counted on data/json"),
-        "train": None,
+        "train": Counts(32_087, None, "README: 45,867 in all, less val and test of data/json"),
         "train_update": None,
     },
     annotations=_annotations,
@@ -108,5 +125,10 @@ MUSIC_AVQA = Benchmark(
     archives=(Archive("MUSIC-AVQA-videos-*.zip"), Archive("MUCIS-AVQA-videos-*.zip")),
     tasks=("tempeval_music_avqa", "tempeval_music_avqa_update"),
     metrics="accuracy by modality and type: exact, and the published substring rule",
-    notes=("Both versions of the file have their own task; they are never mixed.",),
+    notes=(
+        "Both versions of the file have their own task; they are never mixed.",
+        "Some question_id of data/json name two questions (55 in test, 27 in val; none of "
+        "data/json_update). All are asked: the first keeps its id, the others have #2, #3, ... "
+        "after it.",
+    ),
 )

@@ -63,6 +63,8 @@ SUB_TASKS: dict[str, SubTask] = {
 }
 
 
+#: Folder to another one that holds clips of the same data set, Charades, under the same names.
+_SAME_CLIPS = {"sta/sta_video": "star/Charades_v1_480"}
 #: The copy that lmms-eval uses, and where its videos lie elsewhere than in the notebook.
 HUB = "OpenGVLab/MVBench"
 _HUB_FOLDERS = {
@@ -107,10 +109,12 @@ def _doc(
     question, choices, index = _question(item, where)
     name = safe_name(item.get("video"), where)
     start, end = part or (None, None)
+    folder = SUB_TASKS[split].folder
     return make_doc(
         sample_id=f"{split}/{number}",
-        # The same file in two sub-tasks is one cluster.
-        video_id=f"mvbench/{SUB_TASKS[split].folder}/{name}",
+        video_id=f"mvbench/{folder}/{name}",
+        # The same clip in two sub-tasks is one cluster.
+        cluster=f"mvbench/{_SAME_CLIPS.get(folder, folder)}/{name}",
         video=videos.path_of(name),
         question=question,
         choices=choices,
@@ -177,7 +181,7 @@ MVBENCH = Benchmark(
         "  video/tvqa/frames_fps3_hq/<clip>/00001.jpg ...   3 frames a second"
     ),
     splits={
-        name: Counts(200, 200, "paper: 20 tasks of 200 questions; videos recur")
+        name: Counts(200, None, "paper: 20 tasks of 200 questions; videos recur")
         for name in SUB_TASKS
     },
     annotations=_annotations,
@@ -200,7 +204,8 @@ MVBENCH = Benchmark(
         "'Answer: (A)', 'A: ...' and '**A**' are wrong, and so is an option's text alone.",
         "acc_strict (ours) reads a letter at the start or after 'answer' or 'option', never an "
         "option's text; an empty answer is wrong. acc_strict_macro is the mean over tasks.",
-        "The same file in several tasks is one cluster.",
+        "The same file in several tasks is one cluster, and so are the clips of one name in "
+        "star/Charades_v1_480 and sta/sta_video, which both hold Charades.",
         "Parts (start, end in seconds) are cut by tempeval's wrappers. Stock lmms-eval models on "
         "the simple path see the whole video, so their scores on action_sequence, "
         "action_prediction, object_interaction and action_localization are not comparable, and "

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 #: A file with one of these endings is an archive by itself; others that match are parts of one.
 WHOLE = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _COUNTER = re.compile(r"^(.*?)(\d+|[a-z]{2,3})$")
+_NUMBERED_ZIP = re.compile(r"-\d+(\.zip)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -131,14 +132,15 @@ def archive_files(paths: Iterable[Path]) -> list[ArchiveFiles]:
         paths: files, sorted.
 
     Returns:
-        Each file with an ending of `WHOLE` alone, and the parts of each name together.
+        Each file with an ending of `WHOLE` alone, and the parts of each name together, also those
+        that are called `<name>-00.zip`, ... and are no zip files.
 
     Raises:
         BadArchive: if a part is missing between two others, or at the start.
     """
     groups: dict[str, list[Path]] = {}
     for path in paths:
-        split = None if path.name.lower().endswith(WHOLE) else _COUNTER.match(path.name)
+        split = _counted(path)
         key = path if split is None else path.with_name(split[1] + "?")
         groups.setdefault(str(key), []).append(path)
     found = [ArchiveFiles(tuple(group)) for group in groups.values()]
@@ -148,8 +150,23 @@ def archive_files(paths: Iterable[Path]) -> list[ArchiveFiles]:
     return found
 
 
+def _counted(path: Path) -> re.Match[str] | None:
+    """Split the name of a part before its counter; None for an archive by itself."""
+    if not path.name.lower().endswith(WHOLE):
+        return _COUNTER.match(path.name)
+    numbered = _NUMBERED_ZIP.search(path.name)
+    if numbered is None or _begins_as_zip(path):
+        return None
+    return _COUNTER.match(path.name[: numbered.start(1)])
+
+
+def _begins_as_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
+
+
 def _check_numbers(archive: ArchiveFiles) -> None:
-    counters = [match[2] for path in archive.parts if (match := _COUNTER.match(path.name))]
+    counters = [match[2] for path in archive.parts if (match := _counted(path))]
     numbers = [_number(counter) for counter in counters]
     before = archive.parts[0]
     if numbers[0] > 1:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import product
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
@@ -13,7 +14,7 @@ from tempeval.benchmarks.parts import WHOLE, archive_files, matching
 from tempeval.benchmarks.registry import benchmark
 from tempeval.benchmarks.roots import VARIABLE, candidates, data_root
 from tempeval.benchmarks.unpack import CannotWrite, unpack
-from tempeval.benchmarks.unpack_state import is_unpacked, state_path
+from tempeval.benchmarks.unpack_state import STATE_FOLDER, is_unpacked, state_path
 from tempeval.errors import BadArchive, TempevalError
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ _ANY = tuple(
     for folder in ("", "video/", "videos/")
     for ending in WHOLE
 )
-#: Folder inside a benchmark's that holds what is known about unpacked archives.
-STATE_FOLDER = ".tempeval"
 
 
 @dataclass
@@ -43,7 +42,8 @@ class Prepared:
     Attributes:
         root: its folder.
         unpacked: archives that are unpacked now, those that were before too.
-        absent: patterns of archives that no file matches.
+        absent: patterns of archives that no file matches; of annotations only where those are not
+            there.
         fetched: data of its metrics, one line each.
         failures: what went wrong, one text per archive or download; the others are done all the
             same.
@@ -89,7 +89,9 @@ def prepare(
     with _alone(home):
         for archive in archives_of(chosen):
             places = _places(archive, home, root)
-            _unpack_all(archive, [source, *places] if source else places, done, progress)
+            found = _unpack_all(archive, [source, *places] if source else places, done, progress)
+            if not (found or archive in _ANY or (archive.annotations and _annotated(chosen, home))):
+                done.absent.append(archive.pattern)
         if chosen.fetch is not None:
             try:
                 done.fetched += chosen.fetch.get()
@@ -117,15 +119,19 @@ def home_of(chosen: Benchmark, root: Path) -> Path:
     own, shared = candidates(chosen, root)
     if own.is_dir() or not root.is_dir():
         return own
-    if any(matching(shared, archive.pattern) for archive in chosen.archives):
-        return shared
-    for split in chosen.splits:
-        try:
-            chosen.annotations(shared, split)
-        except TempevalError:
-            continue
+    patterns = [pattern for archive in chosen.archives for pattern in archive.patterns]
+    if any(matching(shared, pattern) for pattern in patterns) or _annotated(chosen, shared):
         return shared
     return own
+
+
+def _annotated(chosen: Benchmark, folder: Path) -> bool:
+    """Tell whether a folder has the annotation files of any split."""
+    for split in chosen.splits:
+        with suppress(TempevalError):
+            chosen.annotations(folder, split)
+            return True
+    return False
 
 
 def waiting(chosen: Benchmark, root: Path) -> list[Path]:
@@ -133,8 +139,8 @@ def waiting(chosen: Benchmark, root: Path) -> list[Path]:
     home = home_of(chosen, root)
     found: list[Path] = []
     for archive in archives_of(chosen):
-        for place in _places(archive, home, root):
-            paths = matching(place, archive.pattern)
+        for place, pattern in product(_places(archive, home, root), archive.patterns):
+            paths = matching(place, pattern)
             try:
                 groups = archive_files(paths)
             except BadArchive:
@@ -147,17 +153,18 @@ def waiting(chosen: Benchmark, root: Path) -> list[Path]:
     return found
 
 
-def _unpack_all(archive: Archive, places: list[Path], done: Prepared, progress: Progress) -> None:
-    found = next((paths for p in places if (paths := matching(p, archive.pattern))), [])
-    if not found:
-        if archive not in _ANY:
-            done.absent.append(archive.pattern)
-        return
-    try:
-        for files in archive_files(found):
-            _unpack_one(files, archive.target, done, progress)
-    except BadArchive as error:  # parts that are missing
-        done.failures.append(str(error))
+def _unpack_all(archive: Archive, places: list[Path], done: Prepared, progress: Progress) -> bool:
+    """Unpack an archive in all of its forms; return whether any of them was found."""
+    there = False
+    for pattern in archive.patterns:
+        found = next((paths for p in places if (paths := matching(p, pattern))), [])
+        there = there or bool(found)
+        try:
+            for files in archive_files(found):
+                _unpack_one(files, archive.target, done, progress)
+        except BadArchive as error:  # parts that are missing
+            done.failures.append(str(error))
+    return there
 
 
 def _unpack_one(files: ArchiveFiles, target: str, done: Prepared, progress: Progress) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tempeval.benchmarks.annotations import annotation, read_items
 from tempeval.benchmarks.base import BadData, Benchmark, Counts
 from tempeval.benchmarks.document import make_doc
-from tempeval.benchmarks.scannet import ACCESS, FPS, scene_id, scene_index
+from tempeval.benchmarks.scannet import ACCESS, FPS, NOTES, scene_id, scene_index
 from tempeval.benchmarks.video_index import safe_name
 
 if TYPE_CHECKING:
@@ -65,5 +65,5 @@ SCANQA = Benchmark(
     read=_read,
     tasks=("tempeval_scanqa",),
     metrics="EM@1, refined EM (official and strict), BLEU-1..4, METEOR, ROUGE-L, CIDEr",
-    notes=("BLEU, METEOR, ROUGE-L and CIDEr need Java.", "A scene is a cluster."),
+    notes=("BLEU, METEOR, ROUGE-L and CIDEr need Java.", *NOTES),
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tempeval.benchmarks.annotations import annotation, read_items
 from tempeval.benchmarks.base import BadData, Benchmark, Counts
 from tempeval.benchmarks.document import make_doc
-from tempeval.benchmarks.scannet import ACCESS, FPS, scene_id, scene_index
+from tempeval.benchmarks.scannet import ACCESS, FPS, NOTES, scene_id, scene_index
 from tempeval.benchmarks.video_index import safe_name
 
 if TYPE_CHECKING:
@@ -79,5 +79,5 @@ SQA3D = Benchmark(
     read=_read,
     tasks=("tempeval_sqa3d",),
     metrics="EM@1, refined EM (official and strict), by first word",
-    notes=("The question is asked after the situation, as PAVE does.", "A scene is a cluster."),
+    notes=("The question is asked after the situation, as PAVE does.", *NOTES),
 )

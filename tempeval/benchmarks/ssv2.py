@@ -81,8 +81,8 @@ SSV2 = Benchmark(
     access=(
         "1. Sign in at https://developer.qualcomm.com/software/ai-datasets/something-something "
         "and accept the licence.\n"
-        "2. Download the label files and the parts 20bn-something-something-v2-00, -01, ... into "
-        "ssv2/.\n"
+        "2. Download the archive of the labels and the parts 20bn-something-something-v2-00.zip, "
+        "-01.zip, ... (or without .zip) into ssv2/.\n"
         "3. Run: tempeval data prepare ssv2"
     ),
     tree=(
@@ -101,8 +101,8 @@ SSV2 = Benchmark(
     read=_read,
     labels=_labels,
     archives=(
-        Archive("20bn-something-something-download-package-labels.zip"),
-        Archive("20bn-something-something-v2-??"),
+        Archive("20bn-something-something*labels.zip", annotations=True),
+        Archive("20bn-something-something-v2-??", zipped=True),
     ),
     tasks=("tempeval_ssv2_choice", "tempeval_ssv2_list", "tempeval_ssv2_mcq"),
     metrics="top-1, macro-F1",

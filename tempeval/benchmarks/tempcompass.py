@@ -23,10 +23,31 @@ DIMENSIONS = ("action", "direction", "speed", "order", "attribute_change")
 #: The copy that lmms-eval uses.
 HUB = "lmms-eval/TempCompass"
 FORMATS = ("multi-choice", "yes_no", "caption_matching", "captioning")
-#: What a manipulation adds to the id of its source clip: `_reverse`, `_concat_0`, ...
-_SUFFIX = re.compile(r"(?:_[A-Za-z]+(?:_?\d{1,2})?)+$")
+#: What a manipulation adds to the id of its source clip: `_reverse`, `_concat_0`, `_fast_2x`, ...
+_SUFFIX = re.compile(r"(?:_[A-Za-z]+(?:_?\d{1,2}(?:[_.]\d)?x?)?)+$")
 #: Two clips joined in one video, side by side or one after the other: `<id>_<id>_<0 to 2>`.
 _JOINED = re.compile(r"(\d{5,})_(\d{5,})(?:_\d{1,2})?")
+#: Source clips that official videos join: those of a line are one cluster.
+_JOINED_SOURCES = (
+    ("1021488277", "1058907236"),
+    ("1024867412", "1034049020"),
+    ("1034736653", "1043054206"),
+    ("1041584314", "1069717165"),
+    ("1047368344", "1054717541"),
+    ("1049965795", "1060403198"),
+    ("1053758117", "1055413730", "1055973887"),
+    ("1059072773", "1059718130"),
+    ("1063373449", "1082268005"),
+    ("1064645467", "1067268403"),
+    ("1067268406", "1067427023"),
+    ("1073914229", "1076877854"),
+    ("1080990179", "1086820415", "1089201973"),
+    ("1085910917", "1086105089"),
+    ("1086423566", "1094782389"),
+    ("1091143117", "1094219575"),
+    ("1096238125", "1098970151"),
+)
+_JOINED_WITH = {clip: joined[0] for joined in _JOINED_SOURCES for clip in joined}
 #: `A. text`, `Caption A: text`, `Option 1: text`, `Information A: text`: one option a line.
 _OPTION = re.compile(r"(?:(?:Caption|Option|Sentence|Information) ([A-D1-4]): |([A-D])\. )(.*)")
 
@@ -38,25 +59,14 @@ def source_clips(video: str) -> tuple[str, ...]:
     return (joined[1], joined[2]) if joined else (whole,)
 
 
-def clusters(videos: Iterable[str]) -> dict[str, Any]:
-    """Return the cluster of each video: videos that share a source clip, through others too.
+def cluster_of(video: str) -> str:
+    """Return the cluster of a video, which its id alone decides, whatever else a file holds.
 
-    A video that joins two clips makes one cluster of all that was made from either. A cluster is
-    named after the source that sorts first.
+    Videos that share a source clip are one cluster, through others too. Where a video that is none
+    of the official ones joins two clips, the first of them decides.
     """
-    above: dict[str, str] = {}
-
-    def top(clip: str) -> str:
-        while (parent := above.setdefault(clip, clip)) != clip:
-            clip = parent
-        return clip
-
-    sources = {video: source_clips(video) for video in videos}
-    for first, *others in sources.values():
-        for other in others:
-            low, high = sorted((top(first), top(other)))
-            above[high] = low
-    return {video: f"tempcompass/{top(found[0])}" for video, found in sources.items()}
+    first = source_clips(video)[0]
+    return f"tempcompass/{_JOINED_WITH.get(first, first)}"
 
 
 def options_of(question: str) -> list[str]:
@@ -95,7 +105,6 @@ def _docs(
     split: str,
     where: str,
 ) -> Iterator[Doc]:
-    cluster = clusters(found)
     for video, aspects in found.items():
         file = videos.path_of(safe_name(video, where))
         for aspect, number, item in _items(aspects, f"{where}, video {video}"):
@@ -105,7 +114,7 @@ def _docs(
             yield make_doc(
                 sample_id=f"{split}/{video}/{aspect}/{number}",
                 video_id=f"tempcompass/{video}",
-                cluster=cluster[video],
+                cluster=cluster_of(video),
                 video=file,
                 question=question,
                 choices=choices,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tempeval.archive_members import Limits
 from tempeval.benchmarks.archive_stream import UNREADABLE, opened
-from tempeval.benchmarks.unpack_state import UnpackState
+from tempeval.benchmarks.unpack_state import STATE_FOLDER, UnpackState
 from tempeval.errors import BadArchive, TempevalError
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def unpack(
 
     Raises:
         BadArchive: if it is damaged, cut off, or holds what may not be unpacked; names the file.
-        CannotWrite: if the disk has no room, or the folder takes no files.
+        CannotWrite: if the disk has no room, the folder takes no files, or a file that is there
+            already, was not unpacked here and has other content would be overwritten.
     """
     total = archive.size
     done = Unpacked(archive.label)
@@ -107,6 +109,11 @@ def _one(
     done: Unpacked,
 ) -> None:
     name = str(member.name)
+    if any(part.lower() == STATE_FOLDER for part in member.name.parts):
+        raise BadArchive(
+            archive.label,
+            f"its member {name!r} would be written among tempeval's own records ({STATE_FOLDER})",
+        )
     path = target / member.name
     listed = finished.lists(name, member.size)
     if listed and _has_size(path, member.size):
@@ -115,7 +122,15 @@ def _one(
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             _check_free(path.parent, member.size, archive)
-        _write(member, path, _reader(member, archive, stream))
+        with _beside(path, _reader(member, archive, stream)) as new:
+            if not listed and _is_foreign(path, new, name, finished):
+                raise CannotWrite(
+                    f"{path} is there already with other content than in {archive.label}, and "
+                    "tempeval did not write it, so it stays. Move it away if it is to be replaced, "
+                    "and run the same command again; what was unpacked stays"
+                )
+            with _writing(path):
+                new.replace(path)
         if not listed:
             with _writing(target):
                 finished.add(name, member.size)
@@ -123,7 +138,9 @@ def _one(
     done.bytes += member.size
 
 
-def _write(member: Member, path: Path, blocks: Iterator[bytes]) -> None:
+@contextmanager
+def _beside(path: Path, blocks: Iterator[bytes]) -> Iterator[Path]:
+    """Write a file beside the place where it shall go; it is removed if it does not go there."""
     beside = path.with_name(f".{path.name}.partial")
     with _writing(path):
         beside.unlink(missing_ok=True)
@@ -133,10 +150,18 @@ def _write(member: Member, path: Path, blocks: Iterator[bytes]) -> None:
             for block in blocks:
                 with _writing(path):
                     file.write(block)
-        with _writing(path):
-            beside.replace(path)
+        yield beside
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _is_foreign(path: Path, new: Path, name: str, finished: UnpackState) -> bool:
+    """Tell whether a file that is there is neither the new one nor one that was unpacked before."""
+    if not path.is_file():
+        return False
+    with _writing(path):
+        same = filecmp.cmp(path, new, shallow=False)
+        return not same and not finished.wrote(name, path.stat().st_size)
 
 
 def _reader(member: Member, archive: ArchiveFiles, stream: ArchiveStream) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from tempeval.benchmarks.parts import ArchiveFiles
 
 _DONE = {"done": True}
+#: Folder inside a benchmark's that holds what is known about unpacked archives.
+STATE_FOLDER = ".tempeval"
 
 
 class UnpackState:
@@ -24,7 +27,7 @@ class UnpackState:
     Members are asked for in the archive's order, and that is the order of the lines: so a file of
     millions of lines is read along with the archive, and is never in memory. A line that does not
     fit ends what is trusted; it and all after it are removed. An archive with other files, sizes
-    or dates than the header says begins anew.
+    or dates than the header says begins anew; what was listed before goes to `<path>.old`.
 
     Args:
         path: of the state file; made if it is not there.
@@ -38,6 +41,7 @@ class UnpackState:
         path.touch()
         self._file = path.open("r+b")
         self._trusted = True
+        self._written: set[tuple[str, int]] | None = None
         if _parsed(self._file.readline()) != self._header:
             self._start_anew()
 
@@ -71,8 +75,24 @@ class UnpackState:
         self._cut(begin)
         return False
 
+    def wrote(self, name: str, size: int) -> bool:
+        """Tell whether a file of this size was unpacked under this name, from any archive.
+
+        All lists of the folder are read for that, once: only files that are to be replaced by
+        other content are asked for.
+        """
+        if self._written is None:
+            self._written = set()
+            for path in self._path.parent.glob("*.jsonl*"):
+                with path.open("rb") as lines:
+                    entries = map(_parsed, lines)
+                    self._written |= {(str(e[1]), int(e[0])) for e in entries if _is_member(e)}
+        return (name, size) in self._written
+
     def add(self, name: str, size: int) -> None:
         """List a member after the last one."""
+        if self._written is not None:
+            self._written.add((name, size))
         self._file.write(f"{json.dumps([size, name])}\n".encode())
         self._file.flush()
 
@@ -86,6 +106,10 @@ class UnpackState:
             os.fsync(self._file.fileno())
 
     def _start_anew(self) -> None:
+        if self._file.seek(0, os.SEEK_END):
+            self._file.seek(0)
+            with self._path.with_name(f"{self._path.name}.old").open("ab") as old:
+                shutil.copyfileobj(self._file, old)
         self._cut(0)
         self._file.write(f"{json.dumps(self._header)}\n".encode())
         self._file.flush()
@@ -130,6 +154,10 @@ def _ends_done(path: Path) -> bool:
 def _identity(archive: ArchiveFiles) -> dict[str, Any]:
     found = [(path.name, path.stat()) for path in archive.parts]
     return {"files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in found]}
+
+
+def _is_member(entry: Any) -> bool:
+    return isinstance(entry, list) and len(entry) == 2
 
 
 def _parsed(line: bytes) -> Any:

@@ -122,15 +122,16 @@ def _look(entry: os.DirEntry[str] | None, sizes: bool) -> Seen:
 
 def _look_inside(path: str) -> Seen:
     """Count the images of a folder of frames, one look at each."""
-    from tempeval.video.folder import IMAGE_SUFFIXES
+    from tempeval.video.folder import image_suffixes
 
+    suffixes = image_suffixes(path)
     # A look per image, a million of them in a large set: relative to the open folder it is fastest.
     folder = os.open(path, os.O_RDONLY)
     try:
         names = [
             name
             for name in os.listdir(folder)  # noqa: PTH208  # of an open folder
-            if name[name.rfind(".") :].lower() in IMAGE_SUFFIXES and name[0] != "."
+            if name[name.rfind(".") :].lower() in suffixes and name[0] != "."
         ]
         size = sum([os.stat(name, dir_fd=folder).st_size for name in names])
     finally:

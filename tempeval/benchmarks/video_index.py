@@ -87,9 +87,15 @@ class VideoIndex:
 
     @cached_property
     def _home(self) -> Path:
-        """The first of the folders that exists, else the first."""
+        """The first of the folders that holds a video, else that exists, else the first.
+
+        The benchmark's own folder exists always, so it counts only where it holds videos.
+        """
         places = [self.root / folder for folder in self.folders]
-        return next((place for place in places if place.is_dir()), places[0])
+        for place in places:
+            if next(self._listed(str(place), "", self.depth), None) is not None:
+                return place
+        return next((p for p in places if p != self.root and p.is_dir()), places[0])
 
     def _names(self, name: str) -> list[str]:
         """Return the file names that stand for a name, the given or the expected one first."""

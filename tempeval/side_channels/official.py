@@ -113,7 +113,7 @@ class LanguageBind(OfficialChannel):
 class Llava3D(OfficialChannel):
     """LLaVA-3D's features of a scene: `[1, 18432, 1024]` are 32 views of 24 x 24 cells.
 
-    Of a folder `posed_images_new/<scene>`, image i is view i (see `tempeval.video.sampling`).
+    Of a ScanNet scene's folder, image i is view i (see `tempeval.video.sampling`).
     """
 
     views: ClassVar[int] = SCENE_VIEWS

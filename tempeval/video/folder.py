@@ -15,7 +15,7 @@ from tempeval.errors import BadVideo
 from tempeval.video import flags
 from tempeval.video.container import reason_of
 from tempeval.video.reading import Choose, Gatherer, Reading
-from tempeval.video.sampling import is_scene, scene_views
+from tempeval.video.sampling import is_posed, is_scene, scene_views
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 SCENE_SUFFIXES = frozenset({".jpg"})
-"""Of a ScanNet scene's colour images."""
+"""Of a ScanNet scene's colour images; beside them lie depth maps (.png)."""
 
 _NUMBER = re.compile(r"(\d+)")
 
@@ -33,7 +33,7 @@ _NUMBER = re.compile(r"(\d+)")
 def read(path: str, fps: float | None, choose: Choose, resize: Resize | None) -> Reading:
     """Read the images that `choose` picks; image i is shown at i / `fps` seconds.
 
-    Of a ScanNet scene (`posed_images_new/<scene>`) the images are the 32 views of `scene_views`.
+    Of a ScanNet scene (see `is_scene`) the images are the 32 views of `scene_views`.
 
     Raises:
         BadVideo: `fps` is missing, or the folder or one of the wanted images is unusable.
@@ -74,6 +74,11 @@ def shown_images(path: str) -> list[Path]:
     return [images[view] for view in scene_views(len(images))] if is_scene(path) else images
 
 
+def image_suffixes(path: str) -> frozenset[str]:
+    """Return the suffixes, in lower case, of the images that are frames of a folder."""
+    return SCENE_SUFFIXES if is_posed(path) else IMAGE_SUFFIXES
+
+
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Return a sort key by which `frame_10` comes after `frame_9`."""
     return [
@@ -88,8 +93,7 @@ def _images(path: str) -> list[Path]:
         entries = list(Path(path).iterdir())
     except OSError as error:
         raise BadVideo(path, f"the folder cannot be listed: {reason_of(error)}") from error
-    # Beside a scene's colour images lie depth images of other suffixes.
-    suffixes = SCENE_SUFFIXES if is_scene(path) else IMAGE_SUFFIXES
+    suffixes = image_suffixes(path)
     images = [
         entry
         for entry in entries

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from tempeval.video.clip import Sampling
 
 
-SCENES, SCENE_VIEWS = "posed_images_new", 32
-"""ScanNet scenes as PAVE's 3D features know them: `posed_images_new/<scene>/*.jpg`, 32 views each.
+SCENES, SCENE_VIEWS = ("posed_images_new", "posed_images"), 32
+"""Folders of ScanNet scenes, `<folder>/<scene>/*.jpg`, and how many views PAVE's features have.
 
+The first is PAVE's, and holds the views; the second EmbodiedScan's, of the whole scan. Depth maps
+lie beside the images.
 Source: dragonlzm/PAVE (facts in papers.md, A2 and B10).
 """
 
@@ -98,9 +100,14 @@ def duration(timestamps: NDArray[np.float64]) -> float:
     return last + (last - first) / (count - 1)
 
 
+def is_posed(path: str | Path) -> bool:
+    """Tell whether a path is that of a ScanNet scene's folder of images, by its name alone."""
+    return PurePath(path).parent.name in SCENES
+
+
 def is_scene(path: str | Path) -> bool:
     """Tell whether a path is that of a ScanNet scene's folder of views, by its name alone."""
-    return PurePath(path).parent.name == SCENES
+    return PurePath(path).parent.name == SCENES[0]
 
 
 def scene_views(count: int) -> NDArray[np.int64]:

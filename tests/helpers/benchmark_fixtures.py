@@ -47,7 +47,7 @@ def _read(root: Path, split: str) -> Iterator[Doc]:
         if not name:
             raise BadData(f"{path}, line {number + 1} is empty; expected a name")
         yield make_doc(
-            sample_id=str(number),
+            sample_id=f"{split}/{number}",
             video_id=f"toy/{name}",
             video=root / "clips" / name,
             question="What happens?",

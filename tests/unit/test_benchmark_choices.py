@@ -88,6 +88,15 @@ class TestEgoSchema:
         assert all(doc["answer_index"] >= 0 for doc in subset)
         assert all(doc["answer_index"] == -1 and not doc["answers"] for doc in full)
 
+    def test_videos_as_kaggle_packs_them(self, copy: Any) -> None:
+        root = copy("egoschema")
+        name = next(iter(EGOSCHEMA.read(root, "full")))["sample_id"]
+        (root / "videos" / "videos").mkdir(parents=True)
+        (root / "videos" / "videos" / f"{name}.mp4").touch()
+        found = next(iter(EGOSCHEMA.read(root, "full")))["video"]
+        assert found == str(root / "videos" / "videos" / f"{name}.mp4")
+        assert "kaggle competitions download -c egoschema-public" in EGOSCHEMA.access
+
     @pytest.fixture
     def full(self, copy: Any, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         root = copy("egoschema")
@@ -197,6 +206,26 @@ class TestMVBench:
         # The same folder and file in two sub-tasks is one cluster.
         sequence = next(iter(MVBENCH.read(tmp_path, "action_sequence")))
         assert sequence["cluster"].startswith("mvbench/star/Charades_v1_480/")
+
+    def test_a_clip_of_charades_is_one_cluster_in_both_of_its_folders(self, tmp_path: Path) -> None:
+        item = {
+            "video": "ZS9XR.mp4",
+            "question": "Q?",
+            "candidates": ["x", "y"],
+            "answer": "x",
+            "start": 1.0,
+            "end": 2.0,
+        }
+        docs = []
+        for split in ("action_sequence", "action_localization", "state_change"):
+            (tmp_path / f"{split}.json").write_text(json.dumps([item]))
+            docs += MVBENCH.read(tmp_path, split)
+        assert len({doc["video_id"] for doc in docs}) == 3
+        assert [doc["cluster"] for doc in docs] == [
+            "mvbench/star/Charades_v1_480/ZS9XR.mp4",
+            "mvbench/star/Charades_v1_480/ZS9XR.mp4",
+            "mvbench/perception/videos/ZS9XR.mp4",
+        ]
 
     @pytest.mark.parametrize(
         "broken",

@@ -51,6 +51,14 @@ def test_documents(official: Path) -> None:
     assert missing["video"] == str(official / "jester/20bn-jester-v1/1000")
 
 
+def test_annotations_as_qualcomms_archive_names_them(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "annotations", tmp_path / "jester" / "labels")
+    for path in (tmp_path / "jester" / "labels").glob("jester-v1-*"):
+        path.rename(path.with_name(path.name.removeprefix("jester-v1-")))
+    assert len(docs_of(tmp_path)) == 54
+    assert len(label_set("jester", str(tmp_path / "jester"))) == 27
+
+
 @pytest.mark.parametrize("place", ["", "annotations", "labels"])
 def test_annotations_may_lie_beside_the_frames_or_in_a_folder(tmp_path: Path, place: str) -> None:
     shutil.copytree(GOLDEN / "annotations", tmp_path / "jester" / place)

@@ -5,22 +5,29 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tempeval.benchmarks import scannet
 from tempeval.benchmarks.base import BadData, MissingData
 from tempeval.benchmarks.music_avqa import MUSIC_AVQA, filled
 from tempeval.benchmarks.scanqa import SCANQA
+from tempeval.benchmarks.sources import load_docs
 from tempeval.benchmarks.sqa3d import SQA3D
+from tempeval.benchmarks.video_files import survey
 from tempeval.metrics import captions
 from tempeval.metrics.answer_cleaning import clean_answer
 from tempeval.metrics.exact_match import refined_match, refined_match_strict
 from tempeval.metrics.unavailable import MetricUnavailable
 from tempeval.tasks import music_avqa, scanqa, sqa3d
 from tempeval.tasks.open_ended import process_cleaned
+from tempeval.video.folder import shown_images
+
+if TYPE_CHECKING:
+    from tempeval.benchmarks.document import Doc
 
 METRICS = Path(__file__).parents[1] / "reference" / "metrics"
 
@@ -97,6 +104,24 @@ class TestScenes:
         assert situated["question"].startswith("I am facing the bookshelf")
         assert situated["question"].endswith("Does the laundry basket have legs?")
 
+    @pytest.mark.parametrize("folder", scannet.FOLDERS)
+    def test_depth_maps_are_no_frames_in_any_folder(self, tmp_path: Path, folder: str) -> None:
+        """An export of ScanNet holds 00000.jpg, 00000.png (16-bit depth) and 00000.txt."""
+        scene = tmp_path / folder / "scene0011_00"
+        scene.mkdir(parents=True)
+        for number in range(8):
+            (scene / f"{number:05d}.jpg").write_bytes(b"123")
+            (scene / f"{number:05d}.png").write_bytes(b"depth")
+            (scene / f"{number:05d}.txt").write_text("pose")
+        assert scannet.scene_index(tmp_path).find("scene0011_00") == scene
+        shown = [image.name for image in shown_images(str(scene))]
+        views = 32 if folder.endswith("_new") else 8  # a whole scan is no set of views
+        assert shown == [f"{min(view, 7):05d}.jpg" for view in range(views)]
+        assert survey([str(scene)]).bytes == 8 * 3
+        for image in scene.glob("*.jpg"):
+            image.unlink()
+        assert survey([str(scene)]).empty == [str(scene)]
+
     def test_types_are_the_first_word_as_written(self) -> None:
         _, items = golden("sqa3d")
         for doc in SQA3D.read(METRICS / "sqa3d" / "annotations", "test"):
@@ -158,6 +183,48 @@ class TestMusicAVQA:
         docs = list(MUSIC_AVQA.read(tmp_path, "test"))
         assert docs[0]["video"] == str(folder / "vv00003000.mp4")
         assert docs[1]["video"] == str(tmp_path / "MUSIC-AVQA-videos-Real" / "00009001.mp4")
+
+    @pytest.mark.parametrize("folder", ["data/video", "MUSIC-AVQA-Videos"])
+    def test_videos_lie_where_the_official_readme_puts_them(
+        self, tmp_path: Path, folder: str
+    ) -> None:
+        shutil.copytree(METRICS / "music_avqa" / "annotations", tmp_path, dirs_exist_ok=True)
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "00009001.mp4").touch()
+        docs = list(MUSIC_AVQA.read(tmp_path, "test"))
+        assert docs[1]["video"] == str(tmp_path / folder / "00009001.mp4")
+        assert docs[0]["video"] == str(tmp_path / folder / "vv00003000.mp4"), "beside the others"
+
+    def made(self, root: Path, *changes: dict[str, Any]) -> list[Doc]:
+        item = {
+            "video_id": "00005778",
+            "question_id": 1138,
+            "type": '["Audio-Visual", "Counting"]',
+            "question_content": "How many sounding <Object> in the video?",
+            "templ_values": '["bagpipe"]',
+            "anser": "two",
+        }
+        (root / "data" / "json").mkdir(parents=True)
+        items = [{**item, **change} for change in changes]
+        (root / "data" / "json" / "avqa-test.json").write_text(json.dumps(items))
+        return load_docs({"benchmark": "music_avqa", "split": "test"}, root)
+
+    def test_a_repeated_question_id_gets_a_number(self, tmp_path: Path) -> None:
+        """As in the official avqa-test.json, whose ids 55 questions share with another one."""
+        docs = self.made(tmp_path, {}, {"anser": "four"}, {"question_id": 7}, {"anser": "six"})
+        assert [doc["sample_id"] for doc in docs] == ["1138", "1138#2", "7", "1138#3"]
+        assert {doc["cluster"] for doc in docs} == {"music_avqa/00005778"}
+        assert [doc["answers"] for doc in docs] == [["two"], ["four"], ["two"], ["six"]]
+
+    def test_types_are_read_as_json_or_as_pave_reads_them(self, tmp_path: Path) -> None:
+        (doc,) = self.made(tmp_path, {"type": "['Audio', 'Counting']", "templ_values": "['drum']"})
+        assert doc["category"] == "Audio/Counting"
+        assert doc["question"] == "How many sounding drum in the video?"
+
+    @pytest.mark.parametrize("value", ["Audio", "{'Audio'}", "['Audio'", "[" * 10_000, 3])
+    def test_a_type_that_is_no_list_is_named(self, tmp_path: Path, value: Any) -> None:
+        with pytest.raises(BadData, match=r"item 0 .*expected the text of a list"):
+            self.made(tmp_path, {"type": value})
 
     def test_both_versions_are_told_apart(self, tmp_path: Path) -> None:
         source = METRICS / "music_avqa" / "annotations" / "data" / "json"

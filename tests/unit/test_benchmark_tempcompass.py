@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tempeval.benchmarks.base import BadData, MissingData
-from tempeval.benchmarks.tempcompass import TEMPCOMPASS, clusters, source_clips
+from tempeval.benchmarks.tempcompass import TEMPCOMPASS, cluster_of, source_clips
 from tempeval.rescore import rescore
 from tempeval.tasks import tempcompass
 from tempeval.tasks.judge import Judge, JudgeFailed, JudgeMissing, named_judge
@@ -42,17 +43,45 @@ class TestClusters:
             ("1059718130_reverse", ("1059718130",)),
             ("1059718130_double", ("1059718130",)),
             ("1059718130_concat_0", ("1059718130",)),
+            ("1059718130_fast_2x", ("1059718130",)),
+            ("1059718130_slow_0_5x", ("1059718130",)),
             ("1059072773_1059718130_2", ("1059072773", "1059718130")),
+            ("1059072773_1059718130_2_reverse", ("1059072773", "1059718130")),
             ("x", ("x",)),
         ],
     )
     def test_sources_of_a_video(self, video: str, sources: tuple[str, ...]) -> None:
         assert source_clips(video) == sources
 
-    def test_joined_videos_join_clusters_also_through_others(self) -> None:
-        found = clusters(["22222", "33333_reverse", "22222_33333_0", "11111_33333_1", "44444"])
-        assert set(found.values()) == {"tempcompass/11111", "tempcompass/44444"}
-        assert found["44444"] == "tempcompass/44444"
+    @pytest.mark.parametrize(
+        ("video", "expected"),
+        [
+            ("1051000", "1051000"),
+            ("1051000_1020000_0", "1051000"),
+            ("1051000_fast_2x", "1051000"),
+            ("1020000", "1020000"),
+            # Official pairs: 1089201973 and 1080990179 are both joined with 1086820415.
+            ("1086820415_concat_1", "1080990179"),
+            ("1089201973_1086820415_2", "1080990179"),
+            ("1089201973_reverse", "1080990179"),
+            ("1080990179", "1080990179"),
+        ],
+    )
+    def test_the_cluster_comes_from_the_id_alone(self, video: str, expected: str) -> None:
+        assert cluster_of(video) == f"tempcompass/{expected}"
+
+    @pytest.mark.parametrize("path", sorted(GOLDEN.glob("annotations/questions/*.json")))
+    def test_a_part_of_a_file_has_the_clusters_of_the_whole(
+        self, tmp_path: Path, path: Path
+    ) -> None:
+        whole = {d["video_id"]: d["cluster"] for d in TEMPCOMPASS.read(path.parents[1], path.stem)}
+        shutil.copytree(path.parent, tmp_path / "questions")
+        videos = list(json.loads(path.read_text("utf-8")).items())
+        for rows in (videos[::2], videos[1::2]):
+            (tmp_path / "questions" / path.name).write_text(json.dumps(dict(rows)))
+            docs = list(TEMPCOMPASS.read(tmp_path, path.stem))
+            assert docs
+            assert all(whole[doc["video_id"]] == doc["cluster"] for doc in docs)
 
 
 class TestReader:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tempeval.benchmarks.base import BadData
+from tempeval.benchmarks.check import check
+from tempeval.benchmarks.registry import benchmark
 from tempeval.benchmarks.video_index import FRAME_FOLDERS, VideoIndex, safe_name
 
-if TYPE_CHECKING:
-    from pathlib import Path
+METRICS = Path(__file__).parents[1] / "reference" / "metrics"
 
 
 def test_videos_are_found_by_name_stem_and_relative_path(tmp_path: Path) -> None:
@@ -43,6 +46,41 @@ def test_the_first_folder_wins_and_a_missing_one_is_expected(tmp_path: Path) -> 
     assert VideoIndex(tmp_path, "one", "two").path_of("7") == tmp_path / "one/7.mp4"
     assert VideoIndex(tmp_path, "two", "one").path_of("7") == tmp_path / "two/7.mp4"
     assert VideoIndex(tmp_path, "no", "none").path_of("7") == tmp_path / "no/7.mp4"
+
+
+def test_a_missing_video_is_expected_where_the_others_lie(tmp_path: Path) -> None:
+    def home() -> Path:
+        return VideoIndex(tmp_path, "videos", "videos/videos", "").path_of("x").parent
+
+    assert home() == tmp_path / "videos", "the root, which is always there, is no place by itself"
+    (tmp_path / "videos" / "videos").mkdir(parents=True)
+    assert home() == tmp_path / "videos"
+    (tmp_path / "1.mp4").touch()
+    assert home() == tmp_path
+    (tmp_path / "videos" / "videos" / "2.mp4").touch()
+    assert home() == tmp_path / "videos" / "videos"
+    (tmp_path / "videos" / "3.mp4").touch()
+    assert home() == tmp_path / "videos"
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "expected"),
+    [
+        ("egoschema", "full", "videos"),
+        ("nextqa_mc", "test", "NExTVideo"),
+        ("tempcompass", "yes_no", "videos"),
+        ("avqa", "val", "videos"),
+    ],
+)
+def test_missing_videos_are_named_in_the_folder_of_the_tree(
+    tmp_path: Path, name: str, split: str, expected: str
+) -> None:
+    shutil.copytree(METRICS / name / "annotations", tmp_path / name)
+    chosen = benchmark(name)
+    assert f"  {expected}/" in chosen.tree
+    missing = check(name, tmp_path, [split]).videos.missing
+    assert missing
+    assert all(path.startswith(str(tmp_path / name / expected)) for path in missing)
 
 
 def test_frame_folders_are_entries(tmp_path: Path) -> None:

@@ -20,12 +20,17 @@ from typer.testing import CliRunner
 
 from tempeval.archive_members import Limits
 from tempeval.benchmarks import unpack as unpack_module
-from tempeval.benchmarks.base import BadData, MissingData
+from tempeval.benchmarks.avqa import AVQA
+from tempeval.benchmarks.base import Archive, BadData, Counts, MissingData
 from tempeval.benchmarks.check import check
+from tempeval.benchmarks.jester import JESTER
 from tempeval.benchmarks.listing import benchmark_table, items_text, rows
+from tempeval.benchmarks.music_avqa import MUSIC_AVQA
+from tempeval.benchmarks.mvbench import MVBENCH
 from tempeval.benchmarks.parts import Joined, archive_files, matching
 from tempeval.benchmarks.prepare import prepare
 from tempeval.benchmarks.report_text import human_bytes, report_lines
+from tempeval.benchmarks.ssv2 import SSV2
 from tempeval.benchmarks.tape import Tape
 from tempeval.benchmarks.unpack import CannotWrite, unpack
 from tempeval.benchmarks.video_files import first_gap, survey
@@ -252,9 +257,41 @@ def test_the_list_says_what_is_there(tmp_path) -> None:
     assert [items_text(items) for items in ({}, {"a": 2}, {"a": 2, "b": 1})] == [
         "-",
         "2",
-        "3 (2 splits)",
+        "a 2, b 1",
     ]
+    assert items_text(dict.fromkeys("abcde", 200)) == "1000 (5 splits)"
     assert rows(tmp_path / "nowhere")[0].items == {"test": 3}
+
+
+def test_questions_of_two_splits_are_counted_once(tmp_path, monkeypatch) -> None:
+    """As of EgoSchema, whose subset is a part of the full set."""
+    register(monkeypatch, replace(TOY, read=lambda root, split: TOY.read(root, "test")))
+    put(tmp_path)
+    (tmp_path / "toy" / "train.txt").write_text("a.mp4\n")
+    report = check("toy", tmp_path)
+    assert [split.items for split in report.splits] == [2, 2]
+    assert report.items == 2
+
+
+def test_what_is_not_known_is_not_made_up(monkeypatch) -> None:
+    counts = {"test": Counts(4, None, "recalled", checked=False), "train": Counts(2, None, "paper")}
+    register(monkeypatch, replace(TOY, splits=counts))
+    line = benchmark_table().splitlines()[2]
+    assert "| test 4 (not checked), train 2 | - | - |" in line
+    register(monkeypatch, replace(TOY, splits={name: Counts(200, None, "x") for name in "abcde"}))
+    assert "| 1,000 | - | - |" in benchmark_table().splitlines()[2]
+
+
+@pytest.mark.parametrize(
+    ("counts", "items"),
+    [
+        (MVBENCH.splits["action_sequence"], 200),
+        (MUSIC_AVQA.splits["train"], 32_087),
+        (AVQA.splits["val"], 16_910),
+    ],
+)
+def test_videos_that_nobody_counted_have_no_number(counts, items) -> None:
+    assert (counts.items, counts.videos) == (items, None)
 
 
 def test_the_table_has_published_counts_and_the_registration_page() -> None:
@@ -411,6 +448,164 @@ def test_links_out_of_an_archive_and_devices_are_refused(tmp_path, info) -> None
     with pytest.raises(BadArchive):
         unpacked(path, tmp_path / "out")
     assert contents(tmp_path / "out") == {}
+
+
+def test_a_link_to_a_folder_becomes_a_copy_of_it(tmp_path) -> None:
+    path = tmp_path / "links.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.addfile(link("again/twice", "../alias"))
+        archive.addfile(link("alias", "clips"))
+        archive.addfile(link("clips/self", "."))
+        archive.addfile(link("clips/b.mp4", "../a.mp4"))
+        for name in ("a.mp4", "clips/deep/c.mp4"):
+            info = tarfile.TarInfo(name)
+            info.size = 4
+            archive.addfile(info, io.BytesIO(b"data"))
+    done = unpacked(path, tmp_path / "out")
+    folders = ("clips", "alias", "again/twice")
+    copies = {f"{folder}/{name}" for folder in folders for name in ("b.mp4", "deep/c.mp4")}
+    assert set(contents(tmp_path / "out")) == copies | {"a.mp4"}
+    assert not any(found.is_symlink() for found in (tmp_path / "out").rglob("*"))
+    assert done.written == 7
+    again = unpacked(path, tmp_path / "out")
+    assert (again.written, again.kept) == (0, 7)
+
+
+def test_links_cannot_multiply_an_archive_beyond_the_limits(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "bomb.tar"
+    with tarfile.open(path, "w") as archive:
+        info = tarfile.TarInfo("0/x")
+        info.size = 1000
+        archive.addfile(info, io.BytesIO(bytes(1000)))
+        for level in range(1, 30):
+            for half in "ab":
+                archive.addfile(link(f"{level}/{half}", f"../{level - 1}"))
+    monkeypatch.setattr(unpack_module, "LIMITS", Limits(1 << 40, 500))
+    with pytest.raises(BadArchive, match="500 members"):
+        unpacked(path, tmp_path / "out")
+    assert len(contents(tmp_path / "out")) <= 500
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+@pytest.mark.parametrize("name", [".tempeval/lock", "a/.tempeval/b", ".TEMPEVAL/x.jsonl"])
+def test_nothing_is_written_among_tempevals_own_records(tmp_path, kind, name) -> None:
+    path = tmp_path / f"bad.{kind}"
+    (make_zip if kind == "zip" else make_tar)(path, {name: b"1"})
+    with pytest.raises(BadArchive, match=r"\.tempeval"):
+        unpacked(path, tmp_path / "out")
+    assert contents(tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip"])
+def test_a_file_that_was_there_before_is_not_overwritten(tmp_path, kind) -> None:
+    home = put(tmp_path, ["a.mp4"])
+    members = {"clips/0.mp4": b"0", "clips/a.mp4": b"another one", "test.txt": b"z.mp4\n"}
+    archive = home / f"clips.{kind}"
+    if kind == "zip":
+        make_zip(archive, members)
+    else:
+        make_tar(archive, members, f"w:{kind[4:]}")
+    with pytest.raises(CannotWrite, match=r"clips/a\.mp4 .*did not write"):
+        unpacked(archive, home)
+    assert (home / "clips" / "a.mp4").read_bytes() == b"12345"
+    assert (home / "test.txt").read_bytes() == b"a.mp4\n"
+    assert (home / "clips" / "0.mp4").read_bytes() == b"0"
+    (home / "clips" / "a.mp4").unlink()
+    with pytest.raises(CannotWrite, match=r"test\.txt"):
+        unpacked(archive, home)
+    assert (home / "clips" / "a.mp4").read_bytes() == b"another one"
+    assert not list(home.rglob("*.partial"))
+
+
+def test_what_was_unpacked_by_hand_is_taken_over(tmp_path) -> None:
+    path = make_tar(tmp_path / "a.tar", CLIPS)
+    (tmp_path / "out").mkdir()
+    for name, data in CLIPS.items():
+        (tmp_path / "out" / name).write_bytes(data)
+    unpacked(path, tmp_path / "out")
+    assert unpacked(path, tmp_path / "out").kept == 6
+
+
+def test_a_file_of_an_earlier_archive_is_replaced(tmp_path) -> None:
+    """As of archives that share a file, and of one that was unpacked in an older edition."""
+    unpacked(make_tar(tmp_path / "a.tar", {"readme": b"of a", "1": b"1"}), tmp_path / "out")
+    second = make_tar(tmp_path / "b.tar", {"readme": b"of b, longer", "2": b"2"})
+    (files,) = archive_files([second])
+    unpack(files, tmp_path / "out", tmp_path / "b.jsonl")
+    assert contents(tmp_path / "out") == {"readme": b"of b, longer", "1": b"1", "2": b"2"}
+
+
+def test_prepare_names_the_file_and_goes_on_with_other_archives(tmp_path) -> None:
+    home = put(tmp_path, ["a.mp4"])
+    (home / "more").mkdir()
+    make_tar(home / "more" / "1.tar", {"a.mp4": b"another one"})
+    make_tar(home / "more" / "2.tar", {"c.mp4": b"2"})
+    done = prepare("toy", tmp_path)
+    (failure,) = done.failures
+    assert str(home / "clips" / "a.mp4") in failure
+    assert (home / "clips" / "c.mp4").read_bytes() == b"2"
+
+
+@pytest.mark.parametrize("form", ["zips of the parts", "parts that are called zip"])
+@pytest.mark.parametrize("source", [False, True])
+def test_parts_as_qualcomm_distributes_them(tmp_path, monkeypatch, form, source) -> None:
+    archives = (Archive("toy-labels.zip", annotations=True), Archive("toy-v1-??", zipped=True))
+    register(monkeypatch, replace(TOY, archives=archives))
+    make_tar(tmp_path / "whole", {f"clips/{name}": data for name, data in CLIPS.items()}, "w:gz")
+    split_file(tmp_path / "whole", tmp_path / "parts", "toy-v1-", 12)
+    downloads = tmp_path / "downloads" if source else tmp_path / "data" / "toy"
+    downloads.mkdir(parents=True)
+    for part in (tmp_path / "parts").iterdir():
+        if form == "zips of the parts":
+            packed = {part.name: part.read_bytes(), f"{part.name}.md5": b"digest"}
+            make_zip(downloads / f"{part.name}.zip", packed)
+        else:
+            (downloads / f"{part.name}.zip").write_bytes(part.read_bytes())
+    names = "".join(f"{name}\n" for name in CLIPS).encode()
+    make_zip(downloads / "toy-labels.zip", {"labels/test.txt": names})
+    for _ in range(2):
+        done = prepare("toy", tmp_path / "data", downloads if source else None)
+        assert (done.failures, done.absent) == ([], [])
+        assert contents(tmp_path / "data" / "toy" / "clips") == CLIPS
+    assert check("toy", tmp_path / "data", ["test"]).complete
+
+
+def test_a_missing_part_that_is_called_zip_is_named(tmp_path, monkeypatch) -> None:
+    register(monkeypatch, replace(TOY, archives=(Archive("toy-v1-??", zipped=True),)))
+    split_file(make_tar(tmp_path / "whole", CLIPS, "w:gz"), tmp_path / "toy", "toy-v1-", 7)
+    for path in list((tmp_path / "toy").iterdir()):
+        path.rename(f"{path}.zip")
+    (tmp_path / "toy" / "toy-v1-03.zip").unlink()
+    (failure,) = prepare("toy", tmp_path).failures
+    assert "between toy-v1-02.zip and toy-v1-04.zip" in failure
+
+
+def test_archives_of_annotations_are_not_missed_where_the_annotations_are(
+    tmp_path, monkeypatch
+) -> None:
+    labels, videos = Archive("toy-labels.zip", annotations=True), Archive("toy-v1-??")
+    register(monkeypatch, replace(TOY, archives=(labels, videos)))
+    assert prepare("toy", tmp_path).absent == ["toy-labels.zip", "toy-v1-??"]
+    put(tmp_path, ["a.mp4"])
+    assert prepare("toy", tmp_path).absent == ["toy-v1-??"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "names"),
+    [
+        (JESTER, ["20bn-jester-download-package-labels.zip", "20bn-jester-v1-22.zip"]),
+        (JESTER, ["20bn-jester-v1-00"]),
+        (SSV2, ["20bn-something-something-download-package-labels.zip"]),
+        (SSV2, ["20bn-something-something-v2-00.zip", "20bn-something-something-v2-19"]),
+    ],
+)
+def test_archives_of_qualcomm_are_known_by_their_names(tmp_path, chosen, names) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    found = {
+        path.name for a in chosen.archives for p in a.patterns for path in matching(tmp_path, p)
+    }
+    assert found == set(names)
 
 
 def test_links_inside_an_archive_become_copies(tmp_path) -> None:

@@ -10,6 +10,7 @@ from tempeval.video.sampling import (
     SamplingError,
     duration,
     frame_indices,
+    is_posed,
     is_scene,
     scene_views,
     trim,
@@ -157,7 +158,14 @@ def test_a_scene_has_32_views_cut_or_filled_up_with_the_last(count: int) -> None
 
 
 def test_a_scene_is_known_by_its_folder() -> None:
-    for path in ("/data/posed_images_new/scene0011_00", "posed_images_new/scene0011_00/"):
+    for path in (
+        "/data/posed_images_new/scene0011_00",
+        "posed_images_new/scene0011_00/",
+    ):
         assert is_scene(path)
+        assert is_posed(path)
+    assert is_posed("/data/posed_images/scene0011_00")
+    assert not is_scene("/data/posed_images/scene0011_00"), "a whole scan, not 32 views"
     for path in ("/data/posed_images_new", "/posed_images_new/a/b", "/data/scene0011_00"):
         assert not is_scene(path)
+        assert not is_posed(path)
