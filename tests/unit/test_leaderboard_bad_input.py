@@ -166,9 +166,10 @@ def test_a_long_file(tmp_path, call):
 @pytest.mark.slow
 def test_a_million_rows(tmp_path, call):
     write_runs(tmp_path / "runs", Shape(methods=1, tasks=1, samples=1_000_000))
-    code, found, _ = call(tmp_path / "runs")
-    assert code == 0
+    code, found, err = call(tmp_path / "runs")
     assert found["tables"][0]["n"] == 1_000_000
+    assert code == 1, "a baseline alone: nothing was compared"
+    assert err.startswith("error: nothing was compared: no method stands beside a baseline; ")
 
 
 def test_unicode_names(runs, call):
