@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 def caveats(table: Table) -> Iterator[str]:
     """Give one sentence or a few for each caveat."""
+    yield from _by_sum(table)
     yield from _own_frames(table["rows"])
     yield from table["notes"]
     for row in table["rows"]:
@@ -51,4 +52,31 @@ def _answered(table: Table, row: Row) -> Iterator[str]:
         yield (
             f"{row['label']} and the baseline failed on other questions. Differences over those "
             f"that both answered: {', '.join(shown)}. Bold needs the test to hold there too."
+        )
+
+
+def _by_sum(table: Table) -> Iterator[str]:
+    """Name the scores that the sum of log-likelihoods makes other ones, task by task."""
+    names = text.columns(table["tasks"])
+    same = []
+    for place, (name, task) in enumerate(zip(names, table["tasks"], strict=True)):
+        cells = [(row, row["cells"][place]) for row in table["rows"]]
+        known = [(r, c) for r, c in cells if c is not None and c["score_by_sum"] is not None]
+        others = [
+            f"{row['label']} {text.score(cell['score_by_sum'], task['fraction'])}"
+            for row, cell in known
+            if cell["score_by_sum"] != cell["score"]
+        ]
+        if others:
+            tail = "" if len(others) == len(known) else "; no other score is changed"
+            yield (
+                f"{name} by the sum of log-likelihoods, not the mean per token: "
+                f"{', '.join(others)}{tail}."
+            )
+        elif known:
+            same.append(name)
+    if same:
+        yield (
+            "The sum of log-likelihoods gives the same scores as their mean per token: "
+            f"{', '.join(same)}."
         )

@@ -237,37 +237,9 @@ def notes(table: Table) -> Iterator[str]:
         yield f"Not percentages but the task's own scale: {', '.join(raw)}{tail}."
     if len({task["higher_is_better"] for task in tasks}) > 1:
         yield "Lower is better in tasks marked ↓, so there is no macro score."
-    yield from _by_sum(table)
     yield from caveats(table)
     for name, values in table["differs"].items():
         yield f"The runs differ in {name}: {', '.join(values)}."
-
-
-def _by_sum(table: Table) -> Iterator[str]:
-    """Name the scores that the sum of log-likelihoods makes other ones, task by task."""
-    names = text.columns(table["tasks"])
-    same = []
-    for place, (name, task) in enumerate(zip(names, table["tasks"], strict=True)):
-        cells = [(row, row["cells"][place]) for row in table["rows"]]
-        known = [(r, c) for r, c in cells if c is not None and c["score_by_sum"] is not None]
-        others = [
-            f"{row['label']} {text.score(cell['score_by_sum'], task['fraction'])}"
-            for row, cell in known
-            if cell["score_by_sum"] != cell["score"]
-        ]
-        if others:
-            tail = "" if len(others) == len(known) else "; no other score is changed"
-            yield (
-                f"{name} by the sum of log-likelihoods, not the mean per token: "
-                f"{', '.join(others)}{tail}."
-            )
-        elif known:
-            same.append(name)
-    if same:
-        yield (
-            "The sum of log-likelihoods gives the same scores as their mean per token: "
-            f"{', '.join(same)}."
-        )
 
 
 def _flat(row: Row) -> bool:

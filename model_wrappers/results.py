@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lmms_eval.api.instance import GenerationResult, TokenCounts
@@ -11,7 +11,7 @@ from lmms_eval.api.instance import GenerationResult, TokenCounts
 from tempeval.engine.ledger import Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from tempeval.engine.scores import Scores
 
@@ -31,24 +31,6 @@ def token_counts(ledger: Ledger) -> LedgerTokenCounts:
     """Wrap a ledger."""
     return LedgerTokenCounts(
         input_tokens=ledger.input_tokens, output_tokens=ledger.output_tokens, ledger=ledger
-    )
-
-
-def combined(ledgers: Sequence[Ledger]) -> Ledger:
-    """Combine the ledgers of one question whose choices were asked for one by one.
-
-    Tokens and times of answering add up; so do the amortised times, because each choice carries its
-    own share of what the choices share.
-    """
-    first = next((ledger for ledger in ledgers if ledger.error is not None), ledgers[0])
-    if first.error is not None:
-        return first
-    return replace(
-        first,
-        output_tokens=sum(ledger.output_tokens or 0 for ledger in ledgers),
-        kv_bytes=max(ledger.kv_bytes or 0 for ledger in ledgers),
-        answer_ms=sum(ledger.answer_ms or 0.0 for ledger in ledgers),
-        amortised_ms=sum(ledger.amortised_ms or 0.0 for ledger in ledgers),
     )
 
 

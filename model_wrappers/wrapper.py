@@ -27,6 +27,7 @@ from tempeval.engine.encoder import GIB, DecodeOptions
 from tempeval.engine.feature_cache import FeatureCache
 from tempeval.engine.inference import Inference
 from tempeval.engine.journal import Journal, forget_left_over
+from tempeval.engine.ledger import combined
 from tempeval.engine.scores import Scores
 from tempeval.engine.store import AnswerStore, Memory
 from tempeval.engine.work import assign_ranks
@@ -52,7 +53,6 @@ from tempeval.model_wrappers.requests import (
 from tempeval.model_wrappers.results import (
     ChoiceResult,
     ChoiceScores,
-    combined,
     token_counts,
 )
 from tempeval.video.clip import Sampling

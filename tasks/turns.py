@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tempeval.video.frame_list import frame_list
+from tempeval.video.frame_list import FrameList
 
 if TYPE_CHECKING:
     from tempeval.video.clip import VideoPath
@@ -17,7 +17,7 @@ def ask(clip: VideoPath, text: str) -> list[dict[str, Any]]:
     a list of its images, and its `start_time` and `end_time` (s) when it is a part of a video:
     lmms-eval's own chat models read these, ours read the clip.
     """
-    video: dict[str, Any] = {"type": "video", "url": frame_list(clip)}
+    video: dict[str, Any] = {"type": "video", "url": clip if clip.fps is None else FrameList(clip)}
     for key, value in (
         ("fps", clip.fps),
         ("start_time", clip.start),

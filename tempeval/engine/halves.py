@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tempeval.engine.ledger import combined
 from tempeval.engine.question import Outcome
 from tempeval.engine.scores import Scores
 
@@ -37,14 +38,6 @@ def joined(first: Outcome, second: Outcome) -> Outcome:
     """Join the outcomes of two parts of one question's continuations; one that failed fails it."""
     if not isinstance(first.answer, Scores) or not isinstance(second.answer, Scores):
         return first if first.answer is None else second
-    one, other = first.ledger, second.ledger
-    answer_ms = other.answer_ms or 0.0
-    ledger = replace(
-        other,
-        output_tokens=(one.output_tokens or 0) + (other.output_tokens or 0),
-        kv_bytes=max(one.kv_bytes or 0, other.kv_bytes or 0),
-        answer_ms=(one.answer_ms or 0.0) + answer_ms,
-        # What the question shares with others is in both.
-        amortised_ms=(one.amortised_ms or 0.0) + answer_ms,
-    )
-    return Outcome(first.answer + second.answer, ledger)
+    # What the question shares with others is in both: it counts once.
+    other = replace(second.ledger, amortised_ms=second.ledger.answer_ms)
+    return Outcome(first.answer + second.answer, combined([first.ledger, other]))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tempeval.engine.cache import segment_ranges
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
     from tempeval.engine.plan import EnginePlan
@@ -65,6 +67,24 @@ class Ledger:
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as JSON values."""
         return {**asdict(self), "flags": list(self.flags)}
+
+
+def combined(ledgers: Sequence[Ledger]) -> Ledger:
+    """Combine the ledgers of one question whose choices were asked for in several parts.
+
+    Tokens and times of answering add up; so do the amortised times, because each part carries its
+    own share of what the choices share.
+    """
+    first = next((ledger for ledger in ledgers if ledger.error is not None), ledgers[0])
+    if first.error is not None:
+        return first
+    return replace(
+        first,
+        output_tokens=sum(ledger.output_tokens or 0 for ledger in ledgers),
+        kv_bytes=max(ledger.kv_bytes or 0 for ledger in ledgers),
+        answer_ms=sum(ledger.answer_ms or 0.0 for ledger in ledgers),
+        amortised_ms=sum(ledger.amortised_ms or 0.0 for ledger in ledgers),
+    )
 
 
 def distinct_temporal_ids(plan: EnginePlan) -> int | None:

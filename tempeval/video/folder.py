@@ -38,16 +38,12 @@ def read(path: str, fps: float | None, choose: Choose, resize: Resize | None) ->
     Raises:
         BadVideo: `fps` is missing, or the folder or one of the wanted images is unusable.
     """
-    if fps is None:
-        raise BadVideo(path, "a folder of images needs its frame rate; set fps (frames per second)")
-    if not (math.isfinite(fps) and fps > 0):
-        raise BadVideo(path, f"fps={fps} must be positive (frames per second)")
     images = shown_images(path)
     if is_scene(path):  # a selection of views: their numbers need no order of their own
         found = {flags.REPEATED_FRAMES} if len(set(images)) < len(images) else set()
     else:
         found = {flags.NUMBER_GAPS} if _has_gaps(images) else set()
-    times = np.arange(len(images)) / fps
+    times = image_times(path, len(images), fps)
     gatherer = Gatherer(choose(times), resize)
     size: tuple[int, int] | None = None
     for index in sorted(gatherer.missing):
@@ -72,6 +68,19 @@ def shown_images(path: str) -> list[Path]:
     """
     images = _images(path)
     return [images[view] for view in scene_views(len(images))] if is_scene(path) else images
+
+
+def image_times(path: str, count: int, fps: float | None) -> NDArray[np.float64]:
+    """Return when images are shown, in seconds: image i at i / `fps`.
+
+    Raises:
+        BadVideo: `fps` is missing or no rate.
+    """
+    if fps is None:
+        raise BadVideo(path, "a folder of images needs its frame rate; set fps (frames per second)")
+    if not (math.isfinite(fps) and fps > 0):
+        raise BadVideo(path, f"fps={fps} must be positive (frames per second)")
+    return np.arange(count) / fps
 
 
 def image_suffixes(path: str) -> frozenset[str]:

@@ -2,55 +2,50 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from tempeval.errors import BadVideo
-from tempeval.video.folder import shown_images
-from tempeval.video.sampling import SamplingError, trim
+from tempeval.video.folder import image_times, shown_images
+from tempeval.video.sampling import trim
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
     from tempeval.video.clip import VideoPath
 
 
 class FrameList(list[str]):
-    """The image files of a clip, in order, that knows the clip.
+    """The image files of a clip's part, in order, that knows the clip.
 
     lmms-eval's own chat models pass a list of image files on to `qwen_vl_utils`, which takes it as
-    a video, of which it uses every frame. Ours read `clip` and choose their own.
+    a video, of which it uses every frame. Ours read `clip` and choose their own, so the folder is
+    only listed when somebody asks for the images, and nothing is kept of it before.
 
-    Attributes:
-        clip: the folder, its part and its frame rate.
+    Reading it raises BadVideo or SamplingError for a folder, or a part, that cannot be read.
+
+    Args:
+        clip: a frame folder with its frame rate.
     """
 
-    clip: VideoPath
-
-    def __init__(self, images: Iterable[str], clip: VideoPath) -> None:
-        super().__init__(images)
+    def __init__(self, clip: VideoPath) -> None:
+        super().__init__()
         self.clip = clip
 
+    @cached_property
+    def _images(self) -> list[str]:
+        clip = self.clip
+        images = shown_images(clip)
+        first, last = trim(image_times(clip, len(images), clip.fps), clip.start, clip.end)
+        return [str(image) for image in images[first : last + 1]]
 
-def frame_list(clip: VideoPath) -> FrameList | VideoPath:
-    """Return the images of a frame folder, of its part only; another clip, or a bad one, as it is.
+    def __len__(self) -> int:
+        return len(self._images)
 
-    What is wrong with a folder is found, and said, by the model that opens it.
-    """
-    if clip.fps is None or not Path(clip).is_dir():
-        return clip
-    try:
-        return FrameList(_images(str(clip), clip.start, clip.end, clip.fps), clip)
-    except (BadVideo, SamplingError):
-        return clip
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._images)
 
+    def __getitem__(self, index: Any) -> Any:
+        return self._images[index]
 
-# Questions about one folder follow each other.
-@lru_cache(maxsize=8)
-def _images(path: str, start: float | None, end: float | None, fps: float) -> tuple[str, ...]:
-    images = shown_images(path)
-    first, last = trim(np.arange(len(images)) / fps, start, end)
-    return tuple(str(image) for image in images[first : last + 1])
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrameList, (self.clip,)

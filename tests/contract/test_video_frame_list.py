@@ -10,10 +10,11 @@ from PIL import Image
 from qwen_vl_utils import process_vision_info
 from video_files import picture
 
+from tempeval.errors import BadVideo
 from tempeval.model_wrappers.requests import visuals_of
 from tempeval.tasks.turns import ask
 from tempeval.video.clip import VideoPath, VideoRef
-from tempeval.video.frame_list import FrameList, frame_list
+from tempeval.video.frame_list import FrameList
 
 
 @pytest.fixture
@@ -29,19 +30,19 @@ def numbers(images: list[str] | str) -> list[int]:
 
 def test_images_in_natural_order_and_the_clip_they_are_of(folder: Path) -> None:
     clip = VideoPath(str(folder), fps=3.0)
-    found = frame_list(clip)
-    assert isinstance(found, FrameList)
+    found = FrameList(clip)
     assert numbers(found) == list(range(12))
+    assert (found[0], len(found)) == (str(folder / "frame_0.jpg"), 12)
     again = pickle.loads(pickle.dumps(found))  # noqa: S301
     assert (list(again), again.clip.ref) == (list(found), clip.ref)
 
 
 def test_only_those_of_the_part(folder: Path) -> None:
-    assert numbers(frame_list(VideoPath(str(folder), start=1.0, end=2.0, fps=3.0))) == [3, 4, 5, 6]
-    assert numbers(frame_list(VideoPath(str(folder), start=1.0, end=2.0, fps=6.0))) == [
-        6,
-        *range(7, 12),
-    ]
+    def part(fps: float) -> list[int]:
+        return numbers(FrameList(VideoPath(str(folder), start=1.0, end=2.0, fps=fps)))
+
+    assert part(3.0) == [3, 4, 5, 6]
+    assert part(6.0) == [6, *range(7, 12)]
 
 
 def test_the_views_of_a_scene(tmp_path: Path) -> None:
@@ -49,21 +50,22 @@ def test_the_views_of_a_scene(tmp_path: Path) -> None:
     scene.mkdir(parents=True)
     for number in range(40):
         Image.fromarray(picture(number)).save(scene / f"{number:05d}.jpg")
-    assert [Path(image).stem for image in frame_list(VideoPath(str(scene), fps=1.0))] == [
+    assert [Path(image).stem for image in FrameList(VideoPath(str(scene), fps=1.0))] == [
         f"{number:05d}" for number in range(32)
     ]
 
 
-def test_another_clip_or_a_bad_folder_stays_as_it_is(folder: Path) -> None:
-    (folder / "empty").mkdir()
-    for clip in (
-        VideoPath(str(folder / "video.mp4")),
-        VideoPath(str(folder / "missing"), fps=3.0),
-        VideoPath(str(folder / "empty"), fps=3.0),
-        VideoPath(str(folder), start=100.0, fps=3.0),
-        VideoPath(str(folder)),
-    ):
-        assert frame_list(clip) is clip
+def test_a_folder_is_listed_when_its_images_are_read(tmp_path: Path) -> None:
+    """Making messages, as for prompt hashes, opens nothing; a bad folder is named when read."""
+    (message,) = ask(VideoPath(str(tmp_path / "missing"), fps=3.0), "What happens?")
+    images = message["content"][0]["url"]
+    with pytest.raises(BadVideo, match="cannot be listed"):
+        list(images)
+
+
+def test_a_file_is_no_list() -> None:
+    clip = VideoPath("video.mp4")
+    assert ask(clip, "What happens?")[0]["content"][0]["url"] is clip
 
 
 def test_our_models_read_the_clip_and_the_hosts_the_images(folder: Path) -> None:

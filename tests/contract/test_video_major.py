@@ -15,6 +15,7 @@ import tempeval.engine.session as session_module
 from tempeval.engine.continuations import Continuations
 from tempeval.engine.inference import Inference
 from tempeval.engine.journal import Journal
+from tempeval.engine.ledger import combined
 from tempeval.engine.question import Question
 from tempeval.engine.store import Memory
 from tempeval.errors import InvalidSetting
@@ -22,7 +23,6 @@ from tempeval.methods.base import Chain
 from tempeval.methods.kv_quantization import KVQuant
 from tempeval.methods.pas import PAS
 from tempeval.methods.temporal_exit import TemporalExit
-from tempeval.model_wrappers.results import combined
 from tempeval.video.clip import Sampling, VideoRef
 
 CHAINS = (Chain(), Chain([PAS()]), Chain([TemporalExit(layer=2)]), Chain([ReverseOrder()]))
@@ -275,22 +275,22 @@ def test_another_runtime_error_ends_the_run(inference, videos, monkeypatch, plac
     assert raised.value is error
 
 
+def scored(video, number, texts, asked="Where?"):
+    content = [{"type": "video"}, {"type": "text", "text": asked}]
+    return Question(
+        number,
+        ({"role": "user", "content": content},),
+        (video,),
+        kind="score",
+        continuations=Continuations(tuple(texts)),
+        sample=f"task/{asked}/{video.path}/{'/'.join(texts)}",
+    )
+
+
 def labelled(videos, texts=("up", "left", "down and up")):
-    made = []
-    for video in videos:
-        content = [{"type": "video"}, {"type": "text", "text": "Where?"}]
-        for text in texts:
-            made.append(
-                Question(
-                    len(made),
-                    ({"role": "user", "content": content},),
-                    (video,),
-                    kind="score",
-                    continuations=Continuations((text,)),
-                    sample=f"task/{video.path}/{text}",
-                )
-            )
-    return made
+    """Ask for each text in a question of its own."""
+    pairs = [(video, text) for video in videos for text in texts]
+    return [scored(video, number, (text,)) for number, (video, text) in enumerate(pairs)]
 
 
 @pytest.mark.parametrize("chain", [Chain(), Chain([QUANTISED])])
@@ -308,21 +308,8 @@ def test_the_shares_of_choices_add_up_to_what_was_spent(inference, videos, chain
 
 def together(videos, texts=("up", "left", "down and up"), questions=("Where?",)):
     """Ask for all texts at once, question by question."""
-    made = []
-    for text in questions:
-        for video in videos:
-            content = [{"type": "video"}, {"type": "text", "text": text}]
-            made.append(
-                Question(
-                    len(made),
-                    ({"role": "user", "content": content},),
-                    (video,),
-                    kind="score",
-                    continuations=Continuations(tuple(texts)),
-                    sample=f"task/{text}/{video.path}",
-                )
-            )
-    return made
+    pairs = [(asked, video) for asked in questions for video in videos]
+    return [scored(video, number, texts, asked) for number, (asked, video) in enumerate(pairs)]
 
 
 def without_times(ledger):
