@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tempeval.benchmarks.nextqa import GROUPS
+from tempeval.benchmarks.nextqa import PARTS, parts_of
 from tempeval.tasks import multiple_choice
 from tempeval.tasks.means import parts
 
@@ -12,12 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Doc = dict[str, Any]
-#: Groups, then types. TP counts with TN, as official; DB is asked in the open-ended version only.
-_PARTS = tuple(
-    f"acc_{part}"
-    for part in (*dict.fromkeys(GROUPS.values()), *map(str.lower, GROUPS))
-    if part not in ("tp", "db")
-)
+#: DB is asked in the open-ended version only.
+_PARTS = tuple(f"acc_{part}" for part in PARTS if part != "db")
 
 
 def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
@@ -28,6 +24,5 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
         descriptive) and `acc_<type>` by the type of the question.
     """
     found = multiple_choice.process_results(doc, results)
-    kind = "TN" if doc["category"] == "TP" else doc["category"]
-    own = (GROUPS[kind], kind.lower())
-    return {**found, **parts(_PARTS, {f"acc_{part}": found["score"] for part in own})}
+    own = {f"acc_{part}": found["score"] for part in parts_of(doc["category"])}
+    return {**found, **parts(_PARTS, own)}

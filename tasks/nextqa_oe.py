@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tempeval.benchmarks.nextqa import GROUPS
+from tempeval.benchmarks.nextqa import PARTS, official_type, parts_of
 from tempeval.metrics.unavailable import MetricUnavailable, or_none
 from tempeval.metrics.wups import answer_score, clean
 from tempeval.metrics.wups_words import nltk_words
@@ -25,8 +25,6 @@ Doc = dict[str, Any]
 THRESHOLDS = {"wups0": 0.0, "wups9": 0.9}
 #: Scored over all questions only: end of a metric's name to arguments of `answer_score`.
 VARIANTS: dict[str, dict[str, Any]] = {"strict": {"strict": True}, "modern": {"roots": "modern"}}
-#: Groups, then types. TP counts with TN, as official.
-PARTS = (*dict.fromkeys(GROUPS.values()), *(kind.lower() for kind in GROUPS if kind != "TP"))
 METRICS = tuple(
     name
     for base in THRESHOLDS
@@ -55,8 +53,7 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
         `METRICS`, None for the groups and types that the question is not of, and what
         `open_ended.sample` gives. `wups0` is the main one, with its cluster.
     """
-    kind = "TN" if doc["category"] == "TP" else doc["category"]
-    own = (GROUPS[kind], kind.lower())
+    kind = official_type(doc["category"])
     try:
         scores: dict[str, Any] = _scores(kind, results[0], doc["answers"])
         main: dict[str, Any] = {"score": scores["wups0"], "cluster": doc["cluster"]}
@@ -64,7 +61,7 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
         names = (*THRESHOLDS, *(f"{base}_{more}" for base in THRESHOLDS for more in VARIANTS))
         main = {"unavailable": error.reason}
         scores = dict.fromkeys(names, main)
-    of_parts = {f"{base}_{part}": scores[base] for base in THRESHOLDS for part in own}
+    of_parts = {f"{base}_{part}": scores[base] for base in THRESHOLDS for part in parts_of(kind)}
     return {
         **sample(doc, results[0].strip(), main.get("score")),
         **parts(METRICS, scores | of_parts),

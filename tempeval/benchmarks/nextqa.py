@@ -27,6 +27,21 @@ GROUPS = {
     **dict.fromkeys(("TN", "TP", "TC"), "t"),
     **dict.fromkeys(("DB", "DC", "DL", "DO"), "d"),
 }
+#: What scores are given for besides all questions: groups, then types. TP counts with TN.
+PARTS = (*dict.fromkeys(GROUPS.values()), *(kind.lower() for kind in GROUPS if kind != "TP"))
+
+
+def official_type(category: str) -> str:
+    """Return the type that a question of a type is counted with: TP with TN, as official."""
+    return "TN" if category == "TP" else category
+
+
+def parts_of(category: str) -> tuple[str, str]:
+    """Return which of `PARTS` a question counts in: its group and its official type."""
+    kind = official_type(category)
+    return GROUPS[kind], kind.lower()
+
+
 _COLUMNS = ("video", "question", "answer", "qid", "type")
 _OPTIONS = ("a0", "a1", "a2", "a3", "a4")
 #: The copy that lmms-eval uses.
