@@ -38,12 +38,13 @@ def read(path: str, fps: float | None, choose: Choose, resize: Resize | None) ->
     Raises:
         BadVideo: `fps` is missing, or the folder or one of the wanted images is unusable.
     """
+    rate = rate_of(path, fps)
     images = shown_images(path)
     if is_scene(path):  # a selection of views: their numbers need no order of their own
         found = {flags.REPEATED_FRAMES} if len(set(images)) < len(images) else set()
     else:
         found = {flags.NUMBER_GAPS} if _has_gaps(images) else set()
-    times = image_times(path, len(images), fps)
+    times = np.arange(len(images)) / rate
     gatherer = Gatherer(choose(times), resize)
     size: tuple[int, int] | None = None
     for index in sorted(gatherer.missing):
@@ -70,8 +71,8 @@ def shown_images(path: str) -> list[Path]:
     return [images[view] for view in scene_views(len(images))] if is_scene(path) else images
 
 
-def image_times(path: str, count: int, fps: float | None) -> NDArray[np.float64]:
-    """Return when images are shown, in seconds: image i at i / `fps`.
+def rate_of(path: str, fps: float | None) -> float:
+    """Return the frame rate of a folder (1/s): image i is shown at i / rate seconds.
 
     Raises:
         BadVideo: `fps` is missing or no rate.
@@ -80,7 +81,7 @@ def image_times(path: str, count: int, fps: float | None) -> NDArray[np.float64]
         raise BadVideo(path, "a folder of images needs its frame rate; set fps (frames per second)")
     if not (math.isfinite(fps) and fps > 0):
         raise BadVideo(path, f"fps={fps} must be positive (frames per second)")
-    return np.arange(count) / fps
+    return fps
 
 
 def image_suffixes(path: str) -> frozenset[str]:

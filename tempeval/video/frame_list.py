@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tempeval.video.folder import image_times, shown_images
+import numpy as np
+
+from tempeval.video.folder import rate_of, shown_images
 from tempeval.video.sampling import trim
 
 if TYPE_CHECKING:
@@ -34,8 +36,9 @@ class FrameList(list[str]):
     @cached_property
     def _images(self) -> list[str]:
         clip = self.clip
+        rate = rate_of(clip, clip.fps)
         images = shown_images(clip)
-        first, last = trim(image_times(clip, len(images), clip.fps), clip.start, clip.end)
+        first, last = trim(np.arange(len(images)) / rate, clip.start, clip.end)
         return [str(image) for image in images[first : last + 1]]
 
     def __len__(self) -> int:
@@ -46,6 +49,18 @@ class FrameList(list[str]):
 
     def __getitem__(self, index: Any) -> Any:
         return self._images[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FrameList) and self.clip.ref == other.clip.ref
+
+    def __ne__(self, other: object) -> bool:  # a list's own would compare what it holds: nothing
+        return not self == other
+
+    __hash__ = None
+
+    def __str__(self) -> str:
+        """Return the folder, which is what a log should show."""
+        return str(self.clip)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FrameList, (self.clip,)

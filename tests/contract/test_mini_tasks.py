@@ -58,7 +58,7 @@ def test_messages_show_the_clip_and_ask(tasks: dict[str, Any], rendered: Path) -
         video, text = turn["content"]
         assert turn["role"] == "user"
         assert video["type"] == "video"
-        assert video["url"] == str(rendered / doc["video"]) == task.doc_to_visual(doc)[0]
+        assert str(video["url"]) == str(rendered / doc["video"]) == task.doc_to_visual(doc)[0]
         assert video.get("fps") == doc["fps"]
         assert ("fps" in video) == (Path(doc["video"]).suffix == "")
         assert text == {"type": "text", "text": task.doc_to_text(doc)}

@@ -35,6 +35,9 @@ def test_images_in_natural_order_and_the_clip_they_are_of(folder: Path) -> None:
     assert (found[0], len(found)) == (str(folder / "frame_0.jpg"), 12)
     again = pickle.loads(pickle.dumps(found))  # noqa: S301
     assert (list(again), again.clip.ref) == (list(found), clip.ref)
+    assert again == found
+    assert str(found) == str(folder)
+    assert found != FrameList(VideoPath(str(folder), fps=6.0))
 
 
 def test_only_those_of_the_part(folder: Path) -> None:
