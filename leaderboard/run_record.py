@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA = 1
-STATUSES = ("complete", "partial", "failed")
+STATUSES = ("complete", "partial", "failed", "interrupted")
 
 _RERUN = "Rerun it with this version of tempeval, or leave it out"
 _NUMBER = (int, float)

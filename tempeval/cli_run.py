@@ -59,6 +59,12 @@ def run(
     max_failures: Annotated[
         str, typer.Option(help="Failed samples a complete run may have: 0, N, or a share like 5%.")
     ] = "0",
+    max_damaged: Annotated[
+        str | None,
+        typer.Option(
+            help="Damaged videos a complete run may have: N, or a share like 5%; any, if not given."
+        ),
+    ] = None,
     data_root: Annotated[
         Path | None,
         typer.Option(help="Folder that holds the benchmarks' folders; else $TEMPEVAL_DATA."),
@@ -102,6 +108,7 @@ def run(
         decoder=decoder,
         decode_timeout=decode_timeout,
         max_failures=max_failures,
+        max_damaged=max_damaged,
         seed=seed,
         overwrite=overwrite,
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tempeval import __version__
 from tempeval.errors import InvalidSetting, UnknownName
 from tempeval.methods.registry import method_names, parse_chain
-from tempeval.record import allowed_failures
+from tempeval.record import Allowed
 from tempeval.task_sources import source_digests
 from tempeval.tasklist import tasks_digest
 from tempeval.video.decode import check_decoder
@@ -59,6 +59,8 @@ class RunOptions:
         decoder: `auto` (PyAV), `pyav` or `decord`.
         decode_timeout: seconds per clip.
         max_failures: failed samples a complete run may have: `0`, `N`, or a share such as `5%`.
+        max_damaged: damaged videos a complete run may have: `N`, or a share such as `5%`; None for
+            any number, which is said and not refused.
         mm_newline_position: `one_token` or `grid`, for LLaVA-OneVision; None for the checkpoint's.
     """
 
@@ -84,7 +86,13 @@ class RunOptions:
     decoder: str = "auto"
     decode_timeout: float = 30.0
     max_failures: str = "0"
+    max_damaged: str | None = None
     mm_newline_position: str | None = None
+
+    @property
+    def allowed(self) -> Allowed:
+        """What a complete run may lack."""
+        return Allowed(self.max_failures, self.max_damaged)
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,7 @@ def _check_options(options: RunOptions) -> None:
         if not names:
             raise InvalidSetting(f"no {kind} given; list them with: tempeval list {kind}")
     check_decoder(options.decoder)
-    allowed_failures(options.max_failures, expected=1)
+    options.allowed.check()
     from tempeval.families.registry import family_of
     from tempeval.mini.paths import located
 

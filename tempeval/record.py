@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from tempeval.errors import InvalidSetting, TempevalError
+from tempeval.video.flags import DAMAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
 SCHEMA = 1
@@ -19,8 +20,27 @@ FILE_NAME = "run.json"
 #: Errors of single samples that a record quotes; all of them are in the samples files.
 MAX_QUOTED_FAILURES = 20
 
-Status = Literal["complete", "partial", "failed"]
+Status = Literal["complete", "partial", "failed", "interrupted"]
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What a complete run may lack: options of a request, which change no answer.
+
+    Attributes:
+        failures: failed samples: a number, or a share of them such as `5%`.
+        damaged: damaged videos, likewise; None for any number of them.
+    """
+
+    failures: str = "0"
+    damaged: str | None = None
+
+    def check(self) -> None:
+        """Raise InvalidSetting for what is neither a number nor a share."""
+        allowed_failures(self.failures, expected=1)
+        if self.damaged is not None:
+            allowed_number("max_damaged", "videos", self.damaged, 1)
 
 
 @dataclass(frozen=True)
@@ -47,15 +67,24 @@ class TaskFacts:
 
 
 def task_record(
-    facts: TaskFacts, prompt_hash: str, samples_file: str, samples: Sequence[Mapping[str, Any]]
+    facts: TaskFacts,
+    prompt_hash: str,
+    samples_file: str,
+    samples: Sequence[Mapping[str, Any]],
+    *,
+    videos_of: Callable[[int], Sequence[str]] = lambda _doc: (),
+    skipped: Sequence[str] = (),
 ) -> Json:
-    """Count the samples of one task.
+    """Count the samples of one task, and the videos that they are about.
 
     Args:
         facts: what the task is.
         prompt_hash: digest of its rendered prompts.
         samples_file: name of the JSONL, relative to the run folder.
         samples: the host's logged samples.
+        videos_of: a document's number to the paths of its videos; where it knows none, the sample
+            says which video it is about.
+        skipped: names of the samples that were left out because their video is not there.
     """
     errors = [error_of(sample) for sample in samples]
     unparsed = [
@@ -64,14 +93,22 @@ def task_record(
         if error is None
     ]
     failed = len(samples) - len(unparsed)
+    found = damage_of(samples, videos_of)
     return {
         "version": facts.version,
         "prompt_hash": prompt_hash,
-        "dataset_digest": dataset_digest(samples),
+        "dataset_digest": dataset_digest(samples, skipped),
         "expected": facts.expected,
         "answered": len(unparsed),
         "failed": failed,
         "unparsed": sum(unparsed),
+        "skipped": len(skipped),
+        "skipped_digest": digest(sorted(skipped)) if skipped else None,
+        "videos": videos_record([found]),
+        "damaged": sum(
+            error is None and bool(damage_flags(sample))
+            for sample, error in zip(samples, errors, strict=True)
+        ),
         "samples_file": samples_file,
         "score_key": facts.score_key,
         "cluster_key": facts.cluster_key,
@@ -88,6 +125,47 @@ def error_of(sample: Mapping[str, Any]) -> str | None:
     return None
 
 
+def damage_flags(sample: Mapping[str, Any]) -> frozenset[str]:
+    """Return the flags of a sample that say its video is defective; see `tempeval.video.flags`."""
+    counts = [counts for counts in sample.get("token_counts") or () if counts]
+    return DAMAGE.intersection(flag for found in counts for flag in found.get("flags") or ())
+
+
+def damage_of(
+    samples: Iterable[Mapping[str, Any]], videos_of: Callable[[int], Sequence[str]]
+) -> dict[str, frozenset[str]]:
+    """Return the damage flags by video, with no flag for a sound one.
+
+    A sample about several videos has the flags of all of them, so they count as one.
+    """
+    found: dict[str, frozenset[str]] = {}
+    for sample in samples:
+        fields = {**_mapping(sample.get("sample")), **sample}
+        paths = videos_of(int(sample.get("doc_id", -1)))
+        name = "\n".join(paths) or fields.get("video_id")
+        if name:
+            found[str(name)] = found.get(str(name), frozenset()) | damage_flags(sample)
+    return found
+
+
+def videos_record(tasks: Iterable[Mapping[str, frozenset[str]]]) -> Json:
+    """Count the videos of some tasks, each video once: all, damaged ones, and those of each flag.
+
+    Args:
+        tasks: what `damage_of` gives of each.
+    """
+    videos: dict[str, frozenset[str]] = {}
+    for task in tasks:
+        for name, flags in task.items():
+            videos[name] = videos.get(name, frozenset()) | flags
+    names = sorted({flag for flags in videos.values() for flag in flags})
+    return {
+        "total": len(videos),
+        "damaged": sum(map(bool, videos.values())),
+        "flags": {name: sum(name in flags for flags in videos.values()) for name in names},
+    }
+
+
 def failures_of(samples: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Return the first errors by sample id."""
     found = ((identity(sample)[0], error_of(sample)) for sample in samples)
@@ -95,9 +173,16 @@ def failures_of(samples: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return dict(sorted(errors.items())[:MAX_QUOTED_FAILURES])
 
 
-def dataset_digest(samples: Iterable[Mapping[str, Any]]) -> str:
-    """Return the digest of which samples were evaluated and what they contain."""
-    return digest(sorted(identity(sample) for sample in samples))
+def dataset_digest(samples: Iterable[Mapping[str, Any]], skipped: Sequence[str] = ()) -> str:
+    """Return the digest of which samples were evaluated and what they contain.
+
+    Args:
+        samples: the evaluated ones.
+        skipped: names of those that were left out: samples of foreign tasks have no names of their
+            own, but go by their place among those that are left.
+    """
+    found: list[Any] = sorted(identity(sample) for sample in samples)
+    return digest([found, sorted(skipped)] if skipped else found)
 
 
 def identity(sample: Mapping[str, Any]) -> tuple[str, str]:
@@ -112,22 +197,38 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def status_of(tasks: Mapping[str, Mapping[str, int]], max_failures: str = "0") -> Status:
+def status_of(record: Mapping[str, Any], allowed: Allowed) -> Status:
     """Say how a run ended.
 
     Args:
-        tasks: counts by task.
-        max_failures: failed samples that a complete run may have; see `allowed_failures`.
+        record: with the counts by task (`tasks`), and those of all its videos (`videos`).
+        allowed: what a complete run may lack.
 
     Returns:
-        `complete` when every expected sample was answered or is an allowed failure.
+        `complete` when every expected sample was answered or is an allowed failure, and no more
+        videos are damaged than are allowed.
     """
+    tasks = record.get("tasks") or {}
     expected = sum(task["expected"] for task in tasks.values())
     failed = sum(task["failed"] for task in tasks.values())
     there = all(task["answered"] + task["failed"] == task["expected"] for task in tasks.values())
-    if tasks and there and failed <= allowed_failures(max_failures, expected):
+    if (
+        tasks
+        and there
+        and failed <= allowed_failures(allowed.failures, expected)
+        and not too_damaged(record, allowed)
+    ):
         return "complete"
     return "partial" if any(task["answered"] for task in tasks.values()) else "failed"
+
+
+def too_damaged(record: Mapping[str, Any], allowed: Allowed) -> bool:
+    """Return True if more of a run's videos are damaged than are allowed."""
+    videos = record.get("videos")
+    if allowed.damaged is None or not videos:
+        return False
+    most = allowed_number("max_damaged", "videos", allowed.damaged, videos["total"])
+    return bool(videos["damaged"] > most)
 
 
 def allowed_failures(text: str, expected: int) -> int:
@@ -140,6 +241,21 @@ def allowed_failures(text: str, expected: int) -> int:
     Raises:
         InvalidSetting: if it is neither.
     """
+    return allowed_number("max_failures", "samples", text, expected)
+
+
+def allowed_number(option: str, what: str, text: str, total: int) -> int:
+    """Read a number, or a share of a total such as `5%`.
+
+    Args:
+        option: its name, for the message.
+        what: is counted, for the message.
+        text: `0`, `N` or `R%`.
+        total: what a share is of.
+
+    Raises:
+        InvalidSetting: if it is neither.
+    """
     share = text.endswith("%")
     try:
         value = float(text[:-1]) if share else int(text)
@@ -147,10 +263,10 @@ def allowed_failures(text: str, expected: int) -> int:
         value = -1
     if not 0 <= value <= (100 if share else float("inf")):  # NaN is in no range
         raise InvalidSetting(
-            f"max_failures={text!r} is not accepted; give a number of samples such as 3, or a "
+            f"{option}={text!r} is not accepted; give a number of {what} such as 3, or a "
             "share such as 5%"
         )
-    return int(expected * value / 100) if share else int(value)
+    return int(total * value / 100) if share else int(value)
 
 
 def digest(value: object) -> str:

@@ -16,20 +16,21 @@ if TYPE_CHECKING:
 
     from tempeval.matrix import Plan
     from tempeval.methods.base import Chain
+    from tempeval.record import Allowed
 
 #: Settings that change no answer, so that a run with others may stand.
 _FREE = ("batch_size",)
 
 
-def reusable(plans: Sequence[Plan], replace: bool, max_failures: str) -> dict[Path, dict[str, Any]]:
+def reusable(plans: Sequence[Plan], replace: bool, allowed: Allowed) -> dict[Path, dict[str, Any]]:
     """Return the records of equal earlier runs that are complete for this request, by folder.
 
-    How many failures a complete run may have is asked now, whatever was asked then.
+    What a complete run may lack is asked now, whatever was asked then.
 
     Args:
         plans: what is to run.
         replace: run again what differs, instead of refusing.
-        max_failures: failed samples that a complete run may have.
+        allowed: what a complete run may lack.
 
     Raises:
         TempevalError: if a folder holds a run of something else.
@@ -39,7 +40,7 @@ def reusable(plans: Sequence[Plan], replace: bool, max_failures: str) -> dict[Pa
         record = read_record(plan.folder)
         if record is None:
             continue
-        complete = status_of(record.get("tasks", {}), max_failures) == "complete"
+        complete = status_of(record, allowed) == "complete"
         old = _settings(record.get("request", {}))
         new = _settings(plan.request)
         old["method_fingerprint"] = record.get("method_fingerprint")

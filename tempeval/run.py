@@ -66,7 +66,7 @@ def run_matrix(
     first = Ranks(options.out / JOURNAL_NAME).is_first
     kept = {}
     if not options.overwrite:
-        kept = reusable(plans, options.overwrite_different, options.max_failures)
+        kept = reusable(plans, options.overwrite_different, options.allowed)
     for plan in plans:
         if old := kept.get(plan.folder):
             if first:

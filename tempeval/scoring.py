@@ -16,9 +16,12 @@ from tempeval.host_files import save_host_files
 from tempeval.record import (
     FILE_NAME,
     SCHEMA,
+    damage_of,
     failures_of,
     status_of,
     task_record,
+    too_damaged,
+    videos_record,
     write_record,
 )
 
@@ -148,11 +151,18 @@ class Run:
             name: task_record(facts, tasks.prompt_hash(name), names[name], samples[name])
             for name, facts in tasks.load().items()
         }
+        self.record["videos"] = videos_record(
+            damage_of(rows, lambda _doc: ()) for rows in samples.values()
+        )
         failures = failures_of(sample for rows in samples.values() for sample in rows)
         self.record["failures"] = failures
-        first = next((f"; first failure {k}: {v}" for k, v in failures.items()), "")
-        status = status_of(self.record["tasks"], self.options.max_failures)
-        self.end(status, None if status == "complete" else counts(self.record) + first)
+        allowed = self.options.allowed
+        status = status_of(self.record, allowed)
+        reason = counts(self.record)
+        if too_damaged(self.record, allowed):
+            reason += f" (more than max_damaged={allowed.damaged})"
+        reason += next((f"; first failure {k}: {v}" for k, v in failures.items()), "")
+        self.end(status, None if status == "complete" else reason)
 
     def end(self, status: str, error: str | None) -> None:
         """Write the last record."""
@@ -172,13 +182,26 @@ class Run:
 
 
 def counts(record: Mapping[str, Any]) -> str:
-    """Say how many samples were answered, failed and unparsed."""
-    keys = ("answered", "expected", "failed", "unparsed")
-    totals = {key: sum(task[key] for task in record["tasks"].values()) for key in keys}
-    return (
+    """Say how many samples were answered, failed and unparsed, and how many videos are damaged."""
+    keys = ("answered", "expected", "failed", "unparsed", "skipped")
+    totals = {key: sum(task.get(key, 0) for task in record["tasks"].values()) for key in keys}
+    said = (
         f"{totals['answered']} of {totals['expected']} answered, "
         f"{totals['failed']} failed, {totals['unparsed']} unparsed"
     )
+    if totals["skipped"]:
+        said += f", {totals['skipped']} skipped"
+    return said + damage(record)
+
+
+def damage(record: Mapping[str, Any]) -> str:
+    """Say how many videos of a run, or of a task, are damaged, and how; nothing if none is."""
+    videos = record.get("videos") or {}
+    if not videos.get("damaged"):
+        return ""
+    by_number = sorted(videos["flags"].items(), key=lambda flag: (-flag[1], flag[0]))
+    flags = ", ".join(f"{name} {number}" for name, number in by_number)
+    return f", {videos['damaged']} of {videos['total']} videos damaged: {flags}"
 
 
 def describe(error: BaseException) -> str:

@@ -103,7 +103,7 @@ def test_the_host_files_are_official_and_the_leaderboard_reads_them(options: Any
     assert results["model_source"] == "tempeval"
     lines = samples_of(folder, "tempeval_tiny_a")
     assert [line["sample_id"] for line in lines] == ["q0", "q1", "q2", "q3"]
-    assert lines[0]["token_counts"] == [{"visual_tokens": 16, "error": None}]
+    assert lines[0]["token_counts"] == [{"visual_tokens": 16, "error": None, "flags": []}]
     loaded = load_runs([folder])
     assert not loaded.refusals
     assert [entry.samples.score.mean() for entry in loaded.entries] == [0.5, 0.5]
@@ -338,6 +338,58 @@ def test_max_failures_is_a_number_or_a_share(text: str, allowed: int) -> None:
 def test_other_max_failures_are_refused(text: str, options: Any) -> None:
     with pytest.raises(InvalidSetting, match="max_failures"):
         run_matrix(options(max_failures=text), load=pytest.fail)
+
+
+FLAGS = {"One?": ("repeated_frames", "truncated"), "Two?": ("truncated", "corrupt_packets")}
+
+
+def test_damaged_videos_are_counted_and_said(options: Any) -> None:
+    lines: list[str] = []
+    model = FakeModel(flags=FLAGS)
+    (folder,) = run_matrix(options(), report=lines.append, load=lambda _options: model)
+    record = record_in(folder)
+    task = record["tasks"]["tempeval_tiny_a"]
+    assert record["status"] == "complete", "said, not refused"
+    expected = {"total": 2, "damaged": 2, "flags": {"corrupt_packets": 1, "truncated": 2}}
+    assert task["videos"] == expected
+    assert task["damaged"] == 2
+    assert record["videos"] == expected, "a video that two tasks ask about is one"
+    said = "2 of 2 videos damaged: truncated 2, corrupt_packets 1"
+    assert any(said in line and "complete" in line for line in lines)
+
+
+def test_flags_that_are_no_damage_are_not_counted(options: Any) -> None:
+    model = FakeModel(flags={"One?": ("repeated_frames", "end_clamped", "sequential")})
+    (folder,) = run_matrix(options(max_damaged="0"), load=lambda _options: model)
+    task = record_in(folder)["tasks"]["tempeval_tiny_a"]
+    assert task["videos"] == {"total": 2, "damaged": 0, "flags": {}}
+    assert task["damaged"] == 0
+
+
+@pytest.mark.parametrize(
+    ("allowed", "status"), [("1", "partial"), ("50%", "partial"), ("2", "complete")]
+)
+def test_more_damaged_videos_than_allowed_are_no_complete_run(
+    options: Any, allowed: str, status: str
+) -> None:
+    chosen = options(max_damaged=allowed)
+    folder = chosen.out / "uniform" / "baseline"
+    if status == "complete":
+        run_matrix(chosen, load=lambda _options: FakeModel(flags=FLAGS))
+    else:
+        with pytest.raises(IncompleteRuns, match=r"2 of 2 videos damaged.*max_damaged"):
+            run_matrix(chosen, load=lambda _options: FakeModel(flags=FLAGS))
+    assert record_in(folder)["status"] == status
+    lines: list[str] = []
+    run_matrix(options(), report=lines.append, load=pytest.fail)
+    assert "reused" in lines[0], "how many are allowed is asked anew"
+    assert record_in(folder)["status"] == "complete"
+
+
+@pytest.mark.parametrize("text", ["-1", "x", "101%", ""])
+def test_other_max_damaged_are_refused(text: str, options: Any) -> None:
+    with pytest.raises(InvalidSetting, match="max_damaged"):
+        run_matrix(options(max_damaged=text), load=pytest.fail)
 
 
 def test_a_method_that_the_model_refuses_costs_the_others_nothing(options: Any) -> None:

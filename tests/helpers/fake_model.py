@@ -11,12 +11,13 @@ from lmms_eval.api.model import lmms
 
 @dataclass
 class Counts(TokenCounts):
-    """Token counts that carry the error of a sample."""
+    """Token counts that carry the error of a sample, and the flags of its video."""
 
     error: str | None = None
+    flags: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return {"visual_tokens": 16, "error": self.error}
+        return {"visual_tokens": 16, "error": self.error, "flags": list(self.flags)}
 
 
 class FakeModel(lmms):
@@ -27,6 +28,7 @@ class FakeModel(lmms):
         broken: text in a prompt -> error recorded for that sample.
         crash: method under which `generate_until` raises this exception.
         silent: answer with something that no parser reads.
+        flags: text in a prompt -> flags of that sample's video.
     """
 
     is_simple = False
@@ -37,9 +39,11 @@ class FakeModel(lmms):
         broken: dict[str, str] | None = None,
         crash: dict[str, BaseException] | None = None,
         silent: bool = False,
+        flags: dict[str, tuple[str, ...]] | None = None,
     ) -> None:
         super().__init__()
         self.revision, self.broken, self.crash = revision, broken or {}, crash or {}
+        self.flags = flags or {}
         self.answer = "perhaps" if silent else "yes"
         self.method, self.budget = "baseline", None
         self.calls: list[tuple[str, int | None]] = []
@@ -91,13 +95,12 @@ class FakeModel(lmms):
         if self.method in self.crash:
             raise self.crash[self.method]
         self.calls.append((self.method, self.budget))
-        errors = [
-            next((e for text, e in self.broken.items() if text in request.args[0]), None)
-            for request in requests
-        ]
-        return [
-            GenerationResult("" if error else self.answer, Counts(error=error)) for error in errors
-        ]
+        return [self._answer(request.args[0]) for request in requests]
+
+    def _answer(self, asked: str) -> GenerationResult:
+        error = next((e for text, e in self.broken.items() if text in asked), None)
+        flags = next((f for text, f in self.flags.items() if text in asked), ())
+        return GenerationResult("" if error else self.answer, Counts(error=error, flags=flags))
 
     def loglikelihood(self, requests: list[Instance]) -> list[Any]:
         raise AssertionError
