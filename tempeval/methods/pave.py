@@ -14,7 +14,7 @@ import torch
 from tempeval.errors import BadSideChannel, InvalidSetting, UnsupportedModel
 from tempeval.methods.base import Method
 from tempeval.methods.pave_adapter import load_adapter
-from tempeval.methods.pave_patch import PavePatch
+from tempeval.methods.pave_patch import PavePatch, check_rope
 from tempeval.methods.pave_side import asked_side
 from tempeval.side_channels.align import backwards, neighbors
 
@@ -64,6 +64,9 @@ class PAVE(Method):
             the weights, for as much memory as these have) or `none`.
         kv_share: take the patch's values from its key map, as the released weights need it; False
             for its value map; None for what the adapter says, else True.
+        use_3d_rope: turn the patch's queries and keys by time, row and column, as v5_1_2 of the
+            released checkpoints was trained; None for what the adapter or its name says, else
+            False.
     """
 
     name: ClassVar[str] = "pave"
@@ -78,6 +81,7 @@ class PAVE(Method):
     shuffle: int | None = None
     lora: Literal["kept", "merged", "none"] = "kept"
     kv_share: bool | None = None
+    use_3d_rope: bool | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -118,6 +122,12 @@ class PAVE(Method):
             return self.neighborhood
         return self.loaded.neighborhood
 
+    @property
+    def rotary(self) -> bool:
+        """Whether the patch has rotary positions in this run."""
+        own = self.loaded.weights.use_3d_rope
+        return bool(own if self.use_3d_rope is None else self.use_3d_rope)
+
     @cached_property
     def low_rank(self) -> LowRank | None:
         """The adapter's low-rank changes, as `lora` says; None where there are none."""
@@ -135,6 +145,7 @@ class PAVE(Method):
         return {
             **settings,
             "neighborhood": self.steps_each_side,
+            "use_3d_rope": self.rotary,
             "side": side,
             "adapter_digest": self.loaded.weights.digest,
         }
@@ -161,6 +172,7 @@ class PAVE(Method):
                 f"pave.lora=merged has no effect: adapter {self.adapter!r} has no low-rank "
                 "changes; leave lora out"
             )
+        check_rope(sizes.hidden, weights.num_heads, use_3d_rope=self.rotary)
         if self.shift and self.steps_each_side is None and self._grids(facts) == 1:
             raise InvalidSetting(
                 f"pave.shift={self.shift} means nothing with one temporal grid per video; give "
@@ -171,6 +183,7 @@ class PAVE(Method):
             "side_width": sizes.side,
             "neighborhood": self.steps_each_side,
             "patch_layers": sizes.layers,
+            "use_3d_rope": self.rotary,
             "low_rank_maps": 0 if self.low_rank is None else len(self.low_rank.matrices),
         }
 
@@ -188,6 +201,14 @@ class PAVE(Method):
             found.append("ablation: side channel shuffled")
         if self.loaded.is_silent:
             found.append("untrained patch, adds nothing")
+        own = self.loaded.weights.use_3d_rope
+        if own is None and self.use_3d_rope is None:
+            found.append("3-D rotary positions not said, none taken; use_3d_rope says")
+        elif own is not None and own != self.rotary:
+            words = ("without", "with")
+            found.append(f"{words[self.rotary]} 3-D rotary positions, trained {words[own]}")
+        elif self.rotary:
+            found.append("3-D rotary positions")
         trained, here = self.loaded.weights.mm_newline_position, facts.family_settings.get(NEWLINES)
         if None not in (trained, here) and trained != here:
             found.append(f"{NEWLINES} {here}, trained with {trained}")
@@ -225,7 +246,7 @@ class PAVE(Method):
                 f"it has numbers that {fused.dtype} cannot hold; run with another dtype",
             )
         fused[:, tokens.lead :] += self._patch(fused)(
-            side, features.flatten(1, 2).to(fused), self._near(tokens, heard)
+            side, features.flatten(1, 2).to(fused), self._near(tokens, heard), grid=(rows, columns)
         )
         return replace(tokens, embeddings=fused.flatten(0, 1))
 
@@ -251,7 +272,7 @@ class PAVE(Method):
     def _patch(self, like: torch.Tensor) -> PavePatch:
         own = self.loaded.weights.kv_share
         share = own if self.kv_share is None else self.kv_share
-        return self.loaded.patch(like.device, like.dtype, kv_share=share)
+        return self.loaded.patch(like.device, like.dtype, kv_share=share, use_3d_rope=self.rotary)
 
     def _near(self, tokens: VisualTokens, heard: SideFeatures) -> list[range] | None:
         """Return the steps that each temporal grid asks; None for the equal partition."""

@@ -32,7 +32,7 @@ class Adapter:
 
     def __init__(self, weights: PaveWeights) -> None:
         self.weights = weights
-        self._patches: dict[tuple[torch.device, torch.dtype, bool], PavePatch] = {}
+        self._patches: dict[tuple[torch.device, torch.dtype, bool, bool], PavePatch] = {}
         self._matrices: ref[Matrices] | None = None
 
     @cached_property
@@ -88,12 +88,33 @@ class Adapter:
             )
         return None if text == "none" else int(text)
 
-    def patch(self, device: torch.device, dtype: torch.dtype, *, kv_share: bool) -> PavePatch:
-        """Return the patch on a device, in a dtype."""
-        key = (device, dtype, kv_share)
+    def patch(
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        kv_share: bool,
+        use_3d_rope: bool | None = None,
+    ) -> PavePatch:
+        """Return the patch on a device, in a dtype.
+
+        Args:
+            device: where.
+            dtype: in what.
+            kv_share: see `PavePatch`.
+            use_3d_rope: see `PavePatch`; None for what the adapter says, else without.
+
+        Raises:
+            InvalidSetting: if its heads have another width than rotary positions need.
+        """
+        rope = bool(self.weights.use_3d_rope if use_3d_rope is None else use_3d_rope)
+        key = (device, dtype, kv_share, rope)
         if key not in self._patches:
             patch = PavePatch.from_state_dict(
-                self.weights.patch_state, num_heads=self.weights.num_heads, kv_share=kv_share
+                self.weights.patch_state,
+                num_heads=self.weights.num_heads,
+                kv_share=kv_share,
+                use_3d_rope=rope,
             )
             self._patches[key] = patch.to(device, dtype)
         return self._patches[key]

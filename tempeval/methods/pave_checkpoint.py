@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from safetensors.torch import save_file
 from tempeval.archive_members import Limits
 from tempeval.archives import extracted
 from tempeval.errors import InvalidSetting, UnsupportedModel
-from tempeval.methods.pave_patch import PavePatch
+from tempeval.methods.pave_patch import ROPE_HEAD, PavePatch, check_rope
 from tempeval.methods.pave_state import AGGREGATOR, RELEASED_PREFIX, PatchSizes, checked_state
 from tempeval.methods.peft_adapter import flat, has_adapter, paired, read_adapter, save_adapter
 from tempeval.shards import read_file
@@ -38,7 +39,12 @@ FORMAT = "tempeval-pave-1"
 #: What every released checkpoint has and none says.
 HEADS, NEWLINES = 4, "grid"
 _LIMITS = Limits(max_bytes=16 << 30, max_members=1000)
-_RESERVED = ("format", "num_heads", "kv_share", "rank", "alpha")
+_RESERVED = ("format", "num_heads", "kv_share", "use_3d_rope", "rank", "alpha")
+#: Versions in the names of released checkpoints and of the official code's model classes, by
+#: whether their patch has rotary positions.
+#: Source: github.com/dragonlzm/PAVE @ ef6a93f, `libs/utils/train_utils.py`.
+_VERSION = re.compile(r"v?5_1_([23])(?!\d)", re.IGNORECASE)
+_HAS_ROPE = {"2": True, "3": False}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +59,8 @@ class PaveWeights:
         sizes: of the patch, read from its weights.
         num_heads: attention heads of the patch.
         kv_share: whether its values come from `k_linear`.
+        use_3d_rope: whether it was trained with rotary positions; None where neither the checkpoint
+            nor its name says, and heads of their width do not rule it out.
         mm_newline_position: where newline tokens lay in training; None if nothing says.
         says_newlines: whether the checkpoint itself says so; else all released ones have it.
         metadata: what was saved along (safetensors layout only).
@@ -64,6 +72,7 @@ class PaveWeights:
     sizes: PatchSizes
     num_heads: int = HEADS
     kv_share: bool = True
+    use_3d_rope: bool | None = False
     mm_newline_position: str | None = NEWLINES
     says_newlines: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -71,7 +80,10 @@ class PaveWeights:
     def patch(self) -> PavePatch:
         """Build the patch, in the dtype that was saved."""
         return PavePatch.from_state_dict(
-            self.patch_state, num_heads=self.num_heads, kv_share=self.kv_share
+            self.patch_state,
+            num_heads=self.num_heads,
+            kv_share=self.kv_share,
+            use_3d_rope=bool(self.use_3d_rope),
         )
 
 
@@ -87,7 +99,7 @@ def read_pave(adapter: str | Path, cache: Path | None = None) -> PaveWeights:
         UnsupportedModel: if files or weights are missing, broken, unexpected or of another kind.
         BadArchive: if an archive cannot be unpacked, or may not be.
     """
-    path = Path(adapter).expanduser()
+    path = named = Path(adapter).expanduser()
     if not path.exists():
         raise UnsupportedModel(
             f"adapter={str(adapter)!r} is neither a folder nor a file; the published ones are zip "
@@ -103,7 +115,7 @@ def read_pave(adapter: str | Path, cache: Path | None = None) -> PaveWeights:
         path = extracted(path, cache, limits=_LIMITS).folder
     folder = _folder(path)
     own = folder / OWN_FILE
-    return _read_own(own) if own.is_file() else _read_released(folder)
+    return _read_own(own) if own.is_file() else _read_released(folder, (folder.name, named.name))
 
 
 def save_pave(
@@ -145,11 +157,13 @@ def save_pave(
         "mm_newline_position": newlines,
         "num_heads": patch.num_heads,
         "kv_share": patch.kv_share,
+        "use_3d_rope": patch.use_3d_rope,
     }
     (folder / "config.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
     own = patch.official_state(AGGREGATOR)
     header = {**metadata, "format": FORMAT}
     header |= {"num_heads": str(patch.num_heads), "kv_share": str(patch.kv_share).lower()}
+    header |= {"use_3d_rope": str(patch.use_3d_rope).lower()}
     if lora is not None:
         own |= flat(lora)
         header |= {"rank": str(rank), "alpha": repr(float(alpha))}
@@ -172,7 +186,7 @@ def _folder(path: Path) -> Path:
     return found[0]
 
 
-def _read_released(folder: Path) -> PaveWeights:
+def _read_released(folder: Path, names: tuple[str, ...]) -> PaveWeights:
     state = dict(read_file(folder / PATCH_FILE))
     patch = {key: value for key, value in state.items() if AGGREGATOR in key}
     if others := sorted(state.keys() - patch.keys()):
@@ -184,7 +198,20 @@ def _read_released(folder: Path) -> PaveWeights:
             others[0],
         )
     lora = read_adapter(folder) if has_adapter(folder) else None
-    return _made(patch, lora, folder / PATCH_FILE, **_facts(folder / "config.json"))
+    facts = _facts(folder / "config.json")
+    classes = (facts.pop("model_class"), *names)
+    facts.setdefault("use_3d_rope", next(filter(_told, map(_rope_of, classes)), None))
+    return _made(patch, lora, folder / PATCH_FILE, **facts)
+
+
+def _told(rope: bool | None) -> bool:
+    return rope is not None
+
+
+def _rope_of(name: str) -> bool | None:
+    """Tell from the name of a checkpoint or model class whether its patch has positions."""
+    found = _VERSION.search(name)
+    return None if found is None else _HAS_ROPE[found[1]]
 
 
 def _facts(path: Path) -> dict[str, Any]:
@@ -208,8 +235,9 @@ def _facts(path: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "mm_newline_position": None if newlines is None else str(newlines),
         "says_newlines": config.get("mm_newline_position") is not None,
+        "model_class": str(config.get("model_class", "")),
     }
-    for name, kind in (("num_heads", int), ("kv_share", bool)):
+    for name, kind in (("num_heads", int), ("kv_share", bool), ("use_3d_rope", bool)):
         if name in config:
             if type(config[name]) is not kind:
                 raise UnsupportedModel(f"{path} has {name}={config[name]!r}, not a {kind.__name__}")
@@ -246,6 +274,7 @@ def _read_own(path: Path) -> PaveWeights:
         path,
         num_heads=heads,
         kv_share=metadata.get("kv_share") != "false",
+        use_3d_rope=metadata.get("use_3d_rope") == "true",
         mm_newline_position=metadata.get("mm_newline_position"),
         says_newlines="mm_newline_position" in metadata,
         metadata={k: v for k, v in metadata.items() if k not in _RESERVED},
@@ -259,6 +288,7 @@ def _made(
     *,
     num_heads: int = HEADS,
     kv_share: bool = True,
+    use_3d_rope: bool | None = False,
     mm_newline_position: str | None,
     says_newlines: bool,
     metadata: Mapping[str, str] | None = None,
@@ -267,12 +297,17 @@ def _made(
         named, sizes = checked_state(patch)
         if num_heads < 1 or sizes.hidden % num_heads:
             raise InvalidSetting(f"{num_heads} heads do not divide its width {sizes.hidden}")
+        check_rope(sizes.hidden, num_heads, use_3d_rope=bool(use_3d_rope))
     except InvalidSetting as error:
         raise UnsupportedModel(f"{path}: {error}") from error
+    rope = use_3d_rope
+    if rope is None and sizes.hidden != num_heads * ROPE_HEAD:
+        rope = False  # positions do not fit its heads
     return PaveWeights(
         patch_state=named,
         lora=lora,
         digest=_digest(named, lora, (num_heads, kv_share)),
+        use_3d_rope=rope,
         sizes=sizes,
         num_heads=num_heads,
         kv_share=kv_share,

@@ -6,9 +6,12 @@ Source: PAVE, arXiv 2503.19794; code github.com/dragonlzm/PAVE, `PAVEModuleV5` i
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
+from math import isqrt
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import interpolate, scaled_dot_product_attention
@@ -20,29 +23,47 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+#: Channel pairs of a head that turn with time, row and column, where the patch has positions.
+ROPE_SECTIONS = (16, 24, 24)
+ROPE_HEAD = 2 * sum(ROPE_SECTIONS)
+_ROPE_BASE = 10_000.0
+
+
 class PavePatch(nn.Module):
-    """Cross-attention from visual tokens to a side channel, without positions.
+    """Cross-attention from visual tokens to a side channel.
 
     Each frame attends to its own steps of the side channel alone. There is no mask among them, no
-    norm before attention, and no projection after it.
+    norm before attention, and no projection after it. Of the released checkpoints only v5_1_2 has
+    positions in it; weights do not tell.
 
     Args:
         sizes: widths and depth.
         num_heads: attention heads; divides the hidden width.
         kv_share: take values from `k_linear`, as the released weights were trained; `v_linear` is
             then held but never used. False uses `v_linear`.
+        use_3d_rope: turn queries and keys by time, row and column (see `_Turns`).
 
     Raises:
-        InvalidSetting: if the heads do not divide the hidden width.
+        InvalidSetting: if the heads do not divide the hidden width, or have another width than
+            rotary positions need.
     """
 
-    def __init__(self, sizes: PatchSizes, *, num_heads: int = 4, kv_share: bool = True) -> None:
+    def __init__(
+        self,
+        sizes: PatchSizes,
+        *,
+        num_heads: int = 4,
+        kv_share: bool = True,
+        use_3d_rope: bool = False,
+    ) -> None:
         super().__init__()
         if num_heads < 1 or sizes.hidden % num_heads:
             raise InvalidSetting(
                 f"num_heads={num_heads} does not divide the patch's hidden width {sizes.hidden}"
             )
+        check_rope(sizes.hidden, num_heads, use_3d_rope=use_3d_rope)
         self.sizes, self.num_heads, self.kv_share = sizes, num_heads, kv_share
+        self.use_3d_rope = use_3d_rope
         hidden, wide = sizes.hidden, sizes.output_hidden
         self.input_mapping = nn.Linear(sizes.side, hidden)
         self.query_input_mapping = nn.Linear(sizes.query, hidden)
@@ -65,7 +86,12 @@ class PavePatch(nn.Module):
 
     @classmethod
     def from_state_dict(
-        cls, state: Mapping[str, torch.Tensor], *, num_heads: int = 4, kv_share: bool = True
+        cls,
+        state: Mapping[str, torch.Tensor],
+        *,
+        num_heads: int = 4,
+        kv_share: bool = True,
+        use_3d_rope: bool = False,
     ) -> PavePatch:
         """Build from official weights; all sizes but the number of heads are read from them.
 
@@ -76,6 +102,7 @@ class PavePatch(nn.Module):
                 `base_model.model.model.temporal_aggregator.`.
             num_heads: attention heads (4 in every released checkpoint).
             kv_share: see the class.
+            use_3d_rope: see the class; no weight tells it.
 
         Raises:
             InvalidSetting: naming a missing or unexpected key, one of another shape, or a value
@@ -83,7 +110,7 @@ class PavePatch(nn.Module):
         """
         named, sizes = checked_state(state)
         with torch.device("meta"):  # no numbers are drawn that are replaced at once
-            patch = cls(sizes, num_heads=num_heads, kv_share=kv_share)
+            patch = cls(sizes, num_heads=num_heads, kv_share=kv_share, use_3d_rope=use_3d_rope)
         # `assign` keeps each weight's dtype, and would share its memory with the caller.
         copies = {key: value.detach().clone() for key, value in named.items()}
         patch.load_state_dict(copies, assign=True)
@@ -98,6 +125,9 @@ class PavePatch(nn.Module):
         side_channel: torch.Tensor,
         query_tokens: torch.Tensor,
         neighbors: Sequence[range] | None = None,
+        *,
+        grid: tuple[int, int] | None = None,
+        times: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Return what is added to the projected visual tokens.
 
@@ -108,13 +138,17 @@ class PavePatch(nn.Module):
                 gets zeros. None is the official equal partition: contiguous, the first
                 `T_k mod T_q` frames with one step more; a side channel shorter than the frames
                 is first stretched to them, linearly.
+            grid: rows and columns of a frame's tokens, which only rotary positions read; None for
+                a square, as the official code has it.
+            times: long `[T_q]` and `[T_k]`, temporal positions of frames and steps where they are
+                of several videos; None for those of one (see `rope_times`).
 
         Returns:
             `[T_q, S_q, D]`.
 
         Raises:
             InvalidSetting: for a shape that does not fit, an empty side channel, numbers that are
-                not finite, or neighbours that do not exist.
+                not finite, neighbours that do not exist, or a grid that does not hold the tokens.
         """
         self._check(side_channel, query_tokens)
         frames = query_tokens.shape[0]
@@ -123,10 +157,20 @@ class PavePatch(nn.Module):
             keys = stretched(keys, frames)
             neighbors = equal_partition(keys.shape[0], frames)
         index, present = _padded(neighbors, frames, keys.shape[0], keys.device)
+        turns = None
+        if self.use_3d_rope:
+            queries = grid or _square(query_tokens.shape[1])
+            if queries[0] * queries[1] != query_tokens.shape[1]:
+                raise InvalidSetting(
+                    f"a grid of {queries[0]} x {queries[1]} does not hold {query_tokens.shape[1]} "
+                    "tokens"
+                )
+            frame_times, step_times = times or rope_times(frames, keys.shape[0])
+            turns = _Turns.of(frame_times, step_times, queries, tuple(keys.shape[1:3]), keys)
         keys = keys.flatten(1, 2)  # [T, S, E]
         hidden = self.query_input_mapping(query_tokens)
         for layer in self.cross_attn_layers:
-            hidden = layer(hidden, keys, index, present)
+            hidden = layer(hidden, keys, index, present, turns)
         patch: torch.Tensor = self.output_norm(self.output_mapping(hidden))
         heard = present.any(1)
         return patch if bool(heard.all()) else patch * heard[:, None, None]
@@ -191,9 +235,14 @@ class _Layer(nn.Module):
         )
 
     def forward(
-        self, hidden: torch.Tensor, keys: torch.Tensor, index: torch.Tensor, present: torch.Tensor
+        self,
+        hidden: torch.Tensor,
+        keys: torch.Tensor,
+        index: torch.Tensor,
+        present: torch.Tensor,
+        turns: _Turns | None,
     ) -> torch.Tensor:
-        hidden = self.attn(hidden, keys, index, present) + hidden
+        hidden = self.attn(hidden, keys, index, present, turns) + hidden
         out: torch.Tensor = self.ffn(hidden) + hidden
         return out
 
@@ -209,12 +258,20 @@ class _Attention(nn.Module):
         self.v_linear = nn.Linear(width, width)
 
     def forward(
-        self, hidden: torch.Tensor, keys: torch.Tensor, index: torch.Tensor, present: torch.Tensor
+        self,
+        hidden: torch.Tensor,
+        keys: torch.Tensor,
+        index: torch.Tensor,
+        present: torch.Tensor,
+        turns: _Turns | None,
     ) -> torch.Tensor:
         query = self._split(self.q_linear(hidden))
         mapped = self.k_linear(keys)
         key = self._split(mapped[index].flatten(1, 2))
         value = key if self.kv_share else self._split(self.v_linear(keys)[index].flatten(1, 2))
+        if turns is not None:  # values are never turned, also where they are the keys
+            query = turned(query, turns.queries)
+            key = turned(key, turns.keys[:, index].flatten(2, 3))
         mask = None
         if not bool(present.all()):
             # A frame without steps attends to step 0 instead of to nothing, which is no number;
@@ -227,6 +284,116 @@ class _Attention(nn.Module):
     def _split(self, x: torch.Tensor) -> torch.Tensor:
         """`[B, N, E]` to `[B, heads, N, E / heads]`."""
         return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class _Turns:
+    """Cosines and sines of the angles by which queries and keys turn.
+
+    Of a head's 64 channel pairs the first 16 turn with time, 24 with the row and 24 with the
+    column, by position times 10000^(-pair / 64) radians. Positions are those of the finer of both
+    grids; the coarser one has the cells that its own cells' middles lie in.
+
+    Source: github.com/dragonlzm/PAVE @ ef6a93f, `VideoCrossAttentionWith3DRope` in
+    `libs/model/multimodal_encoder/blocks.py`. It knows squares alone; other grids go by the same
+    rule, axis by axis.
+
+    Attributes:
+        queries: float `[2, T_q, S_q, 64]`, cosine and sine.
+        keys: float `[2, T_k, S_k, 64]`.
+    """
+
+    queries: torch.Tensor
+    keys: torch.Tensor
+
+    @classmethod
+    def of(
+        cls,
+        frame_times: torch.Tensor,
+        step_times: torch.Tensor,
+        query_grid: tuple[int, ...],
+        key_grid: tuple[int, ...],
+        like: torch.Tensor,
+    ) -> _Turns:
+        """Return the turns of frames and steps.
+
+        Args:
+            frame_times: long `[T_q]`.
+            step_times: long `[T_k]`.
+            query_grid: rows and columns of a frame's tokens.
+            key_grid: rows and columns of a step's.
+            like: gives device and dtype.
+        """
+        finest = [max(pair) for pair in zip(query_grid, key_grid, strict=True)]
+        return cls(
+            _turn(frame_times, query_grid, finest, like), _turn(step_times, key_grid, finest, like)
+        )
+
+
+def check_rope(hidden: int, num_heads: int, *, use_3d_rope: bool) -> None:
+    """Refuse rotary positions in heads of another width than theirs.
+
+    Raises:
+        InvalidSetting: naming the width.
+    """
+    if use_3d_rope and hidden != num_heads * ROPE_HEAD:
+        raise InvalidSetting(
+            f"use_3d_rope=true needs heads of {ROPE_HEAD} channels; {num_heads} heads of a hidden "
+            f"width of {hidden} have {hidden // num_heads}"
+        )
+
+
+def rope_times(frames: int, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return temporal positions of a video's frames and steps, long `[frames]` and `[steps]`.
+
+    Both are spread over the longer of the two, ends on ends, rounded down: the official rule for
+    frames. Steps are never fewer than frames in the official code, which stretches them.
+    """
+    longest = max(frames, steps)
+    spread = (np.linspace(0, longest - 1, count, dtype=int) for count in (frames, steps))
+    first, second = (torch.from_numpy(positions.astype(np.int64)) for positions in spread)
+    return first, second
+
+
+def turned(x: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+    """Turn channel pairs (i, i + half) of `[B, heads, N, E]` by angles `[2, B, N, E / 2]`."""
+    cos, sin = turn.unsqueeze(2)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def _turn(
+    times: torch.Tensor, grid: tuple[int, ...], finest: Sequence[int], like: torch.Tensor
+) -> torch.Tensor:
+    rows, columns = (_cells(*pair) for pair in zip(grid, finest, strict=True))
+    cells = torch.meshgrid(times.cpu(), rows, columns, indexing="ij")
+    # [T, h, w] by axis -> [T, S, 64] by channel pair
+    positions = torch.cat(
+        [
+            axis.flatten(1).unsqueeze(-1).expand(-1, -1, pairs)
+            for axis, pairs in zip(cells, ROPE_SECTIONS, strict=True)
+        ],
+        dim=-1,
+    )
+    pairs = torch.arange(0, ROPE_HEAD, 2, dtype=torch.float32)
+    angles = positions.float() / _ROPE_BASE ** (pairs / ROPE_HEAD)
+    # The official evaluation holds them in half precision, also where weights are widened again.
+    return torch.stack([angles.cos(), angles.sin()]).half().to(like)
+
+
+def _cells(count: int, finest: int) -> torch.Tensor:
+    """Return in which of `finest` cells the middles of `count` equal ones lie, long `[count]`."""
+    halves = np.linspace(0, finest, 2 * count + 1, dtype=int)
+    return torch.from_numpy(halves[1::2].astype(np.int64))
+
+
+def _square(tokens: int) -> tuple[int, int]:
+    side = isqrt(tokens)
+    if side * side != tokens:
+        raise InvalidSetting(
+            f"{tokens} tokens of a frame are no square, so their rows and columns must be given"
+        )
+    return side, side
 
 
 def stretched(keys: torch.Tensor, frames: int) -> torch.Tensor:

@@ -136,7 +136,12 @@ def _text(value: object) -> str:
 def _as(patch: PavePatch, dtype: torch.dtype) -> PavePatch:
     """Return a copy in a dtype: training may go on with the original."""
     state = {name: w.detach().cpu().to(dtype) for name, w in patch.state_dict().items()}
-    return PavePatch.from_state_dict(state, num_heads=patch.num_heads, kv_share=patch.kv_share)
+    return PavePatch.from_state_dict(
+        state,
+        num_heads=patch.num_heads,
+        kv_share=patch.kv_share,
+        use_3d_rope=patch.use_3d_rope,
+    )
 
 
 def _lora(prepared: Prepared, config: TrainConfig, dtype: torch.dtype) -> LowRank | None:

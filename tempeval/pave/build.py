@@ -46,6 +46,7 @@ def build_student(config: TrainConfig, prepared: Prepared) -> Student:
             ),
             num_heads=sizes.heads,
             kv_share=sizes.kv_share,
+            use_3d_rope=sizes.use_3d_rope,
         )
         student = Student(prepared.family, patch, config.lora)
     if config.training.gradient_checkpointing:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import InvalidSetting, UnknownName
+from tempeval.methods.pave_patch import check_rope
 from tempeval.pave.settings import Scalar, read_settings
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ class PatchSettings:
     layers: int = 2
     heads: int = 4
     kv_share: bool = True
+    use_3d_rope: bool = False
     feed_forward: int = 0
     output_hidden: int = 0
 
@@ -148,6 +150,7 @@ class PatchSettings:
         _check("patch", self, least, {})
         if self.hidden % self.heads:
             raise InvalidSetting(f"patch.heads={self.heads} does not divide hidden={self.hidden}")
+        check_rope(self.hidden, self.heads, use_3d_rope=self.use_3d_rope)
 
 
 @dataclass(frozen=True)

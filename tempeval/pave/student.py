@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tempeval.methods.pave_patch import equal_partition
+from tempeval.methods.pave_patch import equal_partition, rope_times
 from tempeval.pave.batch import IGNORED
 from tempeval.pave.lora import add_lora, lora_weights
 
@@ -90,23 +90,28 @@ class Student(nn.Module):
 def patch_outputs(patch: PavePatch, seen: Sequence[Seen]) -> list[torch.Tensor]:
     """Return the patch's output for each video, `[T, h * w, D]`.
 
-    Videos whose frames have equally many cells go through together: a frame meets its own steps
+    Videos whose frames have the same grid of cells go through together: a frame meets its own steps
     alone, so it does not matter whose video they are in (tested).
     """
     groups: dict[Any, list[int]] = {}
     for number, each in enumerate(seen):
         # A side channel shorter than the frames is stretched, which only one alone can be.
         alone = number if each.neighbors is None and len(each.side) < each.tokens.grid[0] else -1
-        key = (each.tokens.grid[1] * each.tokens.grid[2], each.side.shape[1:3], alone)
+        key = (each.tokens.grid[1:], each.side.shape[1:3], alone)
         groups.setdefault(key, []).append(number)
     device = patch.output_norm.weight.device
     outputs: dict[int, torch.Tensor] = {}
-    for (_, _, alone), numbers in groups.items():
+    for (grid, _, alone), numbers in groups.items():
         members = [seen[n] for n in numbers]
         queries = torch.cat([_queries(each) for each in members]).to(device).float()
         side = torch.cat([each.side for each in members]).to(device).float()
-        neighbors = None if alone >= 0 else _shifted(members)
-        added = patch(side, queries, neighbors)
+        neighbors = times = None
+        if alone < 0:
+            neighbors = _shifted(members)
+            # Each video's positions are its own, wherever it stands among the others.
+            own = [rope_times(each.tokens.grid[0], len(each.side)) for each in members]
+            times = torch.cat([t for t, _ in own]), torch.cat([t for _, t in own])
+        added = patch(side, queries, neighbors, grid=grid, times=times)
         outputs |= zip(numbers, added.split([e.tokens.grid[0] for e in members]), strict=True)
     return [outputs[n] for n in range(len(seen))]
 

@@ -141,6 +141,59 @@ def test_sizes_are_read_from_the_weights(tmp_path, layers, output):
     assert found.mm_newline_position == "grid"
 
 
+@pytest.mark.parametrize(
+    ("name", "zipped", "config", "hidden", "expected"),
+    [
+        ("pave_v5_1_2_lora", False, {}, 512, True),
+        ("pave_v5_1_2_lora", True, {}, 512, True),
+        ("VIDIT_V5_1_2_lora_full", False, {}, 512, True),
+        ("pave_v5_1_3_lora_7B", True, {}, 512, False),
+        ("pave_5_1_3_lora_avsd_7B_imagebind", False, {}, 512, False),
+        ("x", False, {"model_class": "VideoFeatModelArgumentsV5_1_2"}, 512, True),
+        ("v5_1_2", False, {"model_class": "VideoFeatModelArgumentsV5_1_3_7B"}, 512, False),
+        ("v5_1_3", False, {"use_3d_rope": True}, 512, True),
+        ("v5_1_20", False, {}, 512, None),
+        ("mine", True, {}, 512, None),
+        ("mine", False, {}, 64, False),
+    ],
+)
+def test_rotary_positions_are_recognised(tmp_path, name, zipped, config, hidden, expected):
+    folder = tmp_path / name
+    folder.mkdir()
+    state = patch_state(side=4, query=5, output=6, hidden=hidden, layers=1)
+    torch.save({PATCH_PREFIX + k: v for k, v in state.items()}, folder / "non_lora_trainables.bin")
+    (folder / "config.json").write_text(json.dumps(config))
+    path = folder
+    if zipped:
+        path = tmp_path / f"{name}.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in folder.iterdir():
+                archive.write(file, file.name)  # no folder inside: the zip's own name tells
+    found = read_pave(path, cache=tmp_path / "cache")
+    assert found.use_3d_rope is expected
+    assert found.patch().use_3d_rope is bool(expected)
+
+
+def test_rotary_positions_of_heads_that_cannot_have_them_are_refused(tmp_path):
+    folder = tmp_path / "v5_1_2"
+    folder.mkdir()
+    state = patch_state(side=4, query=5, output=6, hidden=64, layers=1)
+    torch.save({PATCH_PREFIX + k: v for k, v in state.items()}, folder / "non_lora_trainables.bin")
+    with pytest.raises(UnsupportedModel, match="4 heads of a hidden width of 64 have 16"):
+        read_pave(folder)
+
+
+def test_rotary_positions_are_saved_and_read_again(tmp_path):
+    state = patch_state(side=4, query=5, output=6, hidden=128, layers=1)
+    for rope in (True, False):
+        patch = PavePatch.from_state_dict(state, num_heads=1, use_3d_rope=rope)
+        folder = tmp_path / f"v5_1_2_{rope}"
+        save_pave(folder, patch, None, rank=0, alpha=1, metadata={})
+        assert read_pave(folder).use_3d_rope is rope
+        (folder / "pave.safetensors").unlink()  # the released layout alone says so too
+        assert read_pave(folder).use_3d_rope is rope
+
+
 def test_newlines_as_trained(family, tmp_path):
     made = save_released_pave(tmp_path / "x", family, newline="one_token")
     assert read_pave(made.path).mm_newline_position == "one_token"

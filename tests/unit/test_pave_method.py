@@ -120,6 +120,7 @@ def test_what_it_resolved_to(adapter):
         "side_width": SIDE_WIDTH,
         "patch_layers": 2,
         "low_rank_maps": 1,
+        "use_3d_rope": False,
     }
     resolved["neighborhood"] = None
     assert tiny(adapter).resolve(FACTS) == resolved
@@ -248,6 +249,34 @@ def test_labels(adapter, tmp_path):
     facts = replace(FACTS, family_settings={"mm_newline_position": "one_token"})
     (label,) = tiny(adapter).labels(facts)
     assert label == "mm_newline_position one_token, trained with grid"
+
+
+def test_rotary_positions_are_a_setting_and_part_of_the_fingerprint(tmp_path):
+    """As recognised by the adapter's name, or as told; either changes what is computed."""
+    folder = save_tiny_pave(tmp_path / "pave_v5_1_2_lora", Base(), hidden=512, rank=0)
+    unnamed = str(folder.rename(tmp_path / "unnamed"))
+    shutil.copytree(unnamed, folder)
+    named, without = tiny(str(folder)), tiny(str(folder), use_3d_rope=False)
+    unsaid, told = tiny(unnamed), tiny(unnamed, use_3d_rope=True)
+    assert [m.settings()["use_3d_rope"] for m in (named, without, unsaid, told)] == [
+        True, False, False, True
+    ]  # fmt: skip
+    prints = [Chain((m,)).fingerprint for m in (named, without, unsaid)]
+    assert len(set(prints[:2])) == 2
+    assert named.labels(FACTS) == ("3-D rotary positions",)
+    assert without.labels(FACTS) == ("without 3-D rotary positions, trained with",)
+    (label,) = unsaid.labels(FACTS)
+    assert label.startswith("3-D rotary positions not said, none taken")
+    assert told.labels(FACTS) == ("3-D rotary positions",)
+    assert named.resolve(FACTS)["use_3d_rope"] is True
+    outputs = [m.encode(tokens_of(m)).embeddings for m in (named, without, unsaid, told)]
+    assert torch.equal(outputs[0], outputs[3])
+    assert torch.equal(outputs[1], outputs[2])
+    assert (outputs[0] - outputs[1]).abs().max() > 0.01
+    with pytest.raises(InvalidSetting, match="use_3d_rope=true needs heads of 128"):
+        tiny(str(save_tiny_pave(tmp_path / "narrow", Base())), use_3d_rope=True).resolve(FACTS)
+    spelt = parse_chain(f"pave[adapter={folder};side_channel=tiny;use_3d_rope=false]").methods[0]
+    assert spelt == without
 
 
 def test_what_the_adapter_says_of_its_training_is_the_default(adapter, tmp_path):

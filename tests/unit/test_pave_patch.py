@@ -16,7 +16,7 @@ from tempeval.methods.pave import PavePatch
 from tempeval.methods.pave_patch import equal_partition
 from tempeval.methods.pave_state import RELEASED_PREFIX, PatchSizes
 
-GOLDEN = Path(__file__).parents[1] / "reference" / "pave" / "pave.safetensors"
+REFERENCE = Path(__file__).parents[1] / "reference" / "pave"
 PREFIXES = (
     "",
     "temporal_aggregator.",
@@ -26,8 +26,8 @@ PREFIXES = (
 )
 
 
-def golden(case: str):
-    with safe_open(GOLDEN, "pt") as file:
+def golden(case: str, name: str = "pave.safetensors"):
+    with safe_open(REFERENCE / name, "pt") as file:
         facts = json.loads(file.metadata()[case])
         tensors = {
             key[len(case) + 1 :]: file.get_tensor(key)
@@ -50,6 +50,40 @@ def test_equal_to_the_official_module(case: str, prefix: str) -> None:
     assert got.shape == tensors["patch_output"].shape
     assert tensors["patch_output"].std() > 0.1
     assert (got - tensors["patch_output"]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("case", ["case0", "case1", "case2"])
+def test_equal_to_the_official_module_with_rotary_positions(case: str) -> None:
+    facts, state, tensors = golden(case, "pave_rope.safetensors")
+    assert facts["use_3d_rope"]
+    state = {key: value.float() for key, value in state.items()}  # stored in half precision
+    patch = PavePatch.from_state_dict(state, num_heads=facts["heads"], use_3d_rope=True)
+    without = PavePatch.from_state_dict(state, num_heads=facts["heads"])
+    asked = tensors["side_channel"], tensors["query_tokens"]
+    wanted = tensors["patch_output"]
+    with torch.no_grad():
+        assert (patch(*asked) - wanted).abs().max() < 1e-4
+        if case != "case2":  # whose frames have one key each, so that nothing is weighed
+            assert (without(*asked) - wanted).abs().max() > 0.1
+        side = math.isqrt(asked[1].shape[1])
+        assert torch.equal(patch(*asked, grid=(side, side)), patch(*asked))
+        near = equal_partition(max(len(asked[0]), len(asked[1])), len(asked[1]))
+        if len(asked[0]) >= len(asked[1]):  # as given to a run whose frames have times
+            assert torch.equal(patch(*asked, near), patch(*asked))
+
+
+def test_rotary_positions_need_their_width_and_a_grid() -> None:
+    sizes = PatchSizes(side=6, query=5, output=7, hidden=128, layers=1)
+    with pytest.raises(InvalidSetting, match=r"needs heads of 128 channels; 2 heads .* have 64"):
+        PavePatch(sizes, num_heads=2, use_3d_rope=True)
+    patch = PavePatch(sizes, num_heads=1, use_3d_rope=True)
+    torch.nn.init.ones_(patch.output_norm.weight)
+    side, queries = torch.randn(4, 1, 2, 6), torch.randn(2, 6, 5)
+    with pytest.raises(InvalidSetting, match="6 tokens of a frame are no square"):
+        patch(side, queries)
+    with pytest.raises(InvalidSetting, match="2 x 2 does not hold 6 tokens"):
+        patch(side, queries, grid=(2, 2))
+    assert not torch.allclose(patch(side, queries, grid=(2, 3)), patch(side, queries, grid=(3, 2)))
 
 
 def random_patch(layers: int, heads: int, hidden: int, *, kv_share: bool):

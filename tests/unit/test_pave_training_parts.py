@@ -110,9 +110,11 @@ def _seen(rng: torch.Generator, grid: tuple[int, int, int], steps: int, matched:
     return Seen(tokens, torch.randn(steps, 1, 2, 4, generator=rng), neighbors)
 
 
-def test_videos_go_through_the_patch_together_as_alone() -> None:
+@pytest.mark.parametrize("rope", [False, True])
+def test_videos_go_through_the_patch_together_as_alone(rope: bool) -> None:
     rng = torch.Generator().manual_seed(0)
-    patch = PavePatch(PatchSizes(side=4, query=5, output=6, hidden=8), num_heads=2)
+    sizes = PatchSizes(side=4, query=5, output=6, hidden=128 if rope else 8)
+    patch = PavePatch(sizes, num_heads=1 if rope else 2, use_3d_rope=rope)
     for weight in patch.parameters():
         torch.nn.init.normal_(weight, std=0.5, generator=rng)
     seen = [
@@ -126,7 +128,7 @@ def test_videos_go_through_the_patch_together_as_alone() -> None:
     for each, found in zip(seen, together, strict=True):
         features = each.tokens.features
         assert features is not None
-        alone = patch(each.side, features.flatten(1, 2), each.neighbors)
+        alone = patch(each.side, features.flatten(1, 2), each.neighbors, grid=each.tokens.grid[1:])
         torch.testing.assert_close(found, alone, rtol=1e-5, atol=1e-5)
 
 
