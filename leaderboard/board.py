@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tempeval import __version__
+from tempeval.console import visible
 from tempeval.errors import InvalidSetting, UnknownName
 from tempeval.leaderboard import stats
 from tempeval.leaderboard.distance import ANSWERED_SHARE, PAIRED_SHARE
@@ -116,9 +117,10 @@ def make_document(loaded: Loaded, options: Options) -> tuple[Document, tuple[Ref
 
 
 def to_json(document: Document) -> bytes:
-    """Write the document as it is, as UTF-8; half surrogates are escaped."""
+    """Write the document as it is, as UTF-8; what cannot be seen is escaped, as JSON may."""
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    return text.encode(errors="backslashreplace")
+    shown = "".join(c if visible(c) == c else json.dumps(c)[1:-1] for c in text)
+    return shown.encode()
 
 
 def _check(name: str, value: float, low: float, high: float) -> None:

@@ -6,7 +6,8 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any
 
-from tempeval.leaderboard import describe, text
+from tempeval.console import clean
+from tempeval.leaderboard import describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,8 +55,8 @@ COLUMNS = {
     "parse_failure_rate": "share of unparsed answers",
     "failed": "questions with an error",
 }
-# A spreadsheet takes text that starts with one of these for a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# A spreadsheet takes text that starts with one of these for a formula; of full width, some do.
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
 
 def columns(document: Document) -> list[str]:
@@ -117,6 +118,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, str):
-        shown = text.clean(value)
+        shown = clean(value)
         return f"'{shown}" if shown.startswith(_FORMULA) else shown
     return value

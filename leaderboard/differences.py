@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from tempeval.console import clean
 from tempeval.leaderboard import describe, text
 from tempeval.leaderboard.axes import axis
 from tempeval.leaderboard.figures import MOST_TASKS, Figure, left_out, short_names
@@ -112,7 +113,7 @@ def _figure(title: str, key: str, table: Table, place: int | None) -> Figure:
 
 def _effect(row: Row, gap: _Gap, name: str, words: str) -> Effect:
     scale = 100.0 if gap.fraction else 1.0
-    label = text.clean(row["label"])
+    label = clean(row["label"])
     shown = text.signed(gap.value, gap.fraction)
     return Effect(
         name=name,

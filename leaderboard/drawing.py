@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from tempeval.console import visible
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -149,8 +151,8 @@ def to_svg(drawing: Drawing, *, inline: bool = False) -> str:
         )
     lines = [
         f'{head} aria-labelledby="{key}-title {key}-text" font-family="{FONT}">',
-        f'<title id="{key}-title">{escape(drawing.title)}</title>',
-        f'<desc id="{key}-text">{escape(drawing.description)}</desc>',
+        f'<title id="{key}-title">{_text(drawing.title)}</title>',
+        f'<desc id="{key}-text">{_text(drawing.description)}</desc>',
     ]
     if not inline:
         lines.append(f'<rect width="100%" height="100%" fill="{PAPER}"/>')
@@ -165,15 +167,20 @@ def to_svg(drawing: Drawing, *, inline: bool = False) -> str:
             first = False
             lines.append(
                 f'<g class="point" role="img" tabindex="{place}" aria-label="{_one_line(item)}" '
-                f'data-name="{escape(item.name)}" data-tip="{escape(item.tip)}">{shapes}</g>'
+                f'data-name="{_text(item.name)}" data-tip="{_text(item.tip)}">{shapes}</g>'
             )
         else:
-            lines.append(f"<g><title>{escape(item.tip)}</title>{shapes}</g>")
+            lines.append(f"<g><title>{_text(item.tip)}</title>{shapes}</g>")
     return "\n".join([*lines, "</svg>"]) + ("" if inline else "\n")
 
 
+def _text(content: str) -> str:
+    """Escape text for XML, with what XML may not hold made visible."""
+    return escape(visible(content))
+
+
 def _one_line(group: Group) -> str:
-    return escape("; ".join(group.tip.splitlines()))
+    return _text("; ".join(group.tip.splitlines()))
 
 
 def _shape(item: Line | Mark | Text) -> str:
@@ -191,7 +198,7 @@ def _shape(item: Line | Mark | Text) -> str:
     bold = ' font-weight="bold"' if item.style.bold else ""
     return (
         f'<text x="{x}" y="{y}" font-size="{_number(item.style.size)}" '
-        f'text-anchor="{item.anchor}"{bold}{turn}{look}>{escape(item.content)}</text>'
+        f'text-anchor="{item.anchor}"{bold}{turn}{look}>{_text(item.content)}</text>'
     )
 
 

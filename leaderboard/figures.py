@@ -6,7 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tempeval.leaderboard import labels, text
+from tempeval.console import clean
+from tempeval.leaderboard import labels
 from tempeval.leaderboard.plot_frame import SIZE
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def short_names(points: Sequence[Point] | Sequence[Row]) -> dict[str, str]:
     names = {}
     for point in points:
         alone = len(methods[point["method"]]) == 1
-        name = text.clean(point["method"] if alone else point["label"])
+        name = clean(point["method"] if alone else point["label"])
         names[point["fingerprint"]] = labels.cut(name, _LONGEST_NAME, SIZE)
     return names
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from tempeval.leaderboard import describe, differences, grids, lists, plots, text
+from tempeval.console import visible
+from tempeval.leaderboard import describe, differences, grids, lists, plots
 from tempeval.leaderboard.drawing import to_svg
 from tempeval.leaderboard.search import run_words
 
@@ -103,7 +104,7 @@ def label_parts(label: str, method: str) -> list[tuple[str, bool]]:
 
 def _breakable(value: str, marks: str) -> Markup:
     """Let a long name break after each of the marks that join its parts."""
-    pieces = re.split(f"(?<=[{re.escape(marks)}])", text.visible(value))
+    pieces = re.split(f"(?<=[{re.escape(marks)}])", visible(value))
     return Markup("<wbr>").join(pieces)
 
 
@@ -160,4 +161,4 @@ def _digest(content: str) -> str:
 
 def _visible(value: Any) -> Any:
     """Make what a template prints visible before it is escaped; a percent sign keeps its number."""
-    return text.visible(value).replace(" %", "\u00a0%") if type(value) is str else value
+    return visible(value).replace(" %", "\u00a0%") if type(value) is str else value

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from tempeval.console import clean
 from tempeval.leaderboard import describe, text, tips
 from tempeval.leaderboard.axes import Axis, axis, byte_axis
 from tempeval.leaderboard.curves import curves
@@ -97,7 +98,7 @@ def _group(plot: Plot) -> str:
 
 def _panel(document: Document, plot: Plot, stem: str) -> Panel:
     points = plot["points"]
-    title = f"{_group(plot)}: {text.clean(plot['model'])}"
+    title = f"{_group(plot)}: {clean(plot['model'])}"
     scale = 100.0 if plot["fraction"] else 1.0
     ends = [end for point in points for end in _ends(point)]
     y = axis([scale * end for end in ends], _score_name(plot))
@@ -199,10 +200,10 @@ def _spot(
 ) -> Spot:
     scale = 100.0 if fraction else 1.0
     ends = point["interval"]
-    tip = "\n".join(text.clean(line) for line in tips.point(point, fraction).splitlines())
+    tip = "\n".join(clean(line) for line in tips.point(point, fraction).splitlines())
     return Spot(
         name=name,
-        full=text.clean(point["label"]),
+        full=clean(point["label"]),
         words=f"{point['label']} {words.get((point['table'], point['fingerprint']), '')}",
         x=x,
         y=scale * point["score"],

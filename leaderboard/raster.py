@@ -6,6 +6,7 @@ import io
 import warnings
 from typing import TYPE_CHECKING
 
+from tempeval.console import visible
 from tempeval.leaderboard.drawing import PAPER, Line, Mark, flat, outline
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def to_png(drawing: Drawing) -> bytes:
         else:
             letters = Letters(
                 *item.at,
-                _drawable(item.content),
+                visible(item.content),
                 color=style.fill,
                 fontfamily="DejaVu Sans",
                 fontsize=style.size,
@@ -87,10 +88,3 @@ def to_png(drawing: Drawing) -> bytes:
             target, metadata={"Software": None}
         )
     return target.getvalue()
-
-
-def _drawable(content: str) -> str:
-    """Return a text without what no font can draw: half surrogates and control characters."""
-    whole = content.encode("utf-8", "replace").decode("utf-8")
-    unknown = "\N{REPLACEMENT CHARACTER}"
-    return "".join(letter if letter.isprintable() else unknown for letter in whole)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
+from tempeval.console import clean
 from tempeval.leaderboard import describe, grids, lists, text
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def to_summary(document: Document) -> str:
     """
     lines: list[str] = []
     for heading, table in zip(describe.headings(document), document["tables"], strict=True):
-        lines += [f"## {text.clean(heading)}", "", *_summary(table, text.clean), ""]
+        lines += [f"## {clean(heading)}", "", *_summary(table, clean), ""]
     if not document["tables"]:
         lines += ["No run could be compared.", ""]
     return "\n".join([*lines, describe.left_out(document)]) + "\n"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from typing import TYPE_CHECKING
+
+from tempeval.console import clean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,20 +24,6 @@ _MARKS = re.compile(r"[\\`*\[\]|~]|(?<!\w)_+|_+(?!\w)")
 _ADDRESS = re.compile(r"(?i)(?<=http)(s?):(?=//)|(?<=ftp):(?=//)|(?<=www)\.")
 _SPECIAL = re.compile(r"\$|@(?=\w)|#(?=\d)|:(?=(?:[\w+-]*[a-z][\w+-]*|[+-]1|100):)")
 _KIB = 1024.0
-# Characters that are not text: controls, lone surrogates, unassigned ones.
-_NO_TEXT = frozenset({"Cc", "Cs", "Cn"})
-# Marks that turn the direction of what follows, by which one name can be made to look like another.
-_TURNS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
-
-def visible(text: str) -> str:
-    """Write what cannot be seen as escapes; line ends stay."""
-    return "".join(c if c == "\n" else _visible(c) for c in text)
-
-
-def clean(text: str) -> str:
-    """Make text from a record printable: one line, nothing in it that cannot be seen."""
-    return visible(" ".join(text.split()))
 
 
 def escape(text: str, longest: int = _LONGEST) -> str:
@@ -166,12 +153,6 @@ def columns(tasks: Sequence[Task]) -> list[str]:
     names = ["_".join(parts[cut:]) for parts in words]
     arrows = ["" if task["higher_is_better"] else " ↓" for task in tasks]
     return [name + arrow for name, arrow in zip(names, arrows, strict=True)]
-
-
-def _visible(character: str) -> str:
-    if character in _TURNS or unicodedata.category(character) in _NO_TEXT:
-        return character.encode("unicode_escape").decode("ascii")
-    return character
 
 
 def _digits(value: float) -> str:

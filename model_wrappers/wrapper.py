@@ -21,6 +21,7 @@ from lmms_eval.api.model import lmms
 from lmms_eval.utils import simple_parse_args_string
 from tqdm import tqdm
 
+from tempeval.console import visible
 from tempeval.engine.answer import Answer
 from tempeval.engine.continuations import Continuations
 from tempeval.engine.encoder import GIB, DecodeOptions
@@ -261,7 +262,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         try:
             model: TempevalModel = super().create_from_arg_string(arg_string, additional_config)
         except TempevalError as error:
-            sys.stderr.write(f"error: {error}\n")
+            sys.stderr.write(f"error: {visible(str(error))}\n")
             raise SystemExit(2) from error
         return model
 

@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from tempeval.benchmarks.document import identity
+from tempeval.console import visible
 from tempeval.tasks.documents import clip, load
 from tempeval.tasks.judge import JudgeFailed, named_judge
 from tempeval.tasks.tempcompass import by_aspect
@@ -96,7 +97,7 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
         try:
             reply = judge.ask(judge_prompt(caption, doc["judge_question"]))
         except JudgeFailed as error:
-            _LOG.warning("%s: %s", doc["sample_id"], error)
+            _LOG.warning("%s: %s", visible(doc["sample_id"]), visible(str(error)))
         status = "parsed" if reply else "unparsed"
     # No caption is 0 for the official code too; no reply to one is -1.
     rating = judge_rating(reply, doc["judge_answer"]) if caption else 0

@@ -18,6 +18,7 @@ from tempeval.cli_pave import pave_app
 from tempeval.cli_quickstart import quickstart
 from tempeval.cli_run import run
 from tempeval.cli_score import score
+from tempeval.console import say
 from tempeval.errors import RunFailed, TempevalError, UnknownName
 
 app = typer.Typer(
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=arguments, prog_name="tempeval")
     except TempevalError as error:
-        typer.echo(f"error: {error}", err=True)
+        say(f"error: {error}", error=True)
         sys.exit(RUN_FAILED if isinstance(error, RunFailed) else USAGE_ERROR)
 
 
@@ -69,7 +70,7 @@ def _top(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
     if version:
-        typer.echo(f"tempeval {__version__}")
+        say(f"tempeval {__version__}")
         raise typer.Exit
 
 
@@ -83,7 +84,7 @@ def list_names(
     if what not in LISTINGS:
         raise UnknownName("list", what, LISTINGS)
     for line in LISTINGS[what]():
-        typer.echo(line)
+        say(line)
 
 
 @app.command(epilog="Example: tempeval doctor")
@@ -97,10 +98,10 @@ def doctor(
     marks = {"ok": typer.colors.GREEN, "warn": typer.colors.YELLOW, "fail": typer.colors.RED}
     for check in checks(pretrained):
         mark = typer.style(f"{check.mark:<4}", fg=marks[check.mark])
-        typer.echo(f"{mark}  {check.name:<18} {check.detail}")
+        say(f"  {check.name:<18} {check.detail}", mark=mark)
         failed += check.mark == "fail"
     if failed:
-        typer.echo(f"{failed} failed", err=True)
+        say(f"{failed} failed", error=True)
         raise typer.Exit(RUN_FAILED)
 
 
@@ -112,6 +113,7 @@ def print_tasks_path() -> None:
     """Print the folder of the task YAMLs, and nothing else."""
     from tempeval.tasklist import tasks_path
 
+    # A path that a shell reads is printed as it is, or it would be another.
     typer.echo(tasks_path())
 
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from tempeval.console import say
+
 
 def bench(
     out: Annotated[
@@ -62,12 +64,12 @@ def bench(
             staged=numbers.get("staged", ()),
             sections=[part.strip() for part in sections.split(",")],
         ),
-        typer.echo,
+        say,
     )
-    typer.echo(report.text)
-    typer.echo(f"written: {report.markdown} and {report.json}")
+    say(report.text)
+    say(f"written: {report.markdown} and {report.json}")
     if not report.complete:
-        typer.echo("interrupted; the same command measures what is missing", err=True)
+        say("interrupted; the same command measures what is missing", error=True)
         raise typer.Exit(130)
 
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from tempeval.console import say
+
 
 def calibrate(
     out: Annotated[Path, typer.Option("-o", "--out", help="File to write, *.safetensors.")],
@@ -69,7 +71,7 @@ def calibrate(
             seed=seed,
             overwrite=overwrite,
         ),
-        typer.echo,
+        say,
     )
-    typer.echo(f"written: {made.path} ({made.num_clips} clips, {made.num_tokens} tokens)")
-    typer.echo(f"next: --methods '{hint}'")
+    say(f"written: {made.path} ({made.num_clips} clips, {made.num_tokens} tokens)")
+    say(f"next: --methods '{hint}'")

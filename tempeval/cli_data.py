@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from tempeval.console import clean, say
 from tempeval.errors import RunFailed
 
 data_app = typer.Typer(
@@ -36,12 +37,12 @@ def list_benchmarks(data_root: DataRoot = None, as_json: AsJson = False) -> None
     with Console(stderr=True).status("") as status:
         found = rows(data_root, lambda name: status.update(name))
     if as_json:
-        typer.echo(json.dumps({row.name: vars(row) for row in found}))
+        say(json.dumps({row.name: vars(row) for row in found}))
         return
     heads = ("benchmark", "status", "items", "licence")
     cells = [(r.name, r.status, items_text(r.items), r.licence) for r in found]
     for line in columns([heads, *cells]):
-        typer.echo(line)
+        say(line)
 
 
 @data_app.command(epilog="Example: tempeval data check jester --data-root /data")
@@ -76,16 +77,16 @@ def prepare(
     with _bar(in_bytes=True) as show:
         done = prepare_files(benchmark, data_root, source, show)
     for part in done.unpacked:
-        typer.echo(
+        say(
             f"unpacked: {part.label}: {part.written} files, {part.kept} kept, "
             f"{human_bytes(part.bytes)} in all, to {done.root}"
         )
     for line in done.fetched:
-        typer.echo(f"fetched: {line}")
+        say(f"fetched: {line}")
     for pattern in done.absent:
-        typer.echo(f"not found: {pattern}")
+        say(f"not found: {pattern}")
     for failure in done.failures:
-        typer.echo(f"error: {failure}", err=True)
+        say(f"error: {failure}", error=True)
     if done.failures:
         raise RunFailed(f"{len(done.failures)} steps of preparing {benchmark} failed")
     _check(benchmark, data_root, None, False)
@@ -98,10 +99,10 @@ def _check(name: str, root: Path | None, splits: list[str] | None, as_json: bool
     with _bar(in_bytes=False) as show:
         report = look(name, root, splits, progress=lambda done, total: show(name, done, total))
     if as_json:
-        typer.echo(json.dumps(report.as_json()))
+        say(json.dumps(report.as_json()))
     else:
         for line in report_lines(report):
-            typer.echo(line)
+            say(line)
     if not report.complete:
         raise typer.Exit(1)
 
@@ -122,7 +123,7 @@ def _bar(*, in_bytes: bool) -> Iterator[Callable[[str, int, int], None]]:
 
     amount = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
     console = Console(stderr=True)
-    names = TextColumn("{task.description}")
+    names = TextColumn("{task.description}", markup=False)
     with Progress(
         names,
         BarColumn(),
@@ -142,7 +143,7 @@ def _bar(*, in_bytes: bool) -> Iterator[Callable[[str, int, int], None]]:
                 return
             last = now
             if label not in tasks:
-                tasks[label] = bar.add_task(label, total=total)
+                tasks[label] = bar.add_task(clean(label), total=total)
             bar.update(tasks[label], completed=done)
 
         yield show

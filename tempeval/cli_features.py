@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from tempeval.console import say
+
 
 def features(
     side_channel: Annotated[
@@ -96,11 +98,11 @@ def features(
             overwrite=overwrite,
             progress=show,
         )
-    typer.echo(f"written: {made.written} to {out}, kept: {made.kept}")
+    say(f"written: {made.written} to {out}, kept: {made.kept}")
     for reason in made.failures.values():
-        typer.echo(f"failed: {reason}", err=True)
+        say(f"failed: {reason}", error=True)
     if made.failures:
         raise RunFailed(
             f"{len(made.failures)} of {len(videos)} videos gave no features; see {out / FAILURES}"
         )
-    typer.echo(f"next: side channel 'features[folder={out}]'")
+    say(f"next: side channel 'features[folder={out}]'")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tempeval.cli_matrix import Out
+from tempeval.console import say
 from tempeval.errors import InvalidSetting, TempevalError
 
 if TYPE_CHECKING:
@@ -73,11 +74,11 @@ def leaderboard(
     except OSError as error:
         why = "it is a file" if out.is_file() else error.strerror or error
         raise TempevalError(f"cannot write to {out}: {why}; choose another -o") from error
-    typer.echo(summary.text)
+    say(summary.text)
     plots = [path for path in summary.files if path.parent != out]
     shown = [path for path in summary.files if path.parent == out]
     tail = f" and {len(plots)} files in {plots[0].parent}" if plots else ""
-    typer.echo(f"written: {', '.join(map(str, shown))}{tail}")
+    say(f"written: {', '.join(map(str, shown))}{tail}")
     problem = ""
     if not summary.tables:
         problem = "no run could be compared"
@@ -86,7 +87,7 @@ def leaderboard(
     elif strict and summary.refusals:
         problem = _refused(summary.refusals)
     if problem:
-        typer.echo(f"error: {problem}; {summary.markdown} says why", err=True)
+        say(f"error: {problem}; {summary.markdown} says why", error=True)
         raise typer.Exit(NOT_COMPARED)
     if update is not None:
         from tempeval.leaderboard.render import to_block
@@ -99,7 +100,7 @@ def leaderboard(
                 f"cannot update {update}: {error.strerror or error}; give --update a file that "
                 "can be written"
             ) from error
-        typer.echo(f"{'updated' if changed else 'unchanged'}: {update}")
+        say(f"{'updated' if changed else 'unchanged'}: {update}")
 
 
 def _refused(refusals: "tuple[Refusal, ...]") -> str:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tempeval.console import say
+
 if TYPE_CHECKING:
     from tempeval.matrix import RunOptions
 
@@ -32,7 +34,7 @@ def evaluate(options: "RunOptions") -> list[Path]:
     except KeyboardInterrupt:
         # All is cleaned up; another Ctrl-C would only break the end of the interpreter.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        typer.echo("\ninterrupted; run the same command to go on where it stopped", err=True)
+        say("\ninterrupted; run the same command to go on where it stopped", error=True)
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -60,4 +62,4 @@ def _patient_interrupts() -> Iterator[None]:
 def report(line: str) -> None:
     """Print a line of progress; of several processes, only the first does."""
     if os.environ.get("RANK", "0") == "0":
-        typer.echo(line)
+        say(line)

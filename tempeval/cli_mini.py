@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from tempeval.console import say
+
 mini_app = typer.Typer(
     no_args_is_help=True,
     help="The mini suite: rendered clips and tiny checkpoints.",
@@ -52,9 +54,9 @@ def train(
 
     def show(progress: Progress) -> None:
         if progress.step % 50 == 0 or progress.step == progress.steps:
-            typer.echo(f"step {progress.step}/{progress.steps}, loss {progress.loss:.3f}")
+            say(f"step {progress.step}/{progress.steps}, loss {progress.loss:.3f}")
 
     made = train_checkpoint(family, out, steps=steps, seed=seed, threads=threads, progress=show)
     for order, accuracy in made.results.items():
-        typer.echo(f"accuracy, {order} frames: {100 * accuracy.overall:.1f} %")
-    typer.echo(f"written: {made.folder} ({made.seconds:.0f} s)")
+        say(f"accuracy, {order} frames: {100 * accuracy.overall:.1f} %")
+    say(f"written: {made.folder} ({made.seconds:.0f} s)")

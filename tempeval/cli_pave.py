@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tempeval.console import say
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -53,9 +55,9 @@ def train(
     if not bars.is_first:
         return
     if made.held_out:
-        typer.echo(f"held out videos: accuracy {100 * made.held_out['accuracy']:.1f} %")
-    typer.echo(f"written: {made.folder} ({made.steps} steps, {made.seconds:.0f} s)")
-    typer.echo(f"next: --methods 'pave[adapter={made.folder}]'")
+        say(f"held out videos: accuracy {100 * made.held_out['accuracy']:.1f} %")
+    say(f"written: {made.folder} ({made.steps} steps, {made.seconds:.0f} s)")
+    say(f"next: --methods 'pave[adapter={made.folder}]'")
 
 
 class _Bars:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tempeval.cli_matrix import Out, Overwrite, evaluate
+from tempeval.console import say
 
 if TYPE_CHECKING:
     from tempeval.matrix import RunOptions
@@ -94,9 +95,9 @@ def quickstart(
     # What is there is reused; what the other process could not do fails here, and says why.
     folders += [folder for part in others for folder in run(part, overwrite=False)]
     summary = build(folders, out / "leaderboard")
-    typer.echo(f"\n{summary.text}")
-    typer.echo(f"written: {summary.markdown} and {summary.json}; runs in {out}/runs*")
-    typer.echo(f"look at: {summary.markdown.with_name('index.html')}")
+    say(f"\n{summary.text}")
+    say(f"written: {summary.markdown} and {summary.json}; runs in {out}/runs*")
+    say(f"look at: {summary.markdown.with_name('index.html')}")
 
 
 def _options(part: Part, out: Path, limit: int | None, overwrite: bool) -> "RunOptions":

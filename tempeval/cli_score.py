@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from tempeval.console import say
 from tempeval.errors import RunFailed
 
 
@@ -39,7 +40,7 @@ def score(
         submission=submission,
     )
     if as_json:
-        typer.echo(
+        say(
             json.dumps(
                 {
                     "task": task,
@@ -55,19 +56,17 @@ def score(
         from tabulate import tabulate
 
         rows = [(name, f"{value:.2f}") for name, value in found.metrics.items()]
-        typer.echo(
-            tabulate(rows, headers=["metric", "%"], tablefmt="github", disable_numparse=True)
-        )
-        typer.echo(f"{found.samples} samples of {task}")
+        say(tabulate(rows, headers=["metric", "%"], tablefmt="github", disable_numparse=True))
+        say(f"{found.samples} samples of {task}")
     if found.missing:
-        typer.echo(f"{found.missing} samples have no prediction: counted as empty", err=True)
+        say(f"{found.missing} samples have no prediction: counted as empty", error=True)
     if found.unused:
-        typer.echo(f"{found.unused} predictions belong to no sample of {task}", err=True)
+        say(f"{found.unused} predictions belong to no sample of {task}", error=True)
     by_reason: dict[str, list[str]] = {}
     for name, reason in found.errors.items():
         by_reason.setdefault(reason, []).append(name)
     for reason, (first, *others) in by_reason.items():
         more = f" and {len(others)} more" if others else ""
-        typer.echo(f"error: {first}{more}: {reason}", err=True)
+        say(f"error: {first}{more}: {reason}", error=True)
     if found.errors:
         raise RunFailed(f"{len(found.errors)} metrics of {task} could not be computed")

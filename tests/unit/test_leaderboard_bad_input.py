@@ -10,6 +10,9 @@ import pytest
 from synthetic_runs import Shape, write_runs
 
 from tempeval.cli import main
+from tempeval.console import visible
+from tempeval.leaderboard import build
+from tempeval.leaderboard.csv_file import _plain
 
 MAKER = Path(__file__).parents[1] / "reference" / "leaderboard" / "make_runs.py"
 made = runpy.run_path(str(MAKER))
@@ -231,3 +234,32 @@ def test_nothing_to_read(tmp_path, call):
     code, found, err = call(tmp_path / "runs")
     assert (code, found) == (2, None)
     assert "no run.json and no *_results.json" in err
+
+
+def test_what_cannot_be_seen_is_visible_in_every_file(tmp_path):
+    """A name may neither rewrite a terminal nor look like another."""
+    unseen = "\x1b[2J\x1b]0;own\x07 \x9b31m \u200b \u202e \u2066 \ufeff \x7f \u3164 \u2028"
+    task = f"tempeval_{unseen}action"
+    odd = {"model": f"org/{unseen}model", "gpu": f"GPU{unseen}", "packages": {"torch": unseen}}
+    for number, label in enumerate(("baseline", "pas", f"pa{unseen}s")):
+        tasks = {task: made["sample_lines"](TASK, videos=6)}
+        folder = tmp_path / "runs" / f"{number}{unseen}"
+        made["write_run"](folder, label, tasks=tasks, task_changes={"group": unseen}, **odd)
+    error = f"RuntimeError: {unseen}"
+    made["write_run"](tmp_path / "runs" / "died", unseen, tasks={}, status="failed", error=error)
+    summary = build([tmp_path / "runs"], tmp_path / "out", draws=100)
+    assert summary.compared == 2
+    texts = {path.name: path.read_text("utf-8") for path in summary.files if path.suffix != ".png"}
+    assert {".md", ".html", ".csv", ".json", ".svg"} == {Path(name).suffix for name in texts}
+    for name, text in {**texts, "console": summary.text}.items():
+        shown = text.replace("\xa0%", " %")
+        assert visible(shown) == shown, name
+        assert "200b" in text, name
+
+
+@pytest.mark.parametrize(
+    "start", ["=", "+", "-", "@", " =", "\t=", "\uff1d", "\uff0b", "\uff0d", "\uff20", "\u200b="]
+)
+def test_a_spreadsheet_takes_no_name_for_a_formula(start):
+    assert _plain(f"{start}HYPERLINK(1)").startswith(("'", "\\u200b"))
+    assert _plain(-1.5) == -1.5
