@@ -164,12 +164,12 @@ class Clip:
     """Decoded frames with their true times.
 
     Attributes:
-        frames: uint8 `[T, H, W, 3]`, RGB, upright, resized while decoding.
+        frames: uint8 `[T, H, W, 3]`, RGB, as a player shows them, resized while decoding.
         timestamps: float64 `[T]`, seconds from the start of the video; NaN where the file has none.
         indices: int64 `[T]`, index of each frame among the source's decodable frames.
         source: the path.
         source_frames: number of decodable frames in the (trimmed) source.
-        source_size: (height, width) of the upright source in pixels, before resizing.
+        source_size: (height, width) of the source as shown, in square pixels, before resizing.
         source_fps: mean frame rate of the source (1/s), None when unknown.
         flags: what is wrong with the source, such as `truncated`; empty for a sound one.
         decode_ms: wall milliseconds spent decoding this clip.

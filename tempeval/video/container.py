@@ -15,6 +15,7 @@ from tempeval.errors import BadVideo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from fractions import Fraction
 
     from av.container import InputContainer
     from av.packet import Packet
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # A damaged file fails once per missing packet; this many in a row is the end of what it holds.
 _MAX_READ_ERRORS_IN_A_ROW = 64
+_LONGEST_PIXEL = 8
+_NEARLY_SQUARE = 0.02
 
 
 @contextlib.contextmanager
@@ -85,6 +88,19 @@ def packets(container: InputContainer, *streams: Stream) -> Iterator[Packet | No
             yield None
         else:
             return
+
+
+def pixel_aspect(stream: VideoStream) -> Fraction | None:
+    """Return width over height of a stored pixel; None for square ones.
+
+    A size that was rounded to whole or even pixels leaves pixels that are square but for a hair
+    (340x256 for 4:3): those count as square, as every reader of frames takes them. A pixel that is
+    many times longer than broad is a damaged header.
+    """
+    aspect = stream.sample_aspect_ratio
+    if not aspect or not 1 / _LONGEST_PIXEL <= aspect <= _LONGEST_PIXEL:
+        return None
+    return None if abs(aspect - 1) < _NEARLY_SQUARE else aspect
 
 
 def reason_of(error: Exception) -> str:

@@ -41,7 +41,8 @@ def read(path: str, choose: Choose, resize: Resize | None) -> Reading:
         DecoderUnavailable: decord is not installed.
     """
     decord = _import_decord()
-    reference = pyav_reader.read(path, choose, None)
+    # decord gives pixels as they are stored.
+    reference = pyav_reader.read(path, choose, None, square=False)
     try:
         # One thread: with more, decord fails on intact VP9 files.
         reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
@@ -55,7 +56,7 @@ def read(path: str, choose: Choose, resize: Resize | None) -> Reading:
         raise BadVideo(path, f"decord cannot read it ({text}); {_ADVICE}") from error
     _check_times(path, times, reference)
     _check_pictures(path, frames, reference)
-    gatherer = Gatherer(reference.indices, resize)
+    gatherer = Gatherer(reference.indices, resize, reference.pixel_aspect)
     for index, frame in zip(reference.indices, frames, strict=True):
         gatherer.take(int(index), VideoFrame.from_ndarray(frame, format="rgb24"))
     return gatherer.reading(reference.times, reference.flags)

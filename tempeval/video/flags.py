@@ -32,6 +32,9 @@ END_CLAMPED = "end_clamped"
 SEQUENTIAL = "sequential"
 """A seek did not land on the wanted frame, so the whole file was decoded in order."""
 
+ASSUMED_MATRIX = "assumed_matrix"
+"""The colour matrix that the file names is not known; the default one (BT.601) was taken."""
+
 DAMAGE = frozenset(
     {
         TRUNCATED,
@@ -43,4 +46,7 @@ DAMAGE = frozenset(
         SIZE_CHANGES,
     }
 )
-"""Flags that say the source itself is defective; the others describe how it was read."""
+"""Flags that say the source itself is defective: videos with one are counted as damaged."""
+
+NOTES = frozenset({REPEATED_FRAMES, END_CLAMPED, SEQUENTIAL, ASSUMED_MATRIX})
+"""Flags that inform about how a sound source was read; they count as no damage."""

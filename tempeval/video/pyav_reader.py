@@ -22,7 +22,7 @@ from tempeval.video.packets import PacketIndex, index_packets
 from tempeval.video.reading import Choose, Gatherer, Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from av.container import InputContainer
     from av.video.frame import VideoFrame
@@ -41,16 +41,27 @@ class _Unverified(Exception):
     """A seek did not land where the packet index says."""
 
 
-def read(path: str, choose: Choose, resize: Resize | None) -> Reading:
+def read(path: str, choose: Choose, resize: Resize | None, *, square: bool = True) -> Reading:
     """Read the frames that `choose` picks.
+
+    Args:
+        path: a video file.
+        choose: picks from the times of its frames.
+        resize: gives the size of the output; see `FrameConverter`.
+        square: False leaves pixels as they are stored.
 
     Raises:
         BadVideo: the file cannot be opened, or holds no decodable frame.
     """
     with files.opened(path) as (container, stream):
         index = index_packets(container, stream)
+        aspect = files.pixel_aspect(stream)
+
+        def gatherer_of(times: NDArray[np.float64]) -> Gatherer:
+            return Gatherer(choose(times), resize, aspect, square=square)
+
         if index.sound and len(index.pts):
-            gatherer = Gatherer(choose(index.times), resize)
+            gatherer = gatherer_of(index.times)
             try:
                 _seek_all(container, stream, index, gatherer)
             except (FFmpegError, _Unverified):
@@ -58,7 +69,7 @@ def read(path: str, choose: Choose, resize: Resize | None) -> Reading:
             else:
                 found = {flags.TRUNCATED} if index.truncated else set()
                 return gatherer.reading(index.times, frozenset(found))
-    return _read_in_order(path, index, choose, resize)
+    return _read_in_order(path, index, gatherer_of)
 
 
 def _seek_all(
@@ -117,10 +128,12 @@ def _frames_from_key(
     yield from stream.decode(None)
 
 
-def _read_in_order(path: str, index: PacketIndex, choose: Choose, resize: Resize | None) -> Reading:
+def _read_in_order(
+    path: str, index: PacketIndex, gatherer_of: Callable[[NDArray[np.float64]], Gatherer]
+) -> Reading:
     times = index.times if index.sound else np.zeros(0)
     for _ in range(_MAX_PASSES):
-        gatherer = Gatherer(choose(times), resize) if len(times) else None
+        gatherer = gatherer_of(times) if len(times) else None
         pts, damaged = _decode_all(path, gatherer)
         damaged += index.damaged
         if not pts:

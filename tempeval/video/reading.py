@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tempeval.video import flags
 from tempeval.video.convert import FrameConverter
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from av.video.frame import VideoFrame
 
     from tempeval.video.convert import Resize
@@ -29,8 +30,9 @@ class Reading:
         frames: uint8 `[T, H, W, 3]`.
         indices: int64 `[T]`, which decodable frame each one is.
         times: float64 `[n]`, seconds of all decodable frames from the first; NaN where unknown.
-        source_size: (height, width) of the upright source in pixels.
+        source_size: (height, width) of the upright source in square pixels.
         flags: what is wrong with the source.
+        pixel_aspect: width over height of a pixel of `frames`; None for square ones.
     """
 
     frames: NDArray[np.uint8]
@@ -38,6 +40,7 @@ class Reading:
     times: NDArray[np.float64]
     source_size: tuple[int, int]
     flags: frozenset[str]
+    pixel_aspect: Fraction | None = None
 
 
 class Gatherer:
@@ -45,16 +48,23 @@ class Gatherer:
 
     Args:
         indices: int64 `[T]`, the wanted frames; may repeat.
-        resize: see `FrameConverter`.
+        resize, pixel_aspect, square: see `FrameConverter`.
 
     Attributes:
         missing: wanted indices that have not been met yet.
     """
 
-    def __init__(self, indices: NDArray[np.int64], resize: Resize | None) -> None:
+    def __init__(
+        self,
+        indices: NDArray[np.int64],
+        resize: Resize | None,
+        pixel_aspect: Fraction | None = None,
+        *,
+        square: bool = True,
+    ) -> None:
         self.indices = indices
         self.missing = {int(index) for index in indices}
-        self._convert = FrameConverter(resize, len(indices))
+        self._convert = FrameConverter(resize, len(indices), pixel_aspect, square=square)
         self._frames: NDArray[np.uint8] | None = None
 
     def take(self, index: int, frame: VideoFrame) -> None:
@@ -75,7 +85,11 @@ class Gatherer:
         """
         if self._frames is None or self._convert.source_size is None or self.missing:
             raise LookupError(f"frames {sorted(self.missing)} were never decoded")
-        changed = {flags.SIZE_CHANGES} if self._convert.size_changed else set()
         return Reading(
-            self._frames, self.indices, times, self._convert.source_size, found | changed
+            self._frames,
+            self.indices,
+            times,
+            self._convert.source_size,
+            found | self._convert.found,
+            self._convert.pixel_aspect,
         )

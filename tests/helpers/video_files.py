@@ -164,16 +164,21 @@ def cut_without_encoding(
 
 
 def rotate_metadata(path: Path, clockwise: int) -> Path:
-    """Tell players of an MP4 to turn the picture clockwise, by its track header's matrix.
+    """Tell players of an MP4 to turn the picture clockwise."""
+    cosine, sine = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[clockwise]
+    return set_display_matrix(path, cosine, sine, -sine, cosine)
+
+
+def set_display_matrix(path: Path, a: float, b: float, c: float, d: float) -> Path:
+    """Tell players of an MP4 to turn or mirror the picture, by its track header's matrix.
 
     Source: ISO/IEC 14496-12, 8.3.2: (x, y) is shown at (a x + c y + tx, b x + d y + ty).
     """
-    cosine, sine = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[clockwise]
     data = bytearray(path.read_bytes())
     # After the type: version and flags, two dates, id, reserved, duration (24 bytes), then 16 more.
     place = data.index(b"tkhd") + 4 + 40
-    one = 1 << 16
-    matrix = [cosine * one, sine * one, 0, -sine * one, cosine * one, 0, 0, 0, 1 << 30]
+    turned = [round(value * (1 << 16)) for value in (a, b, c, d)]
+    matrix = [*turned[:2], 0, *turned[2:], 0, 0, 0, 1 << 30]
     data[place : place + 36] = struct.pack(">9i", *matrix)
     path.write_bytes(bytes(data))
     return path
