@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import posixpath
 import re
 import stat
+import tarfile
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
@@ -12,12 +16,20 @@ from typing import IO, TYPE_CHECKING, Any
 from tempeval.errors import BadArchive
 
 if TYPE_CHECKING:
-    import tarfile
     import zipfile
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _TAR_BLOCK = 512
 _LONGEST_LINK = 4096
+#: Most bytes that a tar may say about one member: long names and extended headers are read whole.
+_MOST_HEADER_BYTES = 1 << 20
+#: Videos, JPEGs and weights do not shrink; text does, to a tenth or so.
+_MOST_TIMES, _SMALL_BYTES = 100, 1 << 30
+_COMPRESSED: tuple[tuple[bytes, Callable[[Any], Any]], ...] = (
+    (b"\x1f\x8b", lambda stream: gzip.GzipFile(fileobj=stream)),
+    (b"BZh", lambda stream: bz2.BZ2File(stream)),
+    (b"\xfd7zXZ\0", lambda stream: lzma.LZMAFile(stream)),  # noqa: SIM115
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,11 @@ class Limits:
 
     max_bytes: int = 256 << 30
     max_members: int = 2_000_000
+
+    def of_packed(self, size: int) -> Limits:
+        """Return the limits of an archive of `size` bytes: no file here grows a hundredfold."""
+        most = min(self.max_bytes, max(_MOST_TIMES * size, _SMALL_BYTES))
+        return Limits(most, self.max_members)
 
 
 @dataclass(frozen=True)
@@ -174,6 +191,78 @@ def zip_members(archive: zipfile.ZipFile, limits: Limits, source: str) -> list[M
     return members.all()
 
 
+def decompressed(stream: IO[bytes]) -> IO[bytes]:
+    """Return what a gzip, bzip2 or xz stream holds, by its first bytes; any other as it is."""
+    start = stream.read(6)
+    stream.seek(0)
+    for magic, reader in _COMPRESSED:
+        if start.startswith(magic):
+            found: IO[bytes] = reader(stream)
+            return found
+    return stream
+
+
+class _Headers:
+    """A stream for tarfile that gives it only so many bytes for the headers of one member.
+
+    tarfile reads the name of a member, and its extended header, into memory in the length that the
+    archive says: a few MB of a compressed archive may say gigabytes.
+    """
+
+    def __init__(self, stream: Any, source: str) -> None:
+        self._stream, self._source = stream, source
+        self.left: int | None = _MOST_HEADER_BYTES
+
+    def read(self, size: int = -1) -> bytes:
+        if self.left is not None:
+            self.left -= size
+            if size < 0 or self.left < 0:
+                raise BadArchive(
+                    self._source,
+                    f"one of its members has a name or header of more than {_MOST_HEADER_BYTES} "
+                    "bytes",
+                )
+        found: bytes = self._stream.read(size)
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def open_tar(stream: Any, source: str) -> tarfile.TarFile:
+    """Open a tar file whose headers take bounded memory; read them with `tar_headers`.
+
+    Args:
+        stream: what it holds, decompressed.
+        source: for errors.
+
+    Raises:
+        BadArchive: if the header of its first member is too long.
+        tarfile.TarError: if it is no tar file.
+    """
+    headers = _Headers(stream, source)
+    tar = tarfile.TarFile(fileobj=headers)  # type: ignore[arg-type]
+    headers.left = None
+    return tar
+
+
+def tar_headers(archive: tarfile.TarFile, source: str) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of a tar file in order, without keeping them.
+
+    Raises:
+        BadArchive: for a member whose header (name, extended header, map of holes) is too long.
+    """
+    headers: Any = archive.fileobj
+    while True:
+        headers.left = _MOST_HEADER_BYTES
+        info = archive.next()
+        headers.left = None
+        if info is None:
+            return
+        archive.members.clear()  # type: ignore[attr-defined]  # else it keeps one per member
+        yield info
+
+
 def tar_members(archive: tarfile.TarFile, limits: Limits, source: str) -> list[Member]:
     """List what a tar file holds.
 
@@ -181,7 +270,7 @@ def tar_members(archive: tarfile.TarFile, limits: Limits, source: str) -> list[M
         BadArchive: if anything in it may not be unpacked, or it is cut off.
     """
     members = Members(source, limits)
-    for info in archive:
+    for info in tar_headers(archive, source):
         if info.isdir():
             members.add_folder(info.name)
         elif info.issym():

@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from tempeval.archive_members import Limits, Member, tar_members, zip_members
+from tempeval.archive_members import (
+    Limits,
+    Member,
+    decompressed,
+    open_tar,
+    tar_members,
+    zip_members,
+)
 from tempeval.errors import BadArchive
 
 if TYPE_CHECKING:
@@ -63,7 +70,18 @@ def default_cache() -> Path:
 
 def is_archive(path: Path) -> bool:
     """Tell whether a file is a zip or tar archive, by its content."""
-    return path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
+    return path.is_file() and (zipfile.is_zipfile(path) or _is_tar(path))
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            open_tar(decompressed(stream), str(path))
+    except BadArchive:
+        return True
+    except _UNREADABLE:
+        return False
+    return True
 
 
 def extracted(
@@ -78,7 +96,7 @@ def extracted(
     Args:
         archive: zip file, or tar file (plain, gzip, bzip2 or xz).
         cache: folder to unpack under (in `archives`); None for `default_cache()`.
-        limits: how much it may write; None for the defaults.
+        limits: how much it may write; None for the defaults of an archive of its size.
 
     Raises:
         BadArchive: if it is no archive, damaged, encrypted or too large; or if a member would
@@ -102,7 +120,8 @@ def extracted(
     with FileLock(root / f"{digest}.lock"):
         if not _is_whole(target):
             _remove_rests(root, digest)
-            _extract(path, target, limits or Limits())
+            most = limits or Limits().of_packed(path.stat().st_size)
+            _extract(path, target, most)
     return Extracted(target / _CONTENT, digest)
 
 
@@ -132,8 +151,8 @@ def _extract(path: Path, target: Path, limits: Limits) -> None:
 
 def _write(path: Path, content: Path, limits: Limits) -> None:
     # A tar first: one that ends with a zip looks like a zip.
-    if tarfile.is_tarfile(path):
-        with tarfile.open(path) as tar:
+    if _is_tar(path):
+        with path.open("rb") as stream, open_tar(decompressed(stream), str(path)) as tar:
             _write_members(tar_members(tar, limits, str(path)), content, path)
         return
     with zipfile.ZipFile(path) as archive:

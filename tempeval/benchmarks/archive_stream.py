@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
 import lzma
 import posixpath
@@ -13,7 +11,15 @@ import zlib
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
-from tempeval.archive_members import Limits, Member, Members, zip_members
+from tempeval.archive_members import (
+    Limits,
+    Member,
+    Members,
+    decompressed,
+    open_tar,
+    tar_headers,
+    zip_members,
+)
 from tempeval.benchmarks.tape import Tape
 from tempeval.errors import BadArchive
 
@@ -36,11 +42,6 @@ UNREADABLE = (
 )
 _BLOCK = 512
 _BUFFER_BYTES = 1 << 20
-_COMPRESSED: tuple[tuple[bytes, Callable[[IO[bytes]], Any]], ...] = (
-    (b"\x1f\x8b", lambda stream: gzip.GzipFile(fileobj=stream)),
-    (b"BZh", lambda stream: bz2.BZ2File(stream)),
-    (b"\xfd7zXZ\0", lambda stream: lzma.LZMAFile(stream)),  # noqa: SIM115
-)
 
 
 class ArchiveStream:
@@ -91,19 +92,19 @@ def _recognised(
     target: Path,
     limits: Limits,
 ) -> ArchiveStream:
-    start = stream.read(6)
+    start = stream.read(4)
     stream.seek(0)
     label = archive.label
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         members = [m for m in zip_members(zipfile.ZipFile(stream), limits, label) if m.opened]
         return ArchiveStream(joined, sum(m.size for m in members), iter(members))
-    for magic, decompressed in _COMPRESSED:
-        if start.startswith(magic):
-            tape = Tape(decompressed(stream))
-            tar = tarfile.TarFile(fileobj=tape)  # type: ignore[arg-type]
-            return ArchiveStream(joined, None, _tar_members(tar, tape, label, target, limits))
-    tar = tarfile.TarFile(fileobj=stream)
-    return ArchiveStream(joined, archive.size, _tar_members(tar, stream, label, target, limits))
+    plain = decompressed(stream)
+    if plain is stream:
+        tar = open_tar(stream, label)
+        return ArchiveStream(joined, archive.size, _tar_members(tar, stream, label, target, limits))
+    tape = Tape(plain)
+    tar = open_tar(tape, label)
+    return ArchiveStream(joined, None, _tar_members(tar, tape, label, target, limits))
 
 
 def _tar_members(
@@ -115,8 +116,7 @@ def _tar_members(
 ) -> Iterator[Member]:
     links: list[tuple[str, str, str]] = []
     room = _Room(source, limits)
-    while (info := tar.next()) is not None:
-        tar.members.clear()  # type: ignore[attr-defined]  # else it keeps one object per member
+    for info in tar_headers(tar, source):
         room.take(info.size)
         if info.isdir():
             continue

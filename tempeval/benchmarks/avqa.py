@@ -22,11 +22,14 @@ _KEYS = ("video_name", "question_text", "multi_choice", "answer", "question_type
 OPTIONS = 4
 #: What stands in place of a choice that an item lacks.
 MISSING_CHOICE = "NULL"
-FOLDERS = ("videos", "video", "VGGSound", "")
+#: `data/` as in the repository, AlyssaYoung/AVQA.
+FOLDERS = ("videos", "video", "VGGSound", "", "data/video", "data/videos")
+#: Where the annotation files lie, as in the repository too.
+PLACES = ("", "annotations", "data", "data/annotation", "data/annotations")
 
 
 def _annotations(root: Path, split: str) -> list[Path]:
-    return [annotation(root, f"{split}_qa.json", places=("", "annotations", "data"))]
+    return [annotation(root, f"{split}_qa.json", places=PLACES)]
 
 
 def _read(root: Path, split: str) -> Iterator[Doc]:
@@ -71,7 +74,8 @@ AVQA = Benchmark(
         "avqa/\n"
         "  {train,val}_qa.json    [{id, video_name, question_text, multi_choice, answer, "
         "question_type}]\n"
-        "  videos/<youtube id>_<start, 6 digits>.mp4"
+        "  videos/<youtube id>_<start, 6 digits>.mp4\n"
+        "  (or as in its repository: data/annotation/*_qa.json, data/video/)"
     ),
     splits={
         "val": Counts(16_910, None, _COUNTED, checked=False),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 #: One row; `make_doc` says what is in it.
@@ -78,3 +79,17 @@ def make_doc(
 def identity(doc: Doc) -> dict[str, str]:
     """Return the columns of `IDENTITY`, for a samples line."""
     return {name: doc[name] for name in IDENTITY}
+
+
+def numbered_ids() -> Callable[[str], str]:
+    """Return a function that makes the ids of one file distinct: `7`, `7#2`, `7#3` for `7` again.
+
+    For official files in which an id names several questions, all of which are asked.
+    """
+    seen: Counter[str] = Counter()
+
+    def numbered(name: str) -> str:
+        seen[name] += 1
+        return f"{name}#{seen[name]}" if seen[name] > 1 else name
+
+    return numbered

@@ -7,12 +7,10 @@ the classes as in open-mmlab/mmaction2 tools/data/parse_file_list.py @ 4d6c93474
 
 from __future__ import annotations
 
-import csv
-import io
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
-from tempeval.benchmarks.annotations import annotation, read_text
+from tempeval.benchmarks.annotations import annotation, read_table
 from tempeval.benchmarks.base import Archive, BadData, Benchmark, Counts
 from tempeval.benchmarks.labels_files import NOTES, indices, label_doc
 from tempeval.benchmarks.video_index import VideoIndex, safe_name
@@ -59,26 +57,17 @@ def _classes(path: Path, _changed: int, _size: int) -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda label: label.replace(" ", "_")))
 
 
-def _rows(path: Path) -> Iterator[tuple[int, str, str, str, str]]:
-    """Yield line number and label (without double quotes), id, start and end of every clip.
+def _rows(path: Path) -> Iterator[tuple[str, str, str, str, str]]:
+    """Yield `path, line`, label (without double quotes), id, start and end of every clip.
 
     Raises:
         BadData: if a column or a value is missing.
     """
-    reader = csv.reader(io.StringIO(read_text(path)))
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        if any(name not in header for name in COLUMNS):
-            raise BadData(f"{path} has the columns {header}; expected {', '.join(COLUMNS)}")
-        label, clip, start, end = (header.index(name) for name in COLUMNS)
-        last = max(label, clip, start, end)
-        for row in filter(None, reader):
-            name = row[label].replace('"', "").strip() if len(row) > last else ""
-            if not name:
-                raise BadData(f"{path}, line {reader.line_num} is {row}; expected {header}")
-            yield reader.line_num, name, row[clip], row[start], row[end]
-    except csv.Error as error:
-        raise BadData(f"{path}, line {reader.line_num}: {error}") from error
+    for where, row in read_table(path, COLUMNS):
+        name = row["label"].replace('"', "").strip()
+        if not name:
+            raise BadData(f"{where} has no label: {row}")
+        yield where, name, row["youtube_id"], row["time_start"], row["time_end"]
 
 
 def clip_name(video: str, start: str, end: str) -> str:
@@ -99,8 +88,7 @@ def _read(root: Path, split: str, *, name: str, folders: Sequence[str]) -> Itera
     path, labels_path = _annotations(root, split, folders=folders)
     index_of = indices(_labels(root, folders=folders), labels_path)
     replacements, videos = _videos(root, split, folders)
-    for number, label, video, start, end in _rows(path):
-        where = f"{path}, line {number}"
+    for where, label, video, start, end in _rows(path):
         if label not in index_of:
             raise BadData(f"{where} has the label {label!r}, which {labels_path} does not have")
         try:

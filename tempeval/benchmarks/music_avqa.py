@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import ast
 import re
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from tempeval.benchmarks.annotations import annotation, read_items
 from tempeval.benchmarks.base import Archive, BadData, Benchmark, Counts
-from tempeval.benchmarks.document import make_doc
+from tempeval.benchmarks.document import make_doc, numbered_ids
 from tempeval.benchmarks.video_index import VideoIndex, safe_name
 
 if TYPE_CHECKING:
@@ -49,17 +48,14 @@ def _read(root: Path, split: str) -> Iterator[Doc]:
     (path,) = _annotations(root, split)
     videos = VideoIndex(root, *FOLDERS)
     apart = not len(videos) or any((root / name).is_dir() for name in FOLDERS[:3])
-    asked: Counter[str] = Counter()
+    numbered = numbered_ids()
     for where, item in read_items(path, _KEYS):
-        question_id = str(item["question_id"])
-        asked[question_id] += 1
-        again = f"#{asked[question_id]}" if asked[question_id] > 1 else ""
         name = safe_name(str(item["video_id"]), where)
         own = root / (REAL if name[0].isdigit() else SYNTHETIC) / f"{name}.mp4"
         expected = own if apart else videos.path_of(name)
         modality, _, kind = "/".join(_texts(item["type"], where)).partition("/")
         yield make_doc(
-            sample_id=question_id + again,
+            sample_id=numbered(str(item["question_id"])),
             video_id=f"music_avqa/{name}",
             video=videos.find(name) or expected,
             question=filled(item["question_content"], _texts(item["templ_values"], where), where),

@@ -87,6 +87,9 @@ def _read(root: Path, split: str) -> Iterator[Doc]:
         root,
         f"video/{task.folder}",
         task.folder,
+        # Clips of star and clevrer that were added later, in data0613.zip.
+        f"video/data0613/{task.folder}",
+        f"data0613/{task.folder}",
         extensions=FRAME_FOLDERS if task.frames else VIDEO_EXTENSIONS,
         depth=1 if task.frames else 3,
     )
@@ -178,6 +181,7 @@ MVBENCH = Benchmark(
         "mvbench/\n"
         "  json/<task>.json   [{video, question, candidates, answer, start, end}]"
         "\n  video/star/Charades_v1_480/<video>     (and the other folders of the notebook)\n"
+        "  video/data0613/star/, video/data0613/clevrer/    clips added later (data0613.zip)\n"
         "  video/tvqa/frames_fps3_hq/<clip>/00001.jpg ...   3 frames a second"
     ),
     splits={

@@ -9,14 +9,14 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any
 
-from tempeval.benchmarks.annotations import annotation, read_json, read_text
+from tempeval.benchmarks.annotations import annotation, read_json, read_table, read_text
 from tempeval.benchmarks.base import BadData, Benchmark, Counts, Fetch, HubSource, MissingData
-from tempeval.benchmarks.document import make_doc
+from tempeval.benchmarks.document import make_doc, numbered_ids
 from tempeval.benchmarks.video_index import VideoIndex, safe_name
 from tempeval.metrics import wups_data
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from tempeval.benchmarks.document import Doc
@@ -71,8 +71,7 @@ def _annotations_oe(root: Path, split: str) -> list[Path]:
 
 
 def _header(path: Path) -> list[str]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return next(csv.reader(file), [])
+    return next(csv.reader(io.StringIO(read_text(path), newline="")), [])
 
 
 def _added(path: Path, split: str) -> Path | None:
@@ -85,16 +84,9 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str,
     """Yield `(where, row)`.
 
     Raises:
-        BadData: if a column is missing or a row is cut.
+        BadData: if a column is missing, a row is cut, or a type of question is unknown.
     """
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
-    missing = [name for name in columns if name not in (reader.fieldnames or ())]
-    if missing:
-        raise BadData(f"{path} has no column {', '.join(missing)}")
-    for row in reader:
-        where = f"{path}, line {reader.line_num}"
-        if any(row[name] is None for name in columns):
-            raise BadData(f"{where} has too few columns")
+    for where, row in read_table(path, columns):
         if row["type"] not in GROUPS:
             raise BadData(f"{where} has type {row['type']!r}; expected one of {', '.join(GROUPS)}")
         yield where, row
@@ -115,18 +107,23 @@ def _video(root: Path, csv_path: Path) -> tuple[VideoIndex, Mapping[str, str]]:
 def _read_mc(root: Path, split: str) -> Iterator[Doc]:
     (path,) = _annotations_mc(root, split)
     videos, places = _video(root, path)
+    numbered = numbered_ids()
     for where, row in _rows(path, (*_COLUMNS, *_OPTIONS)):
-        yield _doc_mc(row, where, videos, places)
+        yield _doc_mc(row, where, numbered, videos, places)
 
 
 def _doc_mc(
-    row: Mapping[str, str], where: str, videos: VideoIndex, places: Mapping[str, str]
+    row: Mapping[str, str],
+    where: str,
+    numbered: Callable[[str], str],
+    videos: VideoIndex,
+    places: Mapping[str, str],
 ) -> Doc:
     choices = [row[name] for name in _OPTIONS]
     if not row["answer"].isdigit() or int(row["answer"]) >= len(choices):
         raise BadData(f"{where} has answer {row['answer']!r}; expected 0 to 4")
     index = int(row["answer"])
-    return _doc(row, where, videos, places, choices, index, [choices[index]])
+    return _doc(row, where, numbered, videos, places, choices, index, [choices[index]])
 
 
 def _read_oe(root: Path, split: str) -> Iterator[Doc]:
@@ -136,15 +133,17 @@ def _read_oe(root: Path, split: str) -> Iterator[Doc]:
     more = {} if file is None else read_json(file)
     if not isinstance(more, dict) or not all(isinstance(by, dict) for by in more.values()):
         raise BadData(f"{file} is no object {{video: {{qid: answer}}}}")
+    numbered = numbered_ids()
     for where, row in _rows(path, _COLUMNS):
         second = more.get(row["video"], {}).get(row["qid"])
         answers = [row["answer"], *([str(second)] if second is not None else [])]
-        yield _doc(row, where, videos, places, [], -1, answers)
+        yield _doc(row, where, numbered, videos, places, [], -1, answers)
 
 
 def _doc(
     row: Mapping[str, str],
     where: str,
+    numbered: Callable[[str], str],
     videos: VideoIndex,
     places: Mapping[str, str],
     choices: list[str],
@@ -154,7 +153,7 @@ def _doc(
     name = safe_name(row["video"], where)
     place = safe_name(places.get(name, name), where)
     return make_doc(
-        sample_id=f"{name}_{row['qid']}",
+        sample_id=numbered(f"{name}_{row['qid']}"),
         video_id=f"nextqa/{name}",
         video=videos.find(place) or videos.path_of(place if videos.find(name) is None else name),
         question=row["question"],
@@ -168,16 +167,18 @@ def _doc(
 def _read_hub(rows: Iterable[Mapping[str, Any]], videos: Path, split: str) -> Iterator[Doc]:
     """Return the documents of lmms-eval's copy, of both versions."""
     index = VideoIndex(videos, "NExTVideo", "videos", "", depth=2)
+    numbered = numbered_ids()
     for number, raw in enumerate(rows):
         where = f"{HUB} ({split}), row {number}"
         row = {key: "" if value is None else str(value) for key, value in raw.items()}
         if row["type"] not in GROUPS:
             raise BadData(f"{where} has type {row['type']!r}; expected one of {', '.join(GROUPS)}")
         if "a0" in row:
-            yield _doc_mc(row, where, index, {})
+            yield _doc_mc(row, where, numbered, index, {})
         else:
             second = row.get("additional_ref_answer", "")
-            yield _doc(row, where, index, {}, [], -1, [row["answer"], *filter(None, [second])])
+            answers = [row["answer"], *filter(None, [second])]
+            yield _doc(row, where, numbered, index, {}, [], -1, answers)
 
 
 def _hub(config: str, splits: dict[str, str]) -> HubSource:
@@ -262,6 +263,8 @@ NEXTQA_OE = Benchmark(
         "46.60 (D) and 21.48 (all) with wups0, as its README says.",
         "Later versions of NLTK give all words but nouns a common root, and so other scores: "
         "wups0_modern and wups9_modern.",
+        "Some ids of train.csv name two questions. All are asked: the first keeps its id, the "
+        "others have #2, #3, ... after it.",
         "TP counts with TN, as official. `yes.` is not `yes`: the full stop stays, as official.",
     ),
 )

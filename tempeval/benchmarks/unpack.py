@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import hashlib
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
 #: Twice the largest official set; a member more than the disk has is refused before it is written.
 LIMITS = Limits(max_bytes=4 << 40, max_members=20_000_000)
-#: Videos and JPEGs do not shrink; text does, to a tenth or so.
-_MOST_TIMES, _SMALL_BYTES = 100, 1 << 30
 _BLOCK_BYTES = 1 << 20
+#: How files that are being written end. They have short names, for any name has to fit with them.
+PARTIAL = ".tempeval-partial"
 #: What macOS adds to zip files beside the data.
 _NOT_DATA = ("__MACOSX/", ".DS_Store")
 
@@ -76,8 +77,7 @@ def unpack(
     """
     total = archive.size
     done = Unpacked(archive.label)
-    most = min(LIMITS.max_bytes, max(_MOST_TIMES * total, _SMALL_BYTES))
-    limits = Limits(most, LIMITS.max_members)
+    limits = LIMITS.of_packed(total)
     with _writing(target):
         target.mkdir(parents=True, exist_ok=True)
         finished = UnpackState(state, archive)
@@ -114,6 +114,11 @@ def _one(
             archive.label,
             f"its member {name!r} would be written among tempeval's own records ({STATE_FOLDER})",
         )
+    if name.lower().endswith(PARTIAL):
+        raise BadArchive(
+            archive.label,
+            f"its member {name!r} is called as files are while tempeval writes them ({PARTIAL})",
+        )
     path = target / member.name
     listed = finished.lists(name, member.size)
     if listed and _has_size(path, member.size):
@@ -141,7 +146,9 @@ def _one(
 @contextmanager
 def _beside(path: Path, blocks: Iterator[bytes]) -> Iterator[Path]:
     """Write a file beside the place where it shall go; it is removed if it does not go there."""
-    beside = path.with_name(f".{path.name}.partial")
+    # The same name each time, so that what a killed run left is replaced.
+    digest = hashlib.sha256(path.name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    beside = path.with_name(f".{digest}{PARTIAL}")
     with _writing(path):
         beside.unlink(missing_ok=True)
         file = beside.open("xb")

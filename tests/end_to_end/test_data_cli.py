@@ -135,7 +135,7 @@ def test_prepare_goes_on_after_a_kill(tmp_path: Path) -> None:
     assert {name: path.read_bytes() for name, path in whole.items()} == members
     # At most the member whose line was not yet written is unpacked twice.
     assert sum(path.stat().st_mtime_ns != moment for path, moment in before.items()) <= 1
-    assert not list(home.rglob("*.partial"))
+    assert not list(home.rglob("*partial"))
     assert f"{len(members)} kept" in tempeval(*arguments)
 
 
@@ -161,4 +161,4 @@ def test_a_damaged_archive_is_named_and_the_exit_code_is_1(tmp_path: Path) -> No
     assert "damaged" in done.stderr
     assert "Traceback" not in done.stderr
     assert list((tmp_path / "data").rglob("*.jpg"))
-    assert not list((tmp_path / "data").rglob("*.partial"))
+    assert not list((tmp_path / "data").rglob("*partial"))

@@ -81,6 +81,17 @@ def test_documents(root: Path) -> None:
     assert docs[0]["video_id"] == docs[3]["video_id"] == "vggsound/abcdefghij1_000030"
 
 
+def test_files_as_the_repository_has_them(tmp_path: Path) -> None:
+    annotations, video = tmp_path / "data" / "annotation", tmp_path / "data" / "video"
+    annotations.mkdir(parents=True)
+    video.mkdir()
+    (annotations / "val_qa.json").write_text(json.dumps(ITEMS))
+    (video / "abcdefghij1_000030.mp4").touch()
+    docs = list(AVQA.read(tmp_path, "val"))
+    assert docs[0]["video"] == str(video / "abcdefghij1_000030.mp4")
+    assert docs[1]["video"] == str(video / "abcdefghij2_000030.mp4")
+
+
 @pytest.mark.parametrize(
     "broken",
     [{"answer": 4}, {"answer": "A"}, {"multi_choice": []}, {"video_name": "../../etc/passwd"}],

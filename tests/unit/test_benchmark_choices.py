@@ -14,6 +14,7 @@ from tempeval.benchmarks.base import BadData, MissingData
 from tempeval.benchmarks.egoschema import EGOSCHEMA
 from tempeval.benchmarks.mvbench import MVBENCH, SUB_TASKS
 from tempeval.benchmarks.nextqa import NEXTQA_MC, NEXTQA_OE
+from tempeval.benchmarks.sources import load_docs
 from tempeval.benchmarks.tempcompass import TEMPCOMPASS
 from tempeval.errors import TempevalError
 from tempeval.rescore import rescore
@@ -72,6 +73,19 @@ class TestNextQA:
     def test_the_second_reference(self, copy: Any) -> None:
         docs = {doc["sample_id"]: doc for doc in NEXTQA_OE.read(copy("nextqa_oe"), "test")}
         assert docs["4200000000_1"]["answers"][1] == "with a knife"
+
+    @pytest.mark.parametrize("benchmark", [NEXTQA_MC, NEXTQA_OE])
+    def test_a_repeated_question_id_gets_a_number(self, copy: Any, benchmark: Any) -> None:
+        """As in the official train.csv of NExT-OE, in which three ids name two questions."""
+        root = copy(benchmark.name)
+        (path,) = root.rglob("test.csv")
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join([*lines, lines[1]]) + "\n")
+        ids = [
+            doc["sample_id"]
+            for doc in load_docs({"benchmark": benchmark.name, "split": "test"}, root)
+        ]
+        assert ids[-1] == f"{ids[0]}#2"
 
     def test_a_cut_line_is_named(self, copy: Any) -> None:
         path = copy("nextqa_mc") / "nextqa" / "test.csv"
@@ -229,7 +243,7 @@ class TestMVBench:
 
     @pytest.mark.parametrize(
         "broken",
-        [{"start": None}, {"end": float("nan")}, {"answer": "none"}, {"video": "/etc/x.mp4"}],
+        [{"start": None}, {"end": "2"}, {"answer": "none"}, {"video": "/etc/x.mp4"}],
     )
     def test_a_damaged_item_is_named(self, tmp_path: Path, broken: dict[str, Any]) -> None:
         shutil.copytree(METRICS / "mvbench" / "annotations", tmp_path, dirs_exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import tracemalloc
 import zipfile
 from dataclasses import replace
 from types import SimpleNamespace
@@ -18,7 +20,9 @@ import pytest
 from benchmark_fixtures import TOY, register
 from typer.testing import CliRunner
 
+from tempeval import archive_members
 from tempeval.archive_members import Limits
+from tempeval.archives import extracted
 from tempeval.benchmarks import unpack as unpack_module
 from tempeval.benchmarks.avqa import AVQA
 from tempeval.benchmarks.base import Archive, BadData, Counts, MissingData
@@ -30,9 +34,10 @@ from tempeval.benchmarks.mvbench import MVBENCH
 from tempeval.benchmarks.parts import Joined, archive_files, matching
 from tempeval.benchmarks.prepare import prepare
 from tempeval.benchmarks.report_text import human_bytes, report_lines
+from tempeval.benchmarks.sources import load_docs
 from tempeval.benchmarks.ssv2 import SSV2
 from tempeval.benchmarks.tape import Tape
-from tempeval.benchmarks.unpack import CannotWrite, unpack
+from tempeval.benchmarks.unpack import PARTIAL, CannotWrite, unpack
 from tempeval.benchmarks.video_files import first_gap, survey
 from tempeval.cli import app
 from tempeval.errors import BadArchive, UnknownName
@@ -496,6 +501,40 @@ def test_nothing_is_written_among_tempevals_own_records(tmp_path, kind, name) ->
     assert contents(tmp_path / "out") == {}
 
 
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_names_of_any_length_and_names_of_unfinished_files_come_out(tmp_path, kind) -> None:
+    """A file system takes 255 bytes; another program may have left files of its own."""
+    members = {"n" * 251 + ".mp4": b"1", "x.mp4": b"2", ".x.mp4.partial": b"3", "é" * 127: b"4"}
+    path = tmp_path / f"a.{kind}"
+    (make_zip if kind == "zip" else make_tar)(path, members)
+    unpacked(path, tmp_path / "out")
+    assert contents(tmp_path / "out") == members
+    (make_zip if kind == "zip" else make_tar)(path, {f"a/b{PARTIAL}": b"1"})
+    with pytest.raises(BadArchive, match="while tempeval writes them"):
+        unpacked(path, tmp_path / "other")
+
+
+@pytest.mark.parametrize("kind", ["L", "K", "x", "g"])
+def test_a_header_of_a_tar_takes_bounded_memory(tmp_path, kind) -> None:
+    """GNU's long names and links, and POSIX's headers of a member and of all: 1 GB in 1 MB."""
+    path = tmp_path / "a.tar.gz"
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = kind.encode(), 1 << 30
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(info.tobuf(tarfile.GNU_FORMAT))
+        for _ in range(4):
+            file.write(bytes(1 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadArchive, match="header of more than 1048576 bytes"):
+            unpacked(path, tmp_path / "out")
+        with pytest.raises(BadArchive, match="header of more than 1048576 bytes"):
+            extracted(path, tmp_path / "cache")
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip"])
 def test_a_file_that_was_there_before_is_not_overwritten(tmp_path, kind) -> None:
     home = put(tmp_path, ["a.mp4"])
@@ -514,7 +553,7 @@ def test_a_file_that_was_there_before_is_not_overwritten(tmp_path, kind) -> None
     with pytest.raises(CannotWrite, match=r"test\.txt"):
         unpacked(archive, home)
     assert (home / "clips" / "a.mp4").read_bytes() == b"another one"
-    assert not list(home.rglob("*.partial"))
+    assert not list(home.rglob("*partial"))
 
 
 def test_what_was_unpacked_by_hand_is_taken_over(tmp_path) -> None:
@@ -727,8 +766,7 @@ def test_a_disk_that_fills_up_is_named_and_the_next_call_goes_on(tmp_path, monke
 
 def test_more_than_the_limits_is_refused(tmp_path, monkeypatch) -> None:
     path = make_tar(tmp_path / "a.tar.gz", {"zeros": bytes(300_000), "more": b"x"}, "w:gz")
-    monkeypatch.setattr(unpack_module, "_SMALL_BYTES", 1000)
-    monkeypatch.setattr(unpack_module, "_MOST_TIMES", 100)
+    monkeypatch.setattr(archive_members, "_SMALL_BYTES", 1000)
     with pytest.raises(BadArchive, match="more than"):
         unpacked(path, tmp_path / "out")
     monkeypatch.setattr(unpack_module, "LIMITS", Limits(1 << 40, 1))
@@ -779,6 +817,31 @@ def test_archives_of_a_benchmark_that_names_none_are_unpacked_where_they_lie(
     assert (done.absent, done.failures, len(done.unpacked)) == ([], [], 2)
     assert (home / "clips" / "b.mp4").read_bytes() == b"1"
     assert (home / "videos" / "c.mp4").read_bytes() == b"2"
+
+
+def test_clips_that_mvbench_added_later_are_found(tmp_path, monkeypatch) -> None:
+    """As OpenGVLab/MVBench has them on its hub: video/data0613.zip with data0613/star, .../clevrer.
+
+    The other clips of the same folders lie where they have always been.
+    """
+    register(monkeypatch, MVBENCH)
+    home = tmp_path / "mvbench"
+    (home / "json").mkdir(parents=True)
+    item = {"question": "Q?", "candidates": ["x", "y"], "answer": "x"}
+    items = [{**item, "video": name} for name in ("video_1.mp4", "video_2.mp4", "video_3.mp4")]
+    (home / "json" / "moving_count.json").write_text(json.dumps(items))
+    folder = "clevrer/video_validation"
+    (home / "video").mkdir()
+    make_zip(home / "video" / "clevrer.zip", {f"{folder}/video_1.mp4": b"1"})
+    make_zip(home / "video" / "data0613.zip", {f"data0613/{folder}/video_2.mp4": b"2"})
+    assert prepare("mvbench", tmp_path).failures == []
+    docs = load_docs({"benchmark": "mvbench", "split": "moving_count"}, tmp_path)
+    assert [doc["video"] for doc in docs] == [
+        str(home / "video" / folder / "video_1.mp4"),
+        str(home / "video" / "data0613" / folder / "video_2.mp4"),
+        str(home / "video" / folder / "video_3.mp4"),
+    ]
+    assert [doc["video_id"] for doc in docs][1] == f"mvbench/{folder}/video_2.mp4"
 
 
 def test_one_damaged_archive_does_not_keep_the_others(tmp_path) -> None:
