@@ -241,7 +241,7 @@ def open_tar(stream: Any, source: str) -> tarfile.TarFile:
         tarfile.TarError: if it is no tar file.
     """
     headers = _Headers(stream, source)
-    tar = tarfile.TarFile(fileobj=headers)  # type: ignore[arg-type]
+    tar = tarfile.TarFile(fileobj=headers)
     headers.left = None
     return tar
 

@@ -109,7 +109,7 @@ def _recognised(
 
 def _tar_members(
     tar: tarfile.TarFile,
-    stream: Tape | io.BufferedReader,
+    stream: Any,  # a Tape, or a BufferedReader
     source: str,
     target: Path,
     limits: Limits,
@@ -224,7 +224,7 @@ def _from_disk(path: Path) -> Callable[[], IO[bytes]]:
     return lambda: path.open("rb")
 
 
-def _check_end(tar: tarfile.TarFile, stream: Tape | io.BufferedReader, source: str) -> None:
+def _check_end(tar: tarfile.TarFile, stream: Any, source: str) -> None:
     """Refuse a tar that stops between two members: Python reads it as if it were whole."""
     stream.seek(tar.offset)
     if stream.read(_BLOCK) != bytes(_BLOCK):
