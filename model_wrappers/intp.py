@@ -1,6 +1,7 @@
 """lmms-eval model `tempeval_intp`: many frames (see `tempeval.methods.intp`).
 
-`--model_args pretrained=...,num_frames=32,kv_bits=16` is the paper's accuracy setting.
+`--model_args pretrained=...,num_frames=32` is the paper's accuracy setting; `kv_bits=2` with
+`calibration=FILE` is its setting for memory.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """lmms-eval model `tempeval_staged_sparse`: `tempeval.methods.staged_sparse`.
 
-Without settings it is the paper's recommended strategy (3), the same as `temporal_exit`;
-`--model_args strategies=1/3` chooses others.
+Without settings it is the paper's strategy (2): late layers let a frame attend to no earlier frame.
+`--model_args strategies=1/3` chooses others; (3) alone is the same as `temporal_exit`.
 """
 
 from __future__ import annotations

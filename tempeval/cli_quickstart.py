@@ -25,7 +25,7 @@ QUICKSTART_METHODS = (
     "vrope",
     "rope_scale[scale=2]",
     "rearrange[frames_per_group=4]",
-    "intp[kv_bits=16;scale=2;frames_per_group=4]",
+    "intp[scale=2;frames_per_group=4]",
     "kv_quant[group_size=8;residual_length=0]",
     "temporal_exit",
     "staged_sparse[strategies=1/3]",

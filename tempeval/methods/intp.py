@@ -23,13 +23,14 @@ class INTP(Method):
     """`rearrange+rope_scale+kv_quant[scheme=static]`: the paper's name for the chain.
 
     It has no stage of its own: what runs, and what a record's fingerprint covers, are the small
-    methods. The default holds the prefix in 2 bits, which is how the paper deploys it; all of its
-    accuracies were measured without quantisation, which is `kv_bits=16`. Quantisation is static
-    and leaves no token in full precision, as in the paper (see `kv_quant`).
+    methods. Without settings nothing is quantised, as in all of the paper's accuracies; 2 bits are
+    its setting for memory. Quantisation is static and leaves no token of the prefix in full
+    precision, as in the paper (see `kv_quant`).
 
     Attributes:
         kv_bits: 2, 4 or 8 bits per number of the prefix's keys and values; 16 for no quantisation.
-        calibration: file of ranges that `tempeval calibrate` wrote, needed below 16 bits.
+        calibration: file of ranges that `tempeval calibrate` wrote; needed below 16 bits, and
+            refused at 16.
         kind: see `rope_scale`.
         scale: see `rope_scale`.
         frames_per_group: see `rearrange`.
@@ -40,7 +41,7 @@ class INTP(Method):
     #: Of all bits; an instance without quantisation leaves the store to others.
     claims: ClassVar[frozenset[str]] = Rearrange.claims | RopeScale.claims | KVQuant.claims
 
-    kv_bits: int = 2
+    kv_bits: int = 16
     calibration: str | None = None
     kind: Kind = "ntk"
     scale: float | None = None
@@ -77,8 +78,8 @@ class INTP(Method):
         if self.calibration is None:
             raise InvalidSetting(
                 f"intp.kv_bits={self.kv_bits} needs intp.calibration, a file of ranges that "
-                "tempeval calibrate writes (for method intp[kv_bits=16]); or set intp.kv_bits=16, "
-                "without quantisation"
+                "tempeval calibrate writes (for method intp); or leave intp.kv_bits out, for no "
+                "quantisation"
             )
         store = KVQuant(nbits=self.kv_bits, scheme="static", calibration=self.calibration)
         return (*parts, store)

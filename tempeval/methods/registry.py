@@ -57,8 +57,8 @@ METHODS: dict[str, MethodEntry] = {
         MethodEntry(
             "intp",
             "tempeval.methods.intp:INTP",
-            "more frames than the tower and the context were made for: rearrange, rope_scale and "
-            "static kv_quant together (2 bits, by a calibration file; kv_bits=16 for none)",
+            "more frames than the tower and the context were made for: rearrange and rope_scale "
+            "together, with static kv_quant where kv_bits is below 16",
             "INTP, arXiv 2409.12963",
             ("frames", "place", "store"),
             "none public; its parts, as below",
@@ -120,7 +120,8 @@ METHODS: dict[str, MethodEntry] = {
         MethodEntry(
             "rope_scale",
             "tempeval.methods.rope_scale:RopeScale",
-            "rotary frequencies for more positions than the model was trained with: ntk or linear",
+            "rotary frequencies for more positions than the model was trained with: ntk, linear "
+            "or both",
             "INTP, arXiv 2409.12963, Eq 3.5 and 3.6",
             ("place",),
             "none public",
@@ -137,7 +138,7 @@ METHODS: dict[str, MethodEntry] = {
             "staged_sparse",
             "tempeval.methods.staged_sparse:StagedSparse",
             "questions see the last frame only (1), frames see no earlier frame (2), frames leave "
-            "(3), in part of the depth; strategies=3 unless set",
+            "(3), in part of the depth; strategies=2 unless set",
             "Causality Matters, strategies (1) to (3), arXiv 2508.11576",
             ("see", "keep"),
             "paper",

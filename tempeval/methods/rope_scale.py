@@ -6,7 +6,7 @@ Source: INTP-Video-LLMs, arXiv 2409.12963, Eq 3.5 (linear) and Eq 3.6 (NTK-aware
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
 
@@ -16,7 +16,7 @@ from tempeval.methods.base import Method
 if TYPE_CHECKING:
     from tempeval.stages import Geometry, Layout, RotaryPlan, RunFacts
 
-Kind = Literal["ntk", "linear", "none"]
+Kind = Literal["ntk", "linear", "ntk_linear", "none"]
 
 #: Tokens of text that the automatic scale leaves room for, beside the planned visual tokens.
 TEXT_ALLOWANCE = 512
@@ -28,8 +28,10 @@ class RopeScale(Method):
 
     `ntk` changes the rotary base to b' = b * s^(D / (D - 2)), D channels per head: the highest
     frequency stays, the lowest is divided by s. `linear` divides every position by s, which is
-    every frequency divided by s. It is one or the other: both together would scale twice. The
-    scaled model takes s times its positions; a prompt beyond that is an error.
+    every frequency divided by s. The paper's summary can be read as both at once, which is
+    `ntk_linear`: positions divided by s under the base b', so that the lowest frequency is divided
+    by s twice. The default is one of them, as each was made for. The scaled model takes s times its
+    positions; a prompt beyond that is an error.
 
     The scale does not depend on the video, so that prefixes are shared and a run has one meaning.
 
@@ -43,7 +45,7 @@ class RopeScale(Method):
     frames over 8, because what must fit is the prompt; `scale` sets another.
 
     Attributes:
-        kind: `ntk`, `linear` or `none`.
+        kind: `ntk`, `linear`, `ntk_linear` (both) or `none`.
         scale: s, at least 1; None for what the planned visual tokens and 512 tokens of text need.
     """
 
@@ -54,8 +56,10 @@ class RopeScale(Method):
     scale: float | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in ("ntk", "linear", "none"):
-            raise InvalidSetting(f"rope_scale.kind={self.kind!r} is not one of ntk, linear, none")
+        if self.kind not in get_args(Kind):
+            raise InvalidSetting(
+                f"rope_scale.kind={self.kind!r} is not one of {', '.join(get_args(Kind))}"
+            )
         if self.scale is None:
             return
         if not 1 <= self.scale < float("inf"):
@@ -86,8 +90,11 @@ class RopeScale(Method):
         return {"scale": scale, "context_length": round(facts.context_length * scale)}
 
     def labels(self, facts: RunFacts) -> tuple[str, ...]:
-        """Say so when the prompt fits anyway, so that nothing changes."""
-        return ("scale 1, unchanged",) if self.bind(facts).context_factor == 1 else ()
+        """Say which scale the run got where none is set, and when nothing changes."""
+        scale = self.bind(facts).context_factor
+        if scale == 1:
+            return ("scale 1, unchanged",)
+        return (f"scale {scale:.4g}",) if self.scale is None else ()
 
     def place(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
         """Replace the frequencies."""
@@ -99,12 +106,13 @@ def scale_frequencies(inv_freq: torch.Tensor, scale: float, kind: Kind) -> torch
     """Scale rotary frequencies.
 
     `ntk`: `inv_freq[d] * s^(-2d / (D - 2))`, which is `b'^(-2d / D)` with
-    `b' = b * s^(D / (D - 2))` where `inv_freq[d] = b^(-2d / D)`.
+    `b' = b * s^(D / (D - 2))` where `inv_freq[d] = b^(-2d / D)`. `linear`: `inv_freq / s`, which
+    is every position divided by s. `ntk_linear`: one after the other.
 
     Args:
         inv_freq: `[D / 2]`, radians per position; channel d of the head's first half.
         scale: s, at least 1.
-        kind: `ntk`, `linear` or `none`.
+        kind: `ntk`, `linear`, `ntk_linear` or `none`.
 
     Returns:
         `[D / 2]` of the same dtype; the same tensor where s is 1.
@@ -112,13 +120,15 @@ def scale_frequencies(inv_freq: torch.Tensor, scale: float, kind: Kind) -> torch
     if scale == 1 or kind == "none":
         return inv_freq
     exact = inv_freq.double()
+    if kind in ("linear", "ntk_linear"):
+        exact = exact / scale
     if kind == "linear":
-        return (exact / scale).to(inv_freq.dtype)
+        return exact.to(inv_freq.dtype)
     half = len(inv_freq)
     if half < 2:
         raise InvalidSetting(
-            f"rope_scale.kind=ntk needs at least 4 channels per head, this model has {2 * half}; "
-            "use kind=linear"
+            f"rope_scale.kind={kind} needs at least 4 channels per head, this model has "
+            f"{2 * half}; use kind=linear"
         )
     channel = torch.arange(half, dtype=torch.float64, device=inv_freq.device)
     # -2d / (D - 2) with D = 2 * half

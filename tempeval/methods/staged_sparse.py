@@ -7,11 +7,16 @@ given for the 28 layers of Qwen2.5-VL-7B.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tempeval.errors import InvalidSetting
 from tempeval.methods.base import Method
-from tempeval.methods.temporal_exit import layer_number
+from tempeval.methods.temporal_exit import (
+    LayerConvention,
+    TemporalExit,
+    counted_from_zero,
+    layer_number,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +36,7 @@ class StagedSparse(Method):
     (1) In `question_layers`, the rows after the last visual token and the generated ones attend,
     among visual tokens, only to the last frame. (2) From `frame_layer` on, a frame's tokens attend
     to no earlier frame; their own frame and the instruction stay visible. (3) From `exit_layer`
-    on, no frame token is left (as `temporal_exit`).
+    on, no frame token is left (as `temporal_exit`; the row of (3) alone says so).
 
     Frames are temporal grids, numbered through all visuals and pathways of a prompt. An image is
     one frame per pathway; CLS and newline tokens belong to their frame. The last frame is the one
@@ -42,7 +47,8 @@ class StagedSparse(Method):
     frame is not offered.
 
     Attributes:
-        strategies: which of 1, 2 and 3; alone, (3) is the one that the paper recommends.
+        strategies: which of 1, 2 and 3. The paper's accuracies hold under (2) and under (3), and
+            fall under (1); (2) is the default, because (3) alone is `temporal_exit`.
         question_layers: first layer of (1) and the one after its last: layer numbers, or fractions
             of the depth in (0, 1).
         frame_layer: first layer of (2).
@@ -55,11 +61,11 @@ class StagedSparse(Method):
     #: Of all strategies; an instance claims those of its own, and to stand once in a chain.
     claims: ClassVar[frozenset[str]] = frozenset({"staged_sparse", *STRATEGY_CLAIMS.values()})
 
-    strategies: tuple[int, ...] = (3,)
+    strategies: tuple[int, ...] = (2,)
     question_layers: tuple[int | float, ...] = (10 / 28, 20 / 28)
     frame_layer: int | float = 20 / 28
     exit_layer: int | float = 20 / 28
-    layer_convention: Literal["zero", "one"] = "zero"
+    layer_convention: LayerConvention = "zero"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,7 +108,7 @@ class StagedSparse(Method):
         else:
             name, first = "exit_layer", self.exit_layer
         label = f"staged_sparse.{name}"
-        start = layer_number(label, first, num_layers) - (self.layer_convention == "one")
+        start = counted_from_zero(layer_number(label, first, num_layers), self.layer_convention)
         stop = layer_number(label, last, num_layers)
         least = 1 if strategy == 3 else 0
         if not least <= start < stop <= num_layers:
@@ -127,7 +133,10 @@ class StagedSparse(Method):
         }
 
     def labels(self, facts: RunFacts) -> tuple[str, ...]:
-        """Say so when no strategy changes anything."""
+        """Say so when no strategy changes anything, or when another method does the same."""
+        if self.strategies == (3,):
+            same = TemporalExit(self.exit_layer, self.layer_convention)
+            return (f"the same as {same.spec()}",)
         if len(self._idle(facts)) < len(self.strategies):
             return ()
         left = self._layers_with_frames(facts)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import floor
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tempeval.errors import InvalidSetting
 from tempeval.methods.base import Method
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import torch
 
     from tempeval.stages import RunFacts, Segments
+
+#: How a paper's layers are counted: see `counted_from_zero`.
+LayerConvention = Literal["zero", "one"]
 
 
 def scaled_layer(fraction: float, num_layers: int) -> int:
@@ -45,6 +48,15 @@ def layer_number(label: str, layer: int | float, num_layers: int) -> int:
     return scaled_layer(layer, num_layers)
 
 
+def counted_from_zero(first: int, convention: LayerConvention) -> int:
+    """Return the 0-based layer at which a range begins.
+
+    The range that is called 20 to 28 begins at index 20 where layers are counted from 0 (its end
+    left out), and at index 19 where they are counted from 1 (its end included).
+    """
+    return first - (convention == "one")
+
+
 @dataclass(frozen=True)
 class TemporalExit(Method):
     """Remove every frame token from hidden states and KV cache from `layer` on.
@@ -54,14 +66,17 @@ class TemporalExit(Method):
     generated token, so dropping the cache after a dense prefill cannot be what was measured.
 
     Attributes:
-        layer: first layer without frame tokens: a 0-based index, or a fraction of the depth
+        layer: first layer without frame tokens: a layer number, or a fraction of the depth
             in (0, 1). The paper's 20 of 28 layers is the default.
+        layer_convention: whether the number counts layers from 0 (`zero`) or from 1 (`one`); the
+            paper does not say. `one` begins one layer earlier.
     """
 
     name: ClassVar[str] = "temporal_exit"
     claims: ClassVar[frozenset[str]] = frozenset({"exit"})
 
     layer: int | float = 20 / 28
+    layer_convention: LayerConvention = "zero"
 
     def first_layer(self, num_layers: int) -> int:
         """Resolve `layer` for a model's depth.
@@ -69,7 +84,8 @@ class TemporalExit(Method):
         Raises:
             InvalidSetting: if no layer would run without frames, or none with them.
         """
-        first = layer_number("temporal_exit.layer", self.layer, num_layers)
+        named = layer_number("temporal_exit.layer", self.layer, num_layers)
+        first = counted_from_zero(named, self.layer_convention)
         if not 1 <= first < num_layers:
             raise InvalidSetting(
                 f"temporal_exit.layer={self.layer} resolves to layer {first} of {num_layers}; "

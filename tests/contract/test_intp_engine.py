@@ -39,6 +39,7 @@ CHAINS = {
     for name in (
         "rope_scale[scale=2.5]",
         "rope_scale[kind=linear;scale=2.5]",
+        "rope_scale[kind=ntk_linear;scale=2.5]",
         "slowfast[slow_frames=2;fast_size=2/1]",
         "slowfast+pas",
         "pas+slowfast[slow_pool=max]+rope_scale[scale=2]+temporal_exit[layer=2]",
@@ -84,19 +85,19 @@ def test_chain_equals_dense_reference(family, make_clip, message, name):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ["ntk", "linear"])
+@pytest.mark.parametrize("kind", ["ntk", "linear", "ntk_linear"])
 def test_scaling_equals_transformers_own_with_the_papers_base(family, make_clip, message, kind):
-    """The rotary module of the model, built anew: base b', or its own linear scaling."""
+    """The rotary module of the model, built anew: base b', its own linear scaling, or both."""
     scale, dim = 2.5, family.geometry.head_dim
     layout, embeddings, tails = build(family, make_clip, message, Chain(), QUESTIONS[:1])
     rotary = family.text_model.rotary_emb
     config = type(rotary.config)(**rotary.config.to_dict())
     native = dict(config.rope_parameters)
-    if kind == "ntk":
-        base = native["rope_theta"] * scale ** (dim / (dim - 2))
-        config.rope_parameters = native | {"rope_theta": base}
-    else:
-        config.rope_parameters = native | {"rope_type": "linear", "factor": scale}
+    if kind != "linear":
+        native["rope_theta"] *= scale ** (dim / (dim - 2))
+    if kind != "ntk":
+        native |= {"rope_type": "linear", "factor": scale}
+    config.rope_parameters = native
     inv_freq = type(rotary)(config).inv_freq
     placed = replace(layout, rotary=replace(layout.rotary, inv_freq=inv_freq))
     expected = dense_logits(family, Chain(), placed, embeddings, tails[0])
@@ -292,13 +293,14 @@ def test_16_frames_are_refused_before_decoding_where_they_cannot_fit(short_origi
 
 @pytest.mark.parametrize("frames", [16, 32, 64])
 def test_many_frames_within_one_config_line(short_original, videos, frames):
-    arguments = f"pretrained={short_original},num_frames={frames},kv_bits=16,device=cpu"
+    arguments = f"pretrained={short_original},num_frames={frames},device=cpu"
     model = TempevalINTP.create_from_arg_string(arguments)
     facts = model.run_facts()
     assert facts["method"] == "intp"
     assert facts["method_resolved"]["rearrange"]["num_groups"] == frames // 8
     scale = facts["method_resolved"]["rope_scale"]["scale"]
     assert scale == (frames * PER_FRAME + 512) / (16 * PER_FRAME - 1)
+    assert facts["method_label"] == f"intp (rope_scale: scale {scale:.4g})"
     outcomes = run(model.inference, [model.chain], ask(videos[:1]))[model.chain.spec]
     for outcome in outcomes.values():
         assert outcome.ledger.error is None
@@ -314,7 +316,7 @@ def test_deployed_in_two_bits_with_a_calibration_of_its_own(short_original, vide
         tmp_path / "ranges.safetensors", MINI, 2, str(short_original), "intp", num_frames=16
     )
     calibrate(ranges)
-    arguments = {"num_frames": 16, "device": "cpu", "calibration": path}
+    arguments = {"num_frames": 16, "device": "cpu", "kv_bits": 2, "calibration": path}
     model = TempevalINTP(str(short_original), **arguments)
     outcomes = run(model.inference, [model.chain], ask(videos[:1]))[model.chain.spec]
     for outcome in outcomes.values():
@@ -346,12 +348,12 @@ def test_intp_is_refused_by_name_where_it_is_inert(
 ):
     for family in (tiny_video_llava, tiny_llava_onevision):
         inference = Inference(family, Sampling(num_frames=16))
-        for spec in ("rearrange", "intp[kv_bits=16]"):
+        for spec in ("rearrange", "intp"):
             with pytest.raises(UnsupportedModel, match=r"inert.*allow_inert=true"):
                 inference.check(parse_chain(spec))
-        inference.check(parse_chain("intp[kv_bits=16;allow_inert=true]"))
+        inference.check(parse_chain("intp[allow_inert=true]"))
     inference = Inference(tiny_qwen2_5_vl, Sampling(num_frames=16))
-    inference.check(parse_chain("intp[kv_bits=16]"))
+    inference.check(parse_chain("intp"))
     assert inference.frame_plan(parse_chain("rearrange")).num_groups == 2
     with pytest.raises(InvalidSetting, match="nearest feasible num_frames is 8 or 16"):
         Inference(tiny_qwen2_5_vl, Sampling(num_frames=12)).check(parse_chain("rearrange"))

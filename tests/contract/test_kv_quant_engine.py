@@ -530,9 +530,9 @@ def test_calibrate_on_the_command_line(tmp_path, capsys):
             "kv_quant[nbits=4;group_size=8]+pas",
             "kv_quant[nbits=4;scheme=static;calibration=PATH]+pas",
         ),
-        ("intp", "intp[calibration=PATH]"),
+        ("intp", "intp[kv_bits=2;calibration=PATH]"),
         ("intp[kv_bits=4]+pas", "intp[kv_bits=4;calibration=PATH]+pas"),
-        ("intp[kv_bits=16;kind=linear]", "intp[calibration=PATH;kind=linear]"),
+        ("intp[kind=linear]", "intp[kv_bits=2;calibration=PATH;kind=linear]"),
     ],
 )
 def test_the_hint_is_the_chain_that_was_calibrated(method, hint):

@@ -132,16 +132,19 @@ def test_ntk_is_the_papers_base(scale, base):
     assert scaled[0] == native[0]
     assert float(native[-1] / scaled[-1]) == pytest.approx(scale)  # the lowest is interpolated
     assert torch.equal(scale_frequencies(native, scale, "linear"), native / scale)
+    both = scale_frequencies(native, scale, "ntk_linear")
+    assert torch.allclose(both, exact ** (-2 * channel / 128) / scale, rtol=1e-12, atol=0)
+    assert float(native[-1] / both[-1]) == pytest.approx(scale**2)
 
 
 @given(half=st.integers(2, 64), scale=st.floats(1, 32))
 def test_frequencies_only_fall(half, scale):
     native = torch.rand(half).sort(descending=True).values + 0.01
-    for kind in ("ntk", "linear"):
+    for kind, most in (("ntk", scale), ("linear", scale), ("ntk_linear", scale**2)):
         scaled = scale_frequencies(native, scale, kind)
         assert scaled.dtype == native.dtype
         assert bool((scaled <= native).all())
-        assert bool((scaled >= native / scale * (1 - 1e-6)).all())
+        assert bool((scaled >= native / most * (1 - 1e-6)).all())
     assert scale_frequencies(native, 1.0, "ntk") is native
     assert scale_frequencies(native, scale, "none") is native
 
@@ -155,7 +158,9 @@ def test_automatic_scale_is_fixed_by_the_planned_tokens():
     assert RopeScale(scale=3.5).bind(facts()).scale == 3.5
     assert RopeScale(kind="none").bind(facts()).context_factor == 1.0
     assert RopeScale().labels(facts(8)) == ("scale 1, unchanged",)
-    assert RopeScale().labels(facts(32)) == ()
+    assert RopeScale().labels(facts(32)) == ("scale 2.133",)
+    assert RopeScale(scale=3.5).labels(facts(32)) == ()  # its spelling says it
+    assert parse_chain("intp").labels(facts(32)) == ("rope_scale: scale 2.133",)
     assert RopeScale().bind(facts()).resolve(facts()) == {
         "scale": 2.1328125,
         "context_length": 257 * 32 + 512,
@@ -226,7 +231,9 @@ def test_linear_scaling_compresses_what_comes_after_the_prefix_too():
 
 
 def test_intp_stands_for_its_parts():
-    chain = parse_chain("intp[kv_bits=16]")
+    chain = parse_chain("intp")  # the paper's accuracies: without quantisation
+    assert chain == parse_chain("intp[kv_bits=16]")
+    assert "kv_bits" not in chain.spec
     assert chain.name == "intp"
     assert chain.parts == (Rearrange(), RopeScale())
     assert chain.settings()["rope_scale"] == {"kind": "ntk", "scale": None}
@@ -240,36 +247,36 @@ def test_intp_stands_for_its_parts():
     assert plan.num_groups == 4
 
 
-def test_intp_holds_the_prefix_in_few_bits_by_default(tmp_path):
+def test_intp_holds_the_prefix_in_few_bits_when_told(tmp_path):
     path = str(tmp_path / "ranges.safetensors")
-    parts = INTP(calibration=path).parts()
+    parts = INTP(kv_bits=2, calibration=path).parts()
     assert METHODS["intp"].stages == tuple(
         dict.fromkeys(stage for part in parts for stage in METHODS[part.name].stages)
     )
     store = KVQuant(nbits=2, scheme="static", residual_length=0, calibration=path)
     assert parts == (Rearrange(), RopeScale(), store)
     assert INTP(kv_bits=8, calibration=path).parts()[-1].nbits == 8
-    assert INTP().without_store() == INTP(kv_bits=16)
+    assert INTP(kv_bits=2).without_store() == INTP() == INTP(kv_bits=16)
 
 
 def test_intp_without_a_calibration_says_how_to_make_one():
-    chain = parse_chain("intp")  # may be named: model arguments come later
-    with pytest.raises(InvalidSetting, match=r"tempeval calibrate.*kv_bits=16"):
+    chain = parse_chain("intp[kv_bits=2]")  # may be named: model arguments come later
+    with pytest.raises(InvalidSetting, match=r"tempeval calibrate.*leave intp.kv_bits out"):
         chain.frames(FramePlan())
     assert chain_with_settings("intp", {"kv_bits": "16"}, ()).parts == (Rearrange(), RopeScale())
     # What a calibration is made under is the chain around the store, however it is written.
     around = parse_chain("rearrange+rope_scale")
-    for spec in ("intp", "intp[kv_bits=16]"):
+    for spec in ("intp", "intp[kv_bits=2]"):
         assert parse_chain(spec).without_store().fingerprint == around.fingerprint
 
 
 @pytest.mark.parametrize(
     ("spec", "match"),
     [
-        ("intp+kv_quant", "'intp' and 'kv_quant' both claim 'store'"),
-        ("kv_quant+intp", "'kv_quant' and 'intp' both claim 'store'"),
+        ("intp[kv_bits=2]+kv_quant", "'intp' and 'kv_quant' both claim 'store'"),
+        ("kv_quant+intp[kv_bits=2]", "'kv_quant' and 'intp' both claim 'store'"),
         ("intp+rope_scale", "'intp' and 'rope_scale' both claim 'inv_freq'"),
-        ("rearrange+intp[kv_bits=16]", "'rearrange' and 'intp' both claim 'groups'"),
+        ("rearrange+intp", "'rearrange' and 'intp' both claim 'groups'"),
     ],
 )
 def test_intp_conflicts_by_name(spec, match):
@@ -278,15 +285,15 @@ def test_intp_conflicts_by_name(spec, match):
 
 
 def test_intp_composes_with_what_it_leaves_alone():
-    assert parse_chain("intp[kv_bits=16]+kv_quant").parts[-1] == KVQuant()
-    assert parse_chain("pas+intp[kv_bits=16]").name == "pas+intp"
+    assert parse_chain("intp+kv_quant").parts[-1] == KVQuant()
+    assert parse_chain("pas+intp").name == "pas+intp"
 
 
 @pytest.mark.parametrize(
     ("spec", "error", "match"),
     [
         ("intp[kv_bits=3]", InvalidSetting, "not one of 2, 4, 8, 16"),
-        ("intp[kv_bits=16;calibration=x]", InvalidSetting, "no effect with kv_bits=16"),
+        ("intp[calibration=x]", InvalidSetting, "no effect with kv_bits=16.*set kv_bits=2"),
         ("intp[bits=16]", UnknownName, "did you mean 'kv_bits'"),
     ],
 )
@@ -296,7 +303,7 @@ def test_intp_settings_that_are_refused(spec, error, match):
 
 
 def test_fingerprint_covers_the_parts_and_their_versions(monkeypatch):
-    specs = ("intp[kv_bits=16]", "intp[kv_bits=16;scale=2]", "rearrange+rope_scale")
+    specs = ("intp", "intp[scale=2]", "rearrange+rope_scale")
     prints = {parse_chain(spec).fingerprint for spec in specs}
     assert len(prints) == 3
     assert parse_chain(parse_chain(specs[1]).spec).fingerprint in prints

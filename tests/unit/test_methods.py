@@ -243,6 +243,12 @@ def test_pas_refuses_empty_and_too_many_groups():
 )
 def test_exit_layer(layer, depth, first):
     assert TemporalExit(layer).first_layer(depth) == first
+    # Counted from 1, the range called "20 to 28" begins one layer earlier.
+    if first > 1:
+        assert TemporalExit(layer, "one").first_layer(depth) == first - 1
+    else:
+        with pytest.raises(InvalidSetting, match=r"temporal_exit\.layer.* resolves to layer 0"):
+            TemporalExit(layer, "one").first_layer(depth)
 
 
 def test_default_is_the_stated_formula():

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from dense_reference import prefix_rows, token_mask
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tempeval.engine.ledger import text_flops
 from tempeval.engine.plan import make_plan
 from tempeval.errors import ConflictingMethods, InvalidSetting
 from tempeval.families.sequence_layout import SequenceLayoutBuilder, grid_run
@@ -81,7 +83,8 @@ def test_ranges_of_the_paper_and_of_plain_numbers():
         ({"strategies": (1,), "question_layers": (3,)}, "question_layers"),
         ({"strategies": (1,), "exit_layer": 9}, "exit_layer=9 has no effect without strategy 3"),
         ({"strategies": (2, 3), "question_layers": (1, 2)}, "no effect without strategy 1"),
-        ({"frame_layer": 9}, "no effect without strategy 2"),
+        ({"strategies": (3,), "frame_layer": 9}, "no effect without strategy 2"),
+        ({"exit_layer": 9}, "no effect without strategy 3"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings, match):
@@ -135,6 +138,7 @@ def test_strategies_that_change_nothing_are_recorded(method, depth, idle):
         ("staged_sparse[strategies=2]+pas", 28, [], 0),
         ("staged_sparse[strategies=2]", 4, [2], 1),
         ("staged_sparse[strategies=1/2/3]", 28, [2], 0),
+        ("staged_sparse", 28, [], 0),
     ],
 )
 def test_what_the_chain_removed_before_is_seen(chain, depth, idle, labels):
@@ -151,7 +155,8 @@ def test_layers_with_frames_equal_those_of_a_plan():
     facts = facts_of(28)
     assert Chain().layers_with_frames(facts) == 28
     assert parse_chain("temporal_exit[layer=5]+pas").layers_with_frames(facts) == 5
-    assert parse_chain("staged_sparse").layers_with_frames(facts) == 20
+    assert parse_chain("staged_sparse[strategies=3]").layers_with_frames(facts) == 20
+    assert parse_chain("staged_sparse").layers_with_frames(facts) == 28
 
 
 # ---------------------------------------------------------------- spelling and chains
@@ -178,7 +183,28 @@ def test_strategies_have_one_spelling():
     chain = parse_chain("staged_sparse[strategies=3/1]")
     assert chain.spec == "staged_sparse[strategies=1/3]"
     assert chain.fingerprint == parse_chain("staged_sparse[strategies=1/3]").fingerprint
-    assert parse_chain("staged_sparse").methods == (StagedSparse((3,)),)
+    # The paper's accuracies hold under (2) and under (3), and (3) has a name of its own.
+    assert parse_chain("staged_sparse").methods == (StagedSparse((2,)),)
+    assert parse_chain("staged_sparse[strategies=2]").spec == "staged_sparse"
+
+
+@pytest.mark.parametrize(
+    ("spec", "same"),
+    [
+        ("staged_sparse[strategies=3]", "temporal_exit"),
+        ("staged_sparse[strategies=3;exit_layer=9]", "temporal_exit[layer=9]"),
+        (
+            "staged_sparse[strategies=3;exit_layer=9;layer_convention=one]",
+            "temporal_exit[layer=9;layer_convention=one]",
+        ),
+    ],
+)
+def test_a_row_that_does_what_another_method_does_says_so(spec, same):
+    chain, other = parse_chain(spec), parse_chain(same)
+    assert chain.labels(facts_of(28)) == (f"the same as {same}",)
+    assert not other.labels(facts_of(28))
+    layers = chain.resolve(facts_of(28))["staged_sparse"]["strategy_3_layers"]
+    assert layers[0] == other.resolve(facts_of(28))["temporal_exit"]["first_layer"]
 
 
 @pytest.mark.parametrize("strategies", COMBINATIONS)
@@ -214,7 +240,11 @@ def same(one, other):
 @pytest.mark.parametrize("depth", [4, 8, 28, 36])
 def test_alone_it_is_temporal_exit_and_in_a_chain_it_adds_up(depth):
     exit_alone = fold(Chain([TemporalExit()]), depth, 5)
-    assert same(fold(parse_chain("staged_sparse"), depth, 5), exit_alone)
+    assert same(fold(parse_chain("staged_sparse[strategies=3]"), depth, 5), exit_alone)
+    counted = {"layer_convention": "one"}
+    one = fold(Chain([TemporalExit(**counted)]), depth, 5)
+    assert same(fold(Chain([StagedSparse((3,), **counted)]), depth, 5), one)
+    assert not same(one, exit_alone)
     for strategies in ((1,), (2,), (1, 2)):
         apart = fold(Chain([StagedSparse(strategies), TemporalExit()]), depth, 5)
         assert same(apart, fold(Chain([StagedSparse((*strategies, 3))]), depth, 5))
@@ -246,6 +276,27 @@ def test_see_and_keep_are_the_definition(strategies, num_frames, depth):
                     or (2 in strategies and late and row in frames and column < row)
                 )
                 assert bool(visible[row, column]) == (not hidden)
+
+
+@pytest.mark.parametrize("strategies", [None, *COMBINATIONS])
+def test_operations_are_those_of_the_pairs_that_the_mask_leaves(strategies):
+    """Rows and pairs counted one by one in a token mask of each layer."""
+    visuals = [tokens([(5, 2, 3)]), tokens([(1, 2, 2)], "image")]
+    layout = prompt_layout(visuals, lambda v: [grid_run(run.grid) for run in v.runs])
+    g, asked = facts_of(28).geometry, 7
+    chain = Chain([] if strategies is None else [StagedSparse(strategies)])
+    total = layout.length + asked
+    linear = 2 * g.hidden_size * g.num_heads * g.head_dim
+    linear += 2 * g.hidden_size * g.num_kv_heads * g.head_dim
+    linear += 3 * g.hidden_size * g.intermediate_size
+    expected = 0
+    for layer, mask in enumerate(token_mask(chain, layout, 28, total, total)):
+        rows = prefix_rows(chain, layout, 28, layer).tolist() + list(range(layout.length, total))
+        pairs = int(mask[rows][:, rows].sum())
+        expected += 2 * linear * len(rows) + 4 * g.num_heads * g.head_dim * pairs
+    assert text_flops(make_plan(chain, layout, g), g, asked) == expected
+    if strategies is not None:  # the only cost in which (1) and (2) show
+        assert expected < text_flops(make_plan(Chain(), layout, g), g, asked)
 
 
 # ---------------------------------------------------------------- the last frame of a prompt
