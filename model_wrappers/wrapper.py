@@ -95,7 +95,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         max_batch_size: accepted because lmms-eval passes it; it may only repeat `batch_size`.
         decoder: `auto` (PyAV), `pyav` or `decord`.
         decode_workers: decoding processes; 0 decodes here (debugging only).
-        decode_timeout: seconds per clip.
+        decode_timeout: seconds per clip; more for many frames or a large file.
         journal: folder in which every answer is kept as soon as it is there; the same command
             then goes on where it was interrupted.
         revision: commit of a hub checkpoint.

@@ -34,7 +34,12 @@ def features(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     revision: Annotated[str | None, typer.Option(help="Commit of a hub checkpoint.")] = None,
-    decode_timeout: Annotated[float, typer.Option(help="Seconds per video.")] = 30.0,
+    decode_timeout: Annotated[
+        float,
+        typer.Option(
+            help="Seconds per video of up to 32 frames and 128 MiB; larger ones get more."
+        ),
+    ] = 30.0,
     workers: Annotated[int | None, typer.Option(help="Decoding processes.")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make features again that are there.")

@@ -48,7 +48,10 @@ def run(
     min_pixels: Annotated[int | None, typer.Option(help="Fewest pixels per frame.")] = None,
     max_pixels: Annotated[int | None, typer.Option(help="Most pixels per frame.")] = None,
     decoder: Annotated[str, typer.Option(help="auto (PyAV), pyav or decord.")] = "auto",
-    decode_timeout: Annotated[float, typer.Option(help="Seconds per clip.")] = 30.0,
+    decode_timeout: Annotated[
+        float,
+        typer.Option(help="Seconds per clip of up to 32 frames and 128 MiB; larger ones get more."),
+    ] = 30.0,
     match_on: Annotated[
         str,
         typer.Option(

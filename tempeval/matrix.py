@@ -57,7 +57,7 @@ class RunOptions:
         min_pixels: fewest pixels per frame; None for the family's default.
         max_pixels: most pixels per frame; None for the family's default.
         decoder: `auto` (PyAV), `pyav` or `decord`.
-        decode_timeout: seconds per clip.
+        decode_timeout: seconds per clip; more for many frames or a large file.
         max_failures: failed samples a complete run may have: `0`, `N`, or a share such as `5%`.
         max_damaged: damaged videos a complete run may have: `N`, or a share such as `5%`; None for
             any number, which is said and not refused.

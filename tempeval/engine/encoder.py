@@ -37,7 +37,7 @@ class DecodeOptions:
     Attributes:
         decoder: see `tempeval.video.decode.read_clip`.
         workers: processes; None for the default, 0 for this process (debugging only).
-        timeout_s: seconds per clip.
+        timeout_s: seconds per clip; more for many frames or a large file.
         memory_limit: bytes of decoded frames held ahead of compute.
     """
 

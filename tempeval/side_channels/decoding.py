@@ -12,7 +12,7 @@ from tempeval.errors import BadSideChannel, BadVideo, TempevalError
 from tempeval.video.decode import read_clip
 from tempeval.video.process import DecoderFailure, DecoderProcess
 from tempeval.video.sound import SoundJob, SoundTrack, read_sound
-from tempeval.video.worker import Header, Job
+from tempeval.video.worker import Header, Job, time_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,10 +64,11 @@ class SideDecoder:
                 return read_clip(ref, sampling, resize=resize, decoder=decoder)
             except BadVideo as error:
                 raise BadSideChannel(error.source, error.reason) from error
-        request = pickle.dumps(Job(ref, sampling, resize, decoder))
+        job = Job(ref, sampling, resize, decoder)
+        request, limit = pickle.dumps(job), time_limit(job, self._options.timeout_s)
 
         def ask(process: DecoderProcess) -> Clip | TempevalError:
-            reply = process.ask(request, Header, self._options.timeout_s)
+            reply = process.ask(request, Header, limit)
             return process.receive_frames(reply) if isinstance(reply, Header) else reply
 
         return self._asked(ref.path, ask)
@@ -81,9 +82,8 @@ class SideDecoder:
         job = SoundJob(path, rate)
         if self._options.workers == 0:
             return read_sound(job)
-        request = pickle.dumps(job)
-        timeout_s = self._options.timeout_s
-        return self._asked(path, lambda process: process.ask(request, SoundTrack, timeout_s))
+        request, limit = pickle.dumps(job), time_limit(job, self._options.timeout_s)
+        return self._asked(path, lambda process: process.ask(request, SoundTrack, limit))
 
     def close(self) -> None:
         """End the process; the next video starts another one."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # A damaged file fails once per missing packet; this many in a row is the end of what it holds.
 _MAX_READ_ERRORS_IN_A_ROW = 64
 _LONGEST_PIXEL = 8
+#: What is missing where a folder of images should be.
+FRAME_FOLDER = "file or folder"
 _NEARLY_SQUARE = 0.02
 
 
@@ -50,8 +52,12 @@ def opened(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         yield container, stream
 
 
-def check_file(path: str) -> None:
+def check_file(path: str, kind: str = "file") -> None:
     """Check that a path names something that can be opened.
+
+    Args:
+        path: what should be there.
+        kind: what to call it when it is not.
 
     Raises:
         BadVideo: it is missing, not permitted, or an empty file.
@@ -60,7 +66,7 @@ def check_file(path: str) -> None:
     try:
         status = target.stat()
     except FileNotFoundError as error:
-        raise BadVideo(path, _missing(target)) from error
+        raise BadVideo(path, _missing(target, kind)) from error
     except (OSError, ValueError) as error:
         raise BadVideo(path, f"not accessible: {reason_of(error)}") from error
     if not os.access(target, os.R_OK):
@@ -109,10 +115,10 @@ def reason_of(error: Exception) -> str:
     return f"{text} ({type(error).__name__})"
 
 
-def _missing(target: Path) -> str:
+def _missing(target: Path, kind: str) -> str:
     parent = target.parent
     if not parent.is_dir():
-        return f"no such file, and no such folder {str(parent)!r}"
+        return f"no such {kind}, and no such folder {str(parent)!r}"
     return "no such file or folder"
 
 

@@ -12,7 +12,7 @@ from av.error import FFmpegError
 from tempeval.errors import BadVideo, InfeasibleBudget, UnknownName, UnsupportedModel
 from tempeval.video import decord_reader, flags, pyav_reader
 from tempeval.video.clip import Clip
-from tempeval.video.container import reason_of
+from tempeval.video.container import FRAME_FOLDER, check_file, reason_of
 from tempeval.video.sampling import SamplingError, duration, frame_indices, trim
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def read_clip(
         used = "images"
         reading = folder.read(ref.path, ref.fps, choose, size)
     elif ref.fps is not None:
+        check_file(ref.path, FRAME_FOLDER)
         raise BadVideo(
             ref.path, f"fps={ref.fps:g} was given, but a video file has its own timestamps"
         )
@@ -89,6 +90,7 @@ def read_clip(
         except FFmpegError as error:
             # Readers handle unreadable packets; this is a picture that cannot be converted.
             raise BadVideo(ref.path, f"decoding failed: {reason_of(error)}") from error
+    _check_one_frame(ref.path, reading)
     elapsed = (time.perf_counter() - began) * 1e3
     return _clip(ref, reading, used, elapsed)
 
@@ -119,6 +121,30 @@ def _clip(ref: VideoRef, reading: Reading, decoder: str, decode_ms: float) -> Cl
         decoder=decoder,
         span=_span(times, first, last),
     )
+
+
+def _check_one_frame(path: str, reading: Reading) -> None:
+    """Check that a source of which one frame is shown is a still, not what is left of a video.
+
+    A file of one frame is shown as often as a clip is long, and pictures that look alike are
+    nobody's fault. But a frame that is alone because times, edit lists or damage hide the others
+    would answer for all of them.
+    """
+    if len(reading.times) != 1:
+        return
+    if reading.held > 1:
+        raise BadVideo(
+            path,
+            f"only 1 of its {reading.held} frames can be shown (its timestamps or edit list are "
+            "broken, or the others are damaged), and the clip would be that frame again and again; "
+            "re-encode it or download it again",
+        )
+    if flags.TRUNCATED in reading.flags:
+        raise BadVideo(
+            path,
+            "only 1 frame is left of it, the file ends before its header says; "
+            "copy or download it again",
+        )
 
 
 def _span(times: NDArray[np.float64], first: int, last: int) -> tuple[float, float] | None:

@@ -59,7 +59,7 @@ def read(path: str, choose: Choose, resize: Resize | None) -> Reading:
     gatherer = Gatherer(reference.indices, resize, reference.pixel_aspect)
     for index, frame in zip(reference.indices, frames, strict=True):
         gatherer.take(int(index), VideoFrame.from_ndarray(frame, format="rgb24"))
-    return gatherer.reading(reference.times, reference.flags)
+    return gatherer.reading(reference.times, reference.flags, reference.held)
 
 
 def _import_decord() -> Any:

@@ -58,7 +58,7 @@ def read(path: str, fps: float | None, choose: Choose, resize: Resize | None) ->
             )
         size = height, width
         gatherer.take(index, VideoFrame.from_ndarray(rgb, format="rgb24"))
-    return gatherer.reading(times, frozenset(found))
+    return gatherer.reading(times, frozenset(found), len(images))
 
 
 def shown_images(path: str) -> list[Path]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tempeval.video import container as files
+from tempeval.video.ending import ends_early
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -20,6 +22,14 @@ if TYPE_CHECKING:
 _MICROSECONDS = 1_000_000
 # Containers whose header states the duration; others (MPEG-TS, raw streams) only estimate it.
 _STATED_DURATION = frozenset({"matroska", "webm", "mov", "mp4", "flv", "asf", "nut"})
+# Containers whose duration is a time of the clock that the packets use, not a length.
+_DURATION_IS_AN_END = frozenset({"matroska", "webm", "flv", "asf", "nut"})
+
+# Steps between frames that show a steady clock; containers round times to milliseconds, so a step
+# is off by two halves.
+_CLOCK_STEPS = 20
+_CLOCK_ROUNDING_S = 1.1e-3
+_DRAWN_CLOCKS = frozenset({"gif", "apng", "webp_pipe"})
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,8 @@ class PacketIndex:
         timeless: number of shown packets without a pts.
         damaged: number of packets that are unreadable or marked corrupt.
         truncated: whether the file ends before its header says.
+        skips: whether a clock that is steady otherwise leaves out two frames or more at one place.
+        held: number of packets of the stream, those that are hidden too, or that the header names.
     """
 
     pts: NDArray[np.int64]
@@ -45,6 +57,8 @@ class PacketIndex:
     timeless: int
     damaged: int
     truncated: bool
+    skips: bool
+    held: int
 
     @property
     def times(self) -> NDArray[np.float64]:
@@ -95,7 +109,29 @@ def index_packets(container: InputContainer, stream: VideoStream) -> PacketIndex
         timeless=timeless,
         damaged=damaged,
         truncated=_is_truncated(container, stream, seen, last_end),
+        skips=_skips(container, times, float(stream.time_base or 1)),
+        held=max(seen, stream.frames),
     )
+
+
+def _skips(container: InputContainer, pts: NDArray[np.int64], unit: float) -> bool:
+    """Return True if a steady clock stands still at one place, for three steps or more.
+
+    A decoder of VP8 or VP9 does not notice that frames are missing, so their times are all there
+    is to see. One frame left out may be one that a camera dropped, and recordings that leave out
+    frames without motion do so in many places. In a GIF a pause is drawn on purpose.
+
+    Args:
+        container: the file.
+        pts: `[n]`, when its frames are shown, sorted.
+        unit: seconds per unit of `pts`.
+    """
+    steps = np.diff(pts) * unit
+    if len(steps) < _CLOCK_STEPS or container.format.name in _DRAWN_CLOCKS:
+        return False
+    usual = np.median(steps)
+    off = np.abs(steps - usual) > max(_CLOCK_ROUNDING_S, 0.05 * usual)
+    return bool(np.count_nonzero(off) == 1 and steps.max() >= 2.5 * usual)
 
 
 def _is_shown(stream: VideoStream, packet: Packet) -> bool:
@@ -122,6 +158,9 @@ def _is_truncated(
         seen: number of packets of that stream.
         last_end: when the last packet of any stream ends, in seconds.
     """
+    place = Path(container.name.removeprefix("file:"))
+    if place.is_file() and ends_early(place):
+        return True
     formats = set(container.format.name.split(","))
     stated = (container.duration or 0) / _MICROSECONDS
     begin = (container.start_time or 0) / _MICROSECONDS
@@ -134,5 +173,7 @@ def _is_truncated(
         return True
     elif not formats & _STATED_DURATION:
         return False
+    elif formats & _DURATION_IS_AN_END:
+        begin = 0.0
     # The margin covers writers that round durations or leave the last one out.
     return last_end < begin + stated - max(0.25, 0.02 * stated)

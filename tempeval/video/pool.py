@@ -12,7 +12,7 @@ from tempeval.errors import BadVideo, InvalidSetting, TempevalError
 from tempeval.video.decode import Decoder, check_decoder, read_clip
 from tempeval.video.process import DecoderFailure, DecoderProcess
 from tempeval.video.shelf import Shelf, ShelfClosed
-from tempeval.video.worker import Header, Job
+from tempeval.video.worker import Header, Job, time_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,7 +58,8 @@ class ClipStream(Generic[Key]):
         requests: the clips, in the order in which they are consumed.
         workers: decoding processes; None is 2, or 1 on a single core. 0 decodes in this process:
             for debugging only, since a damaged file can then hang or crash the run.
-        timeout_s: seconds per clip until its decoder counts as hung; no effect with `workers=0`.
+        timeout_s: seconds per clip until its decoder counts as hung, more for many frames or a
+            large file (see `worker.time_limit`); no effect with `workers=0`.
         memory_limit: bytes of frames held here, decoded and not yet consumed. One clip is always
             allowed. Each worker can hold one further clip in its own memory.
 
@@ -91,7 +92,7 @@ class ClipStream(Generic[Key]):
         self._lock = threading.Lock()
         self._closed = False
         count = min(default_workers() if workers is None else workers, len(self._requests))
-        self._jobs = [_pickled(request) for request in self._requests] if count else []
+        self._jobs = [_job(request) for request in self._requests] if count else []
         self._threads = [
             threading.Thread(target=self._serve, name=f"decode-{n}", daemon=True)
             for n in range(count)
@@ -163,8 +164,9 @@ class ClipStream(Generic[Key]):
     def _decode(self, process: DecoderProcess, position: int) -> Clip | BadVideo | None:
         """Return one outcome, or None when the stream was closed meanwhile."""
         source = self._requests[position].ref.path
+        job, request = self._jobs[position]
         try:
-            reply = process.ask(self._jobs[position], Header, self._timeout_s)
+            reply = process.ask(request, Header, time_limit(job, self._timeout_s))
         except DecoderFailure as failure:
             process.kill()
             reply = BadVideo(source, str(failure))
@@ -201,11 +203,12 @@ def default_workers() -> int:
     return min(2, available or 1)
 
 
-def _pickled(request: ClipRequest[Key]) -> bytes:
+def _job(request: ClipRequest[Key]) -> tuple[Job, bytes]:
+    """Return what a decoding process is asked, and the same pickled."""
     check_decoder(request.decoder)
     job = Job(request.ref, request.sampling, request.resize, request.decoder)
     try:
-        return pickle.dumps(job)
+        return job, pickle.dumps(job)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise InvalidSetting(
             f"the request for {request.ref.path!r} cannot be sent to a decoding process ({error}); "

@@ -89,7 +89,10 @@ class DecoderProcess:
         try:
             self._connection.send_bytes(request)
             if not self._connection.poll(timeout_s):
-                raise DecoderFailure(f"decoder timed out after {timeout_s:g} s")
+                raise DecoderFailure(
+                    f"decoder timed out after {timeout_s:g} s; where the file is sound but heavy, "
+                    "allow more with --decode-timeout (decode_timeout= of a model)"
+                )
             return self._connection.recv()
         except (EOFError, OSError) as error:
             raise DecoderFailure(f"decoder process died ({self._cause()})") from error

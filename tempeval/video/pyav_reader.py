@@ -67,8 +67,7 @@ def read(path: str, choose: Choose, resize: Resize | None, *, square: bool = Tru
             except (FFmpegError, _Unverified):
                 pass
             else:
-                found = {flags.TRUNCATED} if index.truncated else set()
-                return gatherer.reading(index.times, frozenset(found))
+                return gatherer.reading(index.times, _flags_of(index), index.held)
     return _read_in_order(path, index, gatherer_of)
 
 
@@ -142,13 +141,19 @@ def _read_in_order(
         if gatherer and np.array_equal(actual, times, equal_nan=True):
             found = {
                 flags.SEQUENTIAL: True,
-                flags.TRUNCATED: index.truncated,
                 flags.CORRUPT_PACKETS: damaged > 0 or len(pts) < index.num_packets,
                 flags.UNORDERED_TIMESTAMPS: not in_order,
             }
-            return gatherer.reading(actual, frozenset(name for name in found if found[name]))
+            named = frozenset(name for name in found if found[name])
+            return gatherer.reading(actual, named | _flags_of(index), index.held)
         times = actual
     raise BadVideo(path, f"decoding it {_MAX_PASSES} times gave different frames each time")
+
+
+def _flags_of(index: PacketIndex) -> frozenset[str]:
+    """Return what the packet index says of the source, however it is read."""
+    found = {flags.TRUNCATED: index.truncated, flags.TIME_GAP: index.skips}
+    return frozenset(name for name in found if found[name])
 
 
 def _decode_all(path: str, gatherer: Gatherer | None) -> tuple[list[int | None], int]:

@@ -32,6 +32,7 @@ class Reading:
         times: float64 `[n]`, seconds of all decodable frames from the first; NaN where unknown.
         source_size: (height, width) of the upright source in square pixels.
         flags: what is wrong with the source.
+        held: number of frames that the source holds, those that it hides too.
         pixel_aspect: width over height of a pixel of `frames`; None for square ones.
     """
 
@@ -40,6 +41,7 @@ class Reading:
     times: NDArray[np.float64]
     source_size: tuple[int, int]
     flags: frozenset[str]
+    held: int
     pixel_aspect: Fraction | None = None
 
 
@@ -77,8 +79,8 @@ class Gatherer:
         self._frames[self.indices == index] = rgb
         self.missing.remove(index)
 
-    def reading(self, times: NDArray[np.float64], found: frozenset[str]) -> Reading:
-        """Return the gathered frames.
+    def reading(self, times: NDArray[np.float64], found: frozenset[str], held: int) -> Reading:
+        """Return the gathered frames; for the arguments see `Reading`.
 
         Raises:
             LookupError: a wanted frame was never met.
@@ -91,5 +93,6 @@ class Gatherer:
             times,
             self._convert.source_size,
             found | self._convert.found,
+            held,
             self._convert.pixel_aspect,
         )

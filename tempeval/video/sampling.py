@@ -24,6 +24,10 @@ Source: dragonlzm/PAVE (facts in papers.md, A2 and B10).
 """
 
 
+# Containers round times to milliseconds: a frame may be due that much before it says.
+_CLOCK_ROUNDING_S = 1e-3
+
+
 class SamplingError(ValueError):
     """A range or a rate that the given timestamps cannot serve."""
 
@@ -37,7 +41,8 @@ def frame_indices(
     """Choose frames, in time order; an index repeats when there are too few frames.
 
     `uniform` and `segment` count frames, so on a video with a variable frame rate they are uniform
-    in frame number rather than in time; `fps` goes by time.
+    in frame number rather than in time; `fps` goes by time, and takes the frame that is on screen
+    at each moment.
 
     Args:
         sampling: the rule and the number of frames, or the cap on it.
@@ -137,15 +142,21 @@ def _segment_centres(first: int, last: int, num_segments: int) -> NDArray[np.int
 def _at_rate(
     timestamps: NDArray[np.float64], first: int, last: int, fps: float, cap: int
 ) -> NDArray[np.int64] | None:
-    """Return the frames nearest to times 0, 1/fps, 2/fps, ... of the range, or None above `cap`."""
+    """Return the frames on screen 0, 1/fps, 2/fps, ... after the first; None above `cap`."""
     _require_times(timestamps, f"fps={fps:g}")
     times = timestamps[first : last + 1]
+    if len(times) > 1 and not times[-1] > times[0]:
+        raise SamplingError(
+            f"its {len(times)} frames all have the same time, and fps={fps:g} goes by time; "
+            "use rule='uniform' or 'segment', or re-mux the file"
+        )
     # The small surplus keeps a tick that falls on the last frame in spite of rounding.
     ticks = int(np.floor((times[-1] - times[0]) * fps + 1e-6)) + 1
     if ticks > cap:
         return None
     wanted = times[0] + np.arange(ticks) / fps
-    return np.array([first + _nearest(times, tick) for tick in wanted], dtype=np.int64)
+    begun = np.searchsorted(times, wanted + _CLOCK_ROUNDING_S, side="right")
+    return np.asarray(first - 1 + begun, dtype=np.int64)
 
 
 def _nearest(timestamps: NDArray[np.float64], time: float) -> int:

@@ -14,6 +14,7 @@ import signal
 import threading
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from tempeval.video.decode import Decoder
 
 READY = "ready"
+_FRAMES_PER_LIMIT = 32
+_BYTES_PER_LIMIT = 128 * 2**20
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,30 @@ class Job:
     sampling: Sampling
     resize: Resize | None
     decoder: Decoder
+
+
+def time_limit(job: Job | SoundJob, timeout_s: float) -> float:
+    """Return the seconds after which a decoder that reads `job` counts as hung.
+
+    Args:
+        job: what it reads.
+        timeout_s: seconds for up to 32 frames of a file of up to 128 MiB; more of either takes
+            longer in proportion. Every byte is read, and where seeks fail every frame decoded.
+    """
+    path, frames = (job.path, 0) if isinstance(job, SoundJob) else (job.ref.path, _wanted(job))
+    try:
+        size = 0 if Path(path).is_dir() else Path(path).stat().st_size
+    except (OSError, ValueError):
+        size = 0  # the decoder says why
+    return timeout_s * max(1.0, frames / _FRAMES_PER_LIMIT, size / _BYTES_PER_LIMIT)
+
+
+def _wanted(job: Job) -> int:
+    """Return how many frames a job asks for at most."""
+    sampling, start, end = job.sampling, job.ref.start or 0.0, job.ref.end
+    if sampling.fps is None or end is None or not end > start:
+        return sampling.num_frames
+    return min(sampling.num_frames, math.ceil((end - start) * sampling.fps) + 1)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
@@ -18,7 +19,6 @@ from tempeval.video.decode import read_clip
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 COUNT = 150
 FASTSTART = {"movflags": "faststart"}
@@ -134,6 +134,114 @@ def test_a_change_of_size_is_flagged_and_scaled(folder: Path) -> None:
     assert numbers_of(clip) == list(range(60))
 
 
+@pytest.mark.parametrize("name", ["late.mkv", "late.webm", "late.mp4", "late.flv", "late.nut"])
+def test_a_late_start_is_no_truncation_and_a_cut_is(folder: Path, name: str) -> None:
+    """Matroska, NUT and ASF say when they end, MP4 how long they are."""
+    how: dict[str, Any] = VP9 if name == "late.webm" else {}
+    path = write_video(folder / name, range(60), first_ms=3000, **how)
+    clip = clip_of(path, 60)
+    assert (clip.source_frames, clip.flags) == (60, ())
+    assert clip.timestamps[0] == 0
+
+
+def test_the_first_picture_of_a_matroska_file_may_come_late() -> None:
+    clip = clip_of(Path(__file__).parent.parent / "reference" / "video" / "late_start.mkv")
+    assert clip.flags == ()
+
+
+#: Files that lose their last bytes, of which times say nothing.
+ENDINGS: dict[str, dict[str, Any]] = {
+    "end.gif": {"codec": "gif", "pixel_format": "rgb8", "rate": 10},
+    "end.webm": {"codec": "libvpx", "options": {"cpu-used": "8", "g": "40"}},
+    "end.mkv": {},
+    "end.mp4": {"container": FASTSTART},
+    "fragmented_end.mp4": {"container": {"movflags": "frag_keyframe+empty_moov"}},
+    "end.avi": {"codec": "mpeg4"},
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+@pytest.mark.parametrize("lost", [20, 400])
+def test_a_file_that_is_shorter_than_its_container_says_is_flagged(
+    folder: Path, name: str, lost: int
+) -> None:
+    path = write_video(folder / f"{lost}{name}", range(30), **ENDINGS[name])
+    assert clip_of(path, 30).flags == ()
+    data = path.read_bytes()
+    if name.startswith("fragmented"):  # its last box is an index of the fragments
+        data = data[: data.rindex(b"mfra") - 4]
+    path.write_bytes(data[:-lost])
+    assert flags.TRUNCATED in clip_of(path, 30).flags
+
+
+def test_a_gif_that_lacks_its_trailer_alone_is_flagged(folder: Path) -> None:
+    path = write_video(folder / "trailer.gif", range(5), **ENDINGS["end.gif"])
+    path.write_bytes(path.read_bytes() + bytes(7))  # padding is no cut
+    assert clip_of(path, 5).flags == ()
+    path.write_bytes(path.read_bytes()[:-8])
+    assert clip_of(path, 5).flags == (flags.TRUNCATED,)
+
+
+def test_a_recording_of_unknown_length_is_not_judged(folder: Path) -> None:
+    path = write_video(folder / "live.mkv", range(30), container={"live": "1"})
+    assert clip_of(path, 30).flags == ()
+
+
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+@pytest.mark.parametrize("lost", [range(40, 43), range(50, 58)])
+def test_frames_lost_from_a_steady_clock_are_flagged(folder: Path, codec: str, lost: range) -> None:
+    """A decoder of VP8 or VP9 does not notice; a tenth of a second is no gap in time otherwise."""
+    how: dict[str, Any] = {"codec": codec, "options": {"cpu-used": "8", "deadline": "realtime"}}
+    whole = write_video(folder / f"{codec}.webm", range(60), **how)
+    path = cut_without_encoding(
+        whole, folder / f"{codec}_lost.webm", 0.0, lambda n, p: None if n in lost else p
+    )
+    assert clip_of(whole).flags == ()
+    assert clip_of(path).flags == (flags.TIME_GAP,)
+
+
+def test_dropped_frames_and_pauses_that_are_meant_are_no_gap(folder: Path) -> None:
+    steps = [33] * 60
+    for name, long in {
+        "one_dropped.mkv": {20: 67},
+        "still.mkv": {20: 133, 40: 233, 50: 100},
+    }.items():
+        times = np.cumsum([0, *[long.get(place, step) for place, step in enumerate(steps)]])
+        path = write_video(folder / name, range(61), milliseconds=times.tolist())
+        assert clip_of(path).flags == (), name
+    pauses = [100 * n + (400 if n > 15 else 0) for n in range(30)]
+    path = write_video(folder / "pause.gif", range(30), milliseconds=pauses, **ENDINGS["end.gif"])
+    assert clip_of(path).flags == ()
+
+
+def test_one_frame_of_a_video_whose_others_are_hidden_is_a_failure(folder: Path) -> None:
+    """A time scale of 0 is read as 1, so that the edit list hides all frames but the first."""
+    path = write_video(folder / "timescale.mp4", range(30))
+    data = bytearray(path.read_bytes())
+    place = data.index(b"mdhd") + 16
+    data[place : place + 4] = bytes(4)
+    path.write_bytes(bytes(data))
+    for sampling in (Sampling("uniform", 8), Sampling("uniform", 1), Sampling("fps", 8, fps=2.0)):
+        with pytest.raises(BadVideo, match="only 1 of its 30 frames can be shown"):
+            read_clip(VideoRef(str(path)), sampling)
+
+
+def test_one_frame_that_a_cut_has_left_is_a_failure(folder: Path) -> None:
+    path = write_video(folder / "stump.mkv", range(60), options={"preset": "ultrafast"})
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        second = sorted(packet.pos for packet in packets)[1]
+    path.write_bytes(path.read_bytes()[:second])
+    with pytest.raises(BadVideo, match="only 1 frame is left of it"):
+        clip_of(path)
+
+
+def test_pictures_that_look_alike_are_a_video(folder: Path) -> None:
+    path = write_video(folder / "static.mp4", [7] * 30)
+    clip = clip_of(path)
+    assert (numbers_of(clip), clip.flags) == ([7] * 8, ())
+
+
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing.mp4": (lambda path: None, "no such file or folder"),
     "nowhere/missing.mp4": (lambda path: None, "no such file, and no such folder '.*nowhere'"),
@@ -229,6 +337,16 @@ def test_a_name_is_never_taken_for_a_protocol(tmp_path: Path, monkeypatch: Any) 
     assert numbers_of(clip_of("http:clip.mp4"))[-1] == 29  # type: ignore[arg-type]
     with pytest.raises(BadVideo, match="no such file"):
         clip_of("http://localhost:9/clip.mp4")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("decoder", ["auto", "decord"])
+def test_a_missing_folder_of_frames_is_missing(tmp_path: Path, decoder: Any) -> None:
+    for name, reason in {
+        "gone": "no such file or folder",
+        "nowhere/gone": "no such file or folder, and no such folder '.*nowhere'",
+    }.items():
+        with pytest.raises(BadVideo, match=f"gone': {reason}$"):
+            read_clip(VideoRef(str(tmp_path / name), fps=12.0), Sampling(), decoder=decoder)
 
 
 def test_a_rate_for_a_file_is_refused(folder: Path) -> None:

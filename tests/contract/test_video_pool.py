@@ -21,6 +21,8 @@ from tempeval.video.clip import Clip, Sampling, VideoRef
 from tempeval.video.decode import read_clip
 from tempeval.video.pool import ClipRequest, ClipStream, default_workers
 from tempeval.video.shelf import ShelfClosed
+from tempeval.video.sound import SoundJob
+from tempeval.video.worker import Job, time_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -139,10 +141,35 @@ def test_a_hanging_decoder_costs_one_sample(video: Path, pipe: Path) -> None:
         outcomes = [outcome for _, outcome in stream]
     for path, outcome in zip(paths, outcomes, strict=True):
         if path == pipe:
-            assert reason_in(outcome) == "decoder timed out after 1 s"
+            assert reason_in(outcome).startswith("decoder timed out after 1 s; ")
+            assert "--decode-timeout" in reason_in(outcome)
         else:
             assert isinstance(outcome, Clip)
             assert numbers_of(outcome) == list(outcome.indices)
+
+
+def test_the_limit_grows_with_the_work_asked_for(tmp_path: Path, pipe: Path) -> None:
+    def limit(path: Path, sampling: Sampling, **part: float) -> float:
+        job = Job(VideoRef(str(path), **part), sampling, None, "auto")
+        return time_limit(job, 30.0)
+
+    assert limit(pipe, Sampling("uniform", 32)) == 30.0
+    assert limit(tmp_path / "missing.mp4", Sampling("uniform", 8)) == 30.0
+    assert limit(pipe, Sampling("uniform", 128)) == 120.0
+    assert limit(pipe, Sampling("fps", 512, fps=2.0)) == 480.0
+    assert limit(pipe, Sampling("fps", 512, fps=2.0), start=10.0, end=12.0) == 30.0
+    large = tmp_path / "large.mp4"
+    with large.open("wb") as file:
+        file.truncate(2**30)  # takes no room on the disk
+    assert limit(large, Sampling("uniform", 8)) == 240.0
+    assert time_limit(SoundJob(str(large), 16000), 30.0) == 240.0
+
+
+def test_a_request_of_more_frames_is_waited_for_longer(pipe: Path) -> None:
+    request = ClipRequest(0, VideoRef(str(pipe)), Sampling("uniform", 96))
+    with ClipStream([request], workers=1, timeout_s=0.5) as stream:
+        ((_, outcome),) = stream
+    assert reason_in(outcome).startswith("decoder timed out after 1.5 s; ")
 
 
 def test_a_killed_decoder_costs_one_sample(video: Path, pipe: Path) -> None:

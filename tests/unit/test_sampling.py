@@ -80,10 +80,27 @@ def test_every_rule_is_sorted_and_in_range(
     assert got[-1] <= last
 
 
-def test_fps_takes_the_nearest_frame_in_time_on_a_variable_rate() -> None:
-    times = np.array([0.0, 0.1, 0.2, 0.9, 1.2, 1.9, 2.0, 3.4])
+def test_fps_takes_the_frame_on_screen_on_a_variable_rate() -> None:
+    times = np.array([0.0, 0.1, 0.9, 1.1, 2.0, 3.9])
     got = frame_indices(Sampling("fps", 16, fps=1.0), times)
-    np.testing.assert_array_equal(got, [0, 3, 6, 7])
+    np.testing.assert_array_equal(got, [0, 2, 4, 4])
+
+
+@given(counts, st.sampled_from([1.0, 2.0, 3.0, 5.0, 6.0, 7.5, 10.0]), st.integers(0, 9))
+def test_fps_of_a_steady_clock_survives_the_rounding_to_milliseconds(
+    count: int, fps: float, start: int
+) -> None:
+    """Matroska rounds times: the 20th frame of 30 a second is due at 666.67 ms and says 667."""
+    first = min(start, count - 1)
+    exact = steady(count)
+    got = frame_indices(Sampling("fps", 400, fps=fps), exact.round(3), exact.round(3)[first])
+    ticks = np.floor(np.arange(len(got)) * 30 / fps + 1e-9).astype(int)
+    np.testing.assert_array_equal(got, first + ticks)
+
+
+def test_fps_is_refused_where_all_frames_have_one_time() -> None:
+    with pytest.raises(SamplingError, match="its 3 frames all have the same time, and fps=2"):
+        frame_indices(Sampling("fps", 4, fps=2.0), np.zeros(3))
 
 
 def test_fps_counts_both_ends_in_spite_of_rounding() -> None:
@@ -98,7 +115,7 @@ def test_fps_above_the_cap_is_uniform_over_the_range() -> None:
 
 def test_fps_starts_at_the_range_and_repeats_when_the_source_is_slower() -> None:
     got = frame_indices(Sampling("fps", 100, fps=4.0), steady(5, fps=1.0), start=1.0, end=2.0)
-    np.testing.assert_array_equal(got, [1, 1, 1, 2, 2])
+    np.testing.assert_array_equal(got, [1, 1, 1, 1, 2])
 
 
 def test_a_range_takes_the_frames_nearest_to_its_ends() -> None:
