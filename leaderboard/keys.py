@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -131,8 +131,8 @@ def moment(time: str | None) -> float:
         found = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)
     except ValueError:
         return -math.inf
-    known = found if found.tzinfo else found.replace(tzinfo=timezone.utc)
-    return (known - datetime(1970, 1, 1, tzinfo=timezone.utc)).total_seconds()
+    known = found if found.tzinfo else found.replace(tzinfo=UTC)
+    return (known - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()
 
 
 def _uncounted(policy: str) -> str:

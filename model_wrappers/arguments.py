@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from tempeval.methods.base import Chain
 
+#: Bytes of a file name.
+_LONGEST_NAME = 255
+
 
 def chain_with_settings(
     method: str, settings: Mapping[str, Any], arguments: Iterable[str]
@@ -57,6 +60,26 @@ def chain_with_settings(
             raise UnknownName(f"method in {method!r}", name, names or [BASELINE])
         by_method.setdefault(name, {})[field] = value
     return parse_chain(method, by_method)
+
+
+def check_results_name(pretrained: str) -> None:
+    """Refuse a checkpoint under whose name lmms-eval's own command cannot save its results.
+
+    It calls the folder by the last two parts of `pretrained`; where that fails it logs so, at the
+    end, and exits 0.
+
+    Raises:
+        InvalidSetting: if the name has more than 255 bytes.
+    """
+    from lmms_eval.utils import sanitize_model_name
+
+    size = len(sanitize_model_name(pretrained).encode("utf-8", "surrogateescape"))
+    if size > _LONGEST_NAME:
+        raise InvalidSetting(
+            f"pretrained={pretrained!r} is too long: lmms-eval calls the folder of its results by "
+            f"the last two parts, {size} bytes, and file systems take {_LONGEST_NAME}. Link the "
+            "checkpoint to a shorter path, or use tempeval run"
+        )
 
 
 def device_of_rank(device: str | None) -> str:

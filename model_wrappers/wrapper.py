@@ -40,6 +40,7 @@ from tempeval.mini.paths import located
 from tempeval.model_wrappers import sharding
 from tempeval.model_wrappers.arguments import (
     chain_with_settings,
+    check_results_name,
     device_of_rank,
     read_batch_size,
 )
@@ -256,10 +257,12 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         Raises:
             SystemExit: with status 2, for an argument that is not accepted.
         """
-        if "seed" not in simple_parse_args_string(arg_string):
+        given = simple_parse_args_string(arg_string)
+        if "seed" not in given:
             # lmms-eval hands its --seed to nobody; it has just seeded torch with it.
             additional_config = {**(additional_config or {}), "seed": torch.initial_seed()}
         try:
+            check_results_name(str(given.get("pretrained", "")))
             model: TempevalModel = super().create_from_arg_string(arg_string, additional_config)
         except TempevalError as error:
             sys.stderr.write(f"error: {visible(str(error))}\n")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Mark = Literal["ok", "warn", "fail"]
 Found = tuple[Mark, str]
 
-#: The Python that the tests run on; others from 3.10 are accepted and untested.
+#: The Python that the tests run on; later ones are accepted and untested.
 TESTED_PYTHON = "3.11"
 MIN_FREE_GIB = 1.0
 _VERSIONED = ("torch", "transformers", "lmms-eval", "datasets")
@@ -67,6 +67,7 @@ def checks(pretrained: str = "mini") -> Iterator[Check]:
         "decoder decord": _decord,
         "cache folder": _cache,
         "gpu": _gpu,
+        "processes": _processes,
         "host models": _host_models,
         "host tasks": _host_tasks,
         "checkpoint": partial(_checkpoint, pretrained),
@@ -142,6 +143,18 @@ def _gpu() -> Found:
         return "warn", f"none; runs use the CPU with {torch.get_num_threads()} threads"
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return "ok", f"{', '.join(names)} (CUDA {torch.version.cuda})"
+
+
+def _processes() -> Found:
+    """Say how several processes are started here: accelerate ignores their number on a CPU."""
+    import torch
+
+    if (count := torch.cuda.device_count()) > 1:
+        return "ok", f"accelerate launch --num_processes {count} -m tempeval run ..."
+    return "ok", (
+        "on a CPU: ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 -m tempeval run ... "
+        "(accelerate launch --cpu --num_processes 2 starts one process, without a word)"
+    )
 
 
 def _host_models() -> Found:

@@ -24,14 +24,22 @@ def source_rows(config: Mapping[str, Any]) -> list[Row]:
         config: as `tempeval.task_config.task_config` gives it.
 
     Returns:
-        Its rows; for a task of a benchmark one, that names `benchmark` and `split`.
+        Its rows; for a task of a benchmark one, that names `benchmark` and `split`. None for other
+        kinds of files, and for patterns, which only `datasets` resolves.
     """
-    files = (config.get("dataset_kwargs") or {}).get("data_files", {})
-    name = files.get(config.get("test_split") or config.get("validation_split"))
-    if not isinstance(name, str):
-        return []
-    path = task_entries()[config["task"]].path.parent / name
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    named = (config.get("dataset_kwargs") or {}).get("data_files", {})
+    # As `datasets` reads it: a file, or a list of files, without a split is that of `train`.
+    files = named if isinstance(named, dict) else {"train": named}
+    found = files.get(config.get("test_split") or config.get("validation_split"), ())
+    names = [found] if isinstance(found, str) else list(found)
+    folder = task_entries()[config["task"]].path.parent
+    lines = [
+        line
+        for name in names
+        if name.endswith(".jsonl") and (folder / name).is_file()
+        for line in (folder / name).read_text(encoding="utf-8").splitlines()
+    ]
+    return [json.loads(line) for line in lines if line]
 
 
 def source_digests(names: Iterable[str]) -> dict[str, str]:

@@ -304,3 +304,16 @@ def test_palette_images_of_equal_bytes_are_told_apart():
             visuals_of([{"role": "user", "content": [{"type": "image", "url": image}]}])
         )
     assert pictures[0][0].key != pictures[1][0].key
+
+
+def test_a_name_that_lmms_eval_cannot_save_under_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its tracker logs "File name too long" after the run, and the command exits 0."""
+    name = f"{'a' * 200}/{'b' * 60}"
+    with pytest.raises(SystemExit) as ended:
+        Tempeval.create_from_arg_string(f"pretrained=/models/{name}")
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert "262 bytes, and file systems take 255" in error
+    assert error.count("\n") == 1

@@ -267,6 +267,18 @@ def test_a_yaml_says_what_it_does(name: str, variant: str) -> None:
         assert str(NAMES[name]) in config["metadata"]["summary"]
 
 
+@pytest.mark.parametrize("named", ["source.jsonl", ["source.jsonl"], {"train": ["source.jsonl"]}])
+def test_a_yaml_may_name_its_file_as_datasets_lets_it(named: Any) -> None:
+    config = task_config("tempeval_jester_choice", functions=False)
+    wanted = source_rows(config)
+    file = config["dataset_kwargs"]["data_files"][config["test_split"]]
+    other = json.loads(json.dumps(named).replace("source.jsonl", file))
+    changed = {**config, "test_split": "train", "dataset_kwargs": {"data_files": other}}
+    assert source_rows(changed) == wanted != []
+    pattern = {**changed, "dataset_kwargs": {"data_files": "**/*.parquet"}}
+    assert source_rows(pattern) == []
+
+
 def test_groups() -> None:
     entries = task_entries()
     assert entries["tempeval_labels"].members == tuple(f"tempeval_{n}_choice" for n in NAMES)
