@@ -1,13 +1,14 @@
-"""Whole videos to one rank under lmms-eval's own command line.
+"""Several ranks under lmms-eval's own command line: whole videos to one rank, and a clean end.
 
 lmms-eval hands out documents one by one (`islice(rank, None, world)`), which tears the questions
-of a video apart: on 8 ranks TempCompass keeps 22 % of the sharing that one rank has (host.md 3.7).
+of a video apart: on 8 ranks TempCompass keeps 22 % of the sharing that one rank has.
 A tempeval model that runs on several ranks replaces the function that slices documents; document
 ids, limits and offsets keep their meaning, and single-process runs are untouched.
 """
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import logging
 from itertools import islice
@@ -73,8 +74,23 @@ def video_of(doc: Any) -> str | None:
     return None
 
 
+def leave_process_group() -> None:
+    """Destroy torch's process group, if there is one.
+
+    Neither lmms-eval nor accelerate does. Gloo's threads may then still hold tensors when the
+    interpreter is being torn down, and the process aborts after its results are written
+    ("terminate called without an active exception"; pytorch/pytorch pull request 179291).
+    """
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def install(world_size: int) -> None:
     """Make lmms-eval slice documents by whole videos, in this process; a second call does nothing.
+
+    The process group is left while the interpreter is still whole (see `leave_process_group`).
 
     Args:
         world_size: number of ranks; 1 changes nothing.
@@ -83,6 +99,8 @@ def install(world_size: int) -> None:
         return
     modules = [importlib.import_module(f"lmms_eval.{name}") for name in ("utils", "evaluator")]
     originals = [getattr(module, "create_iterator", None) for module in modules]
+    atexit.unregister(leave_process_group)  # of a second model
+    atexit.register(leave_process_group)
     if any(getattr(original, "by_video", False) for original in originals):
         return
     if originals[0] is None or originals[0] is not originals[1]:
