@@ -68,6 +68,19 @@ def run(
             help="Damaged videos a complete run may have: N, or a share like 5%; any, if not given."
         ),
     ] = None,
+    skip_missing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-missing",
+            help="Leave questions whose videos are not there out of every method.",
+        ),
+    ] = False,
+    skip_unloadable: Annotated[
+        bool,
+        typer.Option(
+            "--skip-unloadable", help="Leave out tasks that cannot be loaded, if others can."
+        ),
+    ] = False,
     data_root: Annotated[
         Path | None,
         typer.Option(help="Folder that holds the benchmarks' folders; else $TEMPEVAL_DATA."),
@@ -112,6 +125,8 @@ def run(
         decode_timeout=decode_timeout,
         max_failures=max_failures,
         max_damaged=max_damaged,
+        skip_missing=skip_missing,
+        skip_unloadable=skip_unloadable,
         seed=seed,
         overwrite=overwrite,
     )

@@ -8,20 +8,25 @@ import importlib
 import os
 import sys
 from argparse import Namespace
+from collections import ChainMap
 from typing import TYPE_CHECKING, Any
 
 from tempeval.engine.continuations import Continuations
 from tempeval.errors import TempevalError, UnknownName
 from tempeval.host_files import MODEL_NAME
 from tempeval.record import TaskFacts, digest
+from tempeval.task_sources import read_documents
 from tempeval.tasklist import LIST_HINT, group_of, task_entries, tasks_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
 #: What `lmms-eval` itself strips from answers before scoring, unless told otherwise.
 REASONING_TAGS = '[["<think>", "</think>"], ["<analysis>", "</analysis>"]]'
+
+#: What the names of our tasks begin with.
+PREFIX = "tempeval_"
 
 #: Modules of the host whose progress bars say nothing: they last milliseconds, one per task.
 _BARS = ("lmms_eval.evaluator", "lmms_eval.api.task")
@@ -96,22 +101,37 @@ def _hidden(bar: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args, **kwargs: bar(*args, **{**kwargs, "disable": True})
 
 
+class UnloadableTask(TempevalError):
+    """A task whose data or code cannot be loaded."""
+
+
 class HostTasks:
     """The chosen tasks, loaded once by the host and evaluated for every run.
 
     Args:
         names: tasks and groups, ours or the host's own.
         limit: evaluate at most this many documents per task; None for all.
+        skip_unloadable: leave out tasks and groups that cannot be loaded, if others can.
+
+    Attributes:
+        left_out: why a task or group that was asked for is not evaluated, by name.
+        skipped: names of the documents that are not evaluated, by task; see `leave_out`.
 
     Raises:
         UnknownName: for a name that neither this package nor the host knows.
     """
 
-    def __init__(self, names: Sequence[str], limit: int | None = None) -> None:
-        self.names, self.limit = list(names), limit
+    def __init__(
+        self, names: Sequence[str], limit: int | None = None, *, skip_unloadable: bool = False
+    ) -> None:
+        self.names, self.limit, self.skip_unloadable = list(names), limit, skip_unloadable
+        self.left_out: dict[str, str] = {}
+        self.skipped: dict[str, list[str]] = {}
         # The host takes seconds to import, so it waits until it must tell its own names.
         self._manager = None if _all_ours(names) else _task_manager(names)
-        self._loaded: dict[Any, Any] = {}
+        self._tree: dict[Any, Any] = {}
+        self._loaded: dict[str, Any] = {}
+        self._videos: dict[str, list[tuple[str, ...]]] = {}
         self._prompt_hashes: dict[str, str] = {}
 
     def load(self) -> dict[str, TaskFacts]:
@@ -119,14 +139,79 @@ class HostTasks:
 
         Returns:
             The facts of each task by name, groups resolved.
+
+        Raises:
+            MissingData, BadData: for annotation files of ours, which are read before the host
+                reads them: it would try five times, and bury the reason.
+            UnloadableTask: for anything else that keeps a task from being loaded.
         """
         if not self._loaded:
-            self._manager = self._manager or _task_manager(self.names)
-            loaded = self._manager.load_task_or_group(self.names, "chat")
-            # The evaluator asks the manager again in every run; it gets the same objects.
-            self._manager.load_task_or_group = lambda *_args, **_kwargs: loaded
-            self._loaded = dict(_leaves(loaded))
+            found: list[dict[Any, Any]] = []
+            for name in list(self.names):
+                try:
+                    read_documents(name)
+                    self._manager = self._manager or _task_manager(self.names)
+                    found.append(_load_one(self._manager, name))
+                except TempevalError as error:
+                    if not self.skip_unloadable:
+                        raise
+                    self.left_out[name] = str(error)
+            if not found:
+                raise UnloadableTask("no task can be loaded: " + "; ".join(self.left_out.values()))
+            # As the host itself merges what it has loaded: its order is that of the results.
+            self._show(dict(ChainMap(*found)))
         return {name: self._facts(name, task) for name, task in self._loaded.items()}
+
+    def _show(self, tree: dict[Any, Any]) -> None:
+        """Let the evaluator find these tasks: it asks the manager again in every run."""
+        self._tree, self._loaded = tree, dict(_leaves(tree))
+        tops = {getattr(top, "group_name", top) for top in tree}
+        self.names = [name for name in self.names if name in tops or name not in self.left_out]
+        if self._manager is not None:
+            self._manager.load_task_or_group = lambda *_args, **_kwargs: tree
+
+    def videos(self, name: str) -> list[tuple[str, ...]]:
+        """Return the paths of the videos and images that each document of a task shows.
+
+        What is not known before a model asks for it is left out: images inside a data set, and
+        whatever the task's code can only say with the data at hand.
+
+        Args:
+            name: of a loaded task.
+        """
+        if name not in self._videos:
+            task = self._loaded[name]
+            docs = task.eval_docs
+            number = len(docs) if self.limit is None else min(self.limit, len(docs))
+            known = _names_videos(task)
+            self._videos[name] = [_paths(task, docs[i]) if known else () for i in range(number)]
+        return self._videos[name]
+
+    def leave_out(self, missing: Mapping[str, Collection[int]]) -> None:
+        """Leave documents out of every run; a task that keeps none is left out itself.
+
+        Args:
+            missing: numbers of documents, by task.
+
+        Raises:
+            UnloadableTask: if nothing is left.
+        """
+        for name, numbers in missing.items():
+            task, videos = self._loaded[name], self.videos(name)
+            kept = [i for i in range(len(videos)) if i not in numbers]
+            docs = task.eval_docs
+            self.skipped[name] = [_doc_name(docs[i], i) for i in sorted(numbers)]
+            if not kept:
+                self.left_out[name] = f"none of its {len(videos)} questions has its videos"
+                continue
+            self._videos[name] = [videos[i] for i in kept]
+            split = _eval_split(task)
+            bare = None if task.dataset_no_image is task.dataset else task.dataset_no_image
+            for dataset in filter(None, (task.dataset, bare)):
+                dataset[split] = dataset[split].select(kept)
+        self._show(_without(self._tree, self.left_out))
+        if not self._loaded:
+            raise UnloadableTask("nothing is left to evaluate: " + _said(self.left_out))
 
     def _facts(self, name: str, task: Any) -> TaskFacts:
         documents = len(task.eval_docs)
@@ -215,6 +300,103 @@ class HostTasks:
                 cli_args=Namespace(**arguments),
             )
         return results
+
+
+def _load_one(manager: Any, name: str) -> dict[Any, Any]:
+    """Load a task or group.
+
+    Raises:
+        UnloadableTask: with the reason that lies under whatever the host raises.
+    """
+    try:
+        found: dict[Any, Any] = manager.load_task_or_group([name], "chat")
+    except (Exception, SystemExit) as error:  # a task's own code may raise anything, and exit
+        cause = _cause(error)
+        if isinstance(cause, TempevalError):
+            raise cause from error
+        ours = task_entries()
+        whose = "" if name in ours else "lmms-eval's "
+        raise UnloadableTask(
+            f"{whose}task {name} cannot be loaded: {_reason(cause)}{_instead(name, ours)}"
+        ) from error
+    return found
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what a retry of the host's gave up on, or the error itself."""
+    attempt = getattr(error, "last_attempt", None)
+    found = attempt.exception() if attempt is not None else None
+    return error if found is None else _cause(found)
+
+
+def _reason(error: BaseException) -> str:
+    """Return one line about an exception of a task's own code."""
+    first = next((line for line in str(error).splitlines() if line.strip()), "")
+    if isinstance(error, KeyError) and first.strip("'").isupper():
+        return f"it needs the environment variable {first.strip(chr(39))}"
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def _instead(name: str, ours: Collection[str]) -> str:
+    """Name the task of this package that asks the same, where a foreign one has one."""
+    if name in ours:
+        return ""
+    bare = [known.removeprefix(PREFIX) for known in ours]
+    close = [name] if name in bare else difflib.get_close_matches(name, bare, n=1, cutoff=0.75)
+    return f"; did you mean {PREFIX}{close[0]}?" if close else ""
+
+
+def _eval_split(task: Any) -> str:
+    return str(task.config.test_split if task.has_test_docs() else task.config.validation_split)
+
+
+def _names_videos(task: Any) -> bool:
+    """Return True if a task says what its documents show without reading pictures."""
+    split = _eval_split(task)
+    whole, bare = task.dataset[split], task.dataset_no_image[split]
+    if getattr(whole, "column_names", None) != getattr(bare, "column_names", None):
+        return False
+    return task.config.doc_to_visual is not None or callable(task.config.doc_to_messages)
+
+
+def _paths(task: Any, doc: Any) -> tuple[str, ...]:
+    """Return the paths of what a document shows; none where its task cannot say."""
+    try:
+        if task.config.doc_to_visual is not None:
+            shown = task.doc_to_visual(doc)
+        else:
+            messages = task.doc_to_messages(doc)
+            parts = [part for message in messages for part in message["content"]]
+            shown = [part.get("url") for part in parts if isinstance(part, dict)]
+    except SystemExit as error:  # how tasks of the host say that a video is not there
+        return (str(error),)
+    except (OSError, LookupError, ValueError, TypeError, AttributeError):
+        return ()
+    shown = shown if isinstance(shown, (list, tuple)) else [shown]
+    texts = [str(one) for one in shown if isinstance(one, (str, os.PathLike))]
+    return tuple(text for text in texts if "://" not in text and not text.startswith("data:"))
+
+
+def _doc_name(doc: Any, number: int) -> str:
+    """Return a document's own name, or that of its place."""
+    known = doc.get("sample_id") if isinstance(doc, dict) else None
+    return f"doc-{number}" if known is None else str(known)
+
+
+def _without(tree: Mapping[Any, Any], names: Collection[str]) -> dict[Any, Any]:
+    """Return the host's nested groups without some tasks; a group that is empty then goes too."""
+    found: dict[Any, Any] = {}
+    for top, value in tree.items():
+        if isinstance(value, dict):
+            if inner := _without(value, names):
+                found[top] = inner
+        elif top not in names:
+            found[top] = value
+    return found
+
+
+def _said(reasons: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {why}" for name, why in reasons.items())
 
 
 def _all_ours(names: Sequence[str]) -> bool:

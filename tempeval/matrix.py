@@ -61,6 +61,8 @@ class RunOptions:
         max_failures: failed samples a complete run may have: `0`, `N`, or a share such as `5%`.
         max_damaged: damaged videos a complete run may have: `N`, or a share such as `5%`; None for
             any number, which is said and not refused.
+        skip_missing: leave questions whose videos are not there out of every method.
+        skip_unloadable: leave out tasks that cannot be loaded, if others can.
         mm_newline_position: `one_token` or `grid`, for LLaVA-OneVision; None for the checkpoint's.
     """
 
@@ -87,6 +89,8 @@ class RunOptions:
     decode_timeout: float = 30.0
     max_failures: str = "0"
     max_damaged: str | None = None
+    skip_missing: bool = False
+    skip_unloadable: bool = False
     mm_newline_position: str | None = None
 
     @property
@@ -126,7 +130,7 @@ def plan_matrix(options: RunOptions) -> list[Plan]:
             raise UnknownName("method", name, method_names())
         if name not in named:
             raise InvalidSetting(f"--set {name}.... has no effect: no chain has {name!r}")
-    annotations = source_digests(options.tasks)
+    annotations = source_digests(options.tasks, skip_missing=options.skip_unloadable)
     plans: dict[Path, Plan] = {}
     for budget in options.budgets or (None,):
         for chain in chains:

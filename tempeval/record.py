@@ -103,7 +103,7 @@ def task_record(
         "failed": failed,
         "unparsed": sum(unparsed),
         "skipped": len(skipped),
-        "skipped_digest": digest(sorted(skipped)) if skipped else None,
+        "skipped_digest": skipped_digest(skipped),
         "videos": videos_record([found]),
         "damaged": sum(
             error is None and bool(damage_flags(sample))
@@ -123,6 +123,11 @@ def error_of(sample: Mapping[str, Any]) -> str | None:
         if counts and counts.get("error"):
             return str(counts["error"])
     return None
+
+
+def skipped_digest(skipped: Sequence[str]) -> str | None:
+    """Return the digest of which samples of a task were left out; None for none."""
+    return digest(sorted(skipped)) if skipped else None
 
 
 def damage_flags(sample: Mapping[str, Any]) -> frozenset[str]:

@@ -40,6 +40,8 @@ def reusable(plans: Sequence[Plan], replace: bool, allowed: Allowed) -> dict[Pat
         record = read_record(plan.folder)
         if record is None:
             continue
+        if not any(task.get("answered") for task in (record.get("tasks") or {}).values()):
+            continue  # a run that answered nothing blocks nothing
         complete = status_of(record, allowed) == "complete"
         old = _settings(record.get("request", {}))
         new = _settings(plan.request)

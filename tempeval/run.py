@@ -6,13 +6,14 @@ import importlib
 import tempfile
 import time
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tempeval.errors import RunFailed, TempevalError
 from tempeval.host import HostTasks, host_log
 from tempeval.matrix import plan_matrix
 from tempeval.methods.registry import BASELINE
 from tempeval.paired import pair_with_baselines
+from tempeval.preflight import preflight, stands
 from tempeval.ranks import Ranks
 from tempeval.reuse import keep, reusable
 from tempeval.scoring import LOG_NAME, Run, counts, describe
@@ -61,12 +62,18 @@ def run_matrix(
         IncompleteRuns: after all runs, if any of them lacks an answer.
     """
     plans = plan_matrix(options)
-    tasks = HostTasks(options.tasks, options.limit)
+    tasks = HostTasks(options.tasks, options.limit, skip_unloadable=options.skip_unloadable)
+    ranks = Ranks(options.out / JOURNAL_NAME)
+    first = ranks.is_first
+    tasks.load()
+    preflight(tasks, plans, options, report)
+    for name, reason in tasks.left_out.items():
+        report(f"{name} is left out: {reason}")
     _check_writable(options.out)
-    first = Ranks(options.out / JOURNAL_NAME).is_first
     kept = {}
     if not options.overwrite:
-        kept = reusable(plans, options.overwrite_different, options.allowed)
+        equal = reusable(plans, options.overwrite_different, options.allowed)
+        kept = {folder: record for folder, record in equal.items() if stands(tasks, folder, record)}
     for plan in plans:
         if old := kept.get(plan.folder):
             if first:
@@ -78,8 +85,16 @@ def run_matrix(
         pair_with_baselines(plans)
     report(f"{len(plans) - len(bad)} of {len(plans)} runs complete in {options.out}")
     if bad:
-        raise IncompleteRuns("; ".join(bad))
+        raise IncompleteRuns(_said(bad))
     return [plan.folder for plan in plans]
+
+
+class Bad(NamedTuple):
+    """A run that is not complete."""
+
+    folder: Path
+    status: str
+    reason: str | None
 
 
 class _Matrix:
@@ -88,8 +103,8 @@ class _Matrix:
     def __init__(self, options: RunOptions, tasks: HostTasks, report: Report) -> None:
         self.options, self.tasks, self.report = options, tasks, report
 
-    def run(self, plans: Sequence[Plan], load: Callable[[RunOptions], ChainModel]) -> list[str]:
-        """Return one line for each run that is not complete."""
+    def run(self, plans: Sequence[Plan], load: Callable[[RunOptions], ChainModel]) -> list[Bad]:
+        """Return what is said of each run that is not complete."""
         options = self.options
         journal = options.out / JOURNAL_NAME
         ranks = Ranks(journal)
@@ -99,7 +114,7 @@ class _Matrix:
         except TempevalError as error:
             ranks.start(str(error))
             raise
-        bad = []
+        bad: list[Bad] = []
         try:
             ranks.start()
             for step, (_, group) in enumerate(groupby(plans, key=lambda plan: plan.budget)):
@@ -111,13 +126,13 @@ class _Matrix:
             model.close_journal()
         return bad
 
-    def _budget(self, model: ChainModel, ranks: Ranks, runs: Sequence[Run], step: str) -> list[str]:
+    def _budget(self, model: ChainModel, ranks: Ranks, runs: Sequence[Run], step: str) -> list[Bad]:
         if ranks.is_first:
             for run in runs:
                 run.begin(ranks.world_size)
         began = time.perf_counter()
         problem: TempevalError | None = None
-        bad: list[str] = []
+        bad: list[Bad] = []
         try:
             try:
                 model.set_budget(runs[0].plan.budget)
@@ -149,13 +164,13 @@ class _Matrix:
             seconds = record["wall_seconds"]
             self.report(f"{name}: {record['status']}, {counts(record)}, {seconds:.1f} s")
             if record["status"] != "complete":
-                bad.append(f"{run.plan.folder} is {record['status']}: {record['error']}")
+                bad.append(Bad(run.plan.folder, record["status"], record["error"]))
         ranks.done(f"scored{step}")
         return bad
 
     def _accepted(
         self, model: ChainModel, runs: Sequence[Run], ranks: Ranks
-    ) -> tuple[list[Run], list[str]]:
+    ) -> tuple[list[Run], list[Bad]]:
         """Drop the methods that this model refuses, so that they cost the others nothing."""
         accepted, bad = [], []
         for run in runs:
@@ -165,7 +180,7 @@ class _Matrix:
                 if ranks.is_first:
                     run.end("failed", str(error))
                 self.report(f"{_name(run.plan, self.options)}: failed, {error}")
-                bad.append(f"{run.plan.folder} is failed: {error}")
+                bad.append(Bad(run.plan.folder, "failed", str(error)))
             else:
                 accepted.append(run)
         return accepted, bad
@@ -214,6 +229,17 @@ def load_model(options: RunOptions) -> ChainModel:
     given = {name: value for name, value in arguments.items() if value is not None}
     model: ChainModel = module.TempevalMatrix(**given)
     return model
+
+
+def _said(bad: Sequence[Bad]) -> str:
+    """Say which runs are not complete, and each reason once, however many runs have it."""
+    by_reason: dict[tuple[str, str | None], list[str]] = {}
+    for run in bad:
+        by_reason.setdefault((run.status, run.reason), []).append(str(run.folder))
+    return "; ".join(
+        f"{', '.join(folders)} {'is' if len(folders) == 1 else 'are'} {status}: {reason}"
+        for (status, reason), folders in by_reason.items()
+    )
 
 
 def _check_writable(out: Path) -> None:

@@ -148,11 +148,19 @@ class Run:
         self.record["method"] = self.plan.chain.name
         self.record["results_file"] = results_file
         self.record["tasks"] = {
-            name: task_record(facts, tasks.prompt_hash(name), names[name], samples[name])
+            name: task_record(
+                facts,
+                tasks.prompt_hash(name),
+                names[name],
+                samples[name],
+                videos_of=tasks.videos(name).__getitem__,
+                skipped=tasks.skipped.get(name, ()),
+            )
             for name, facts in tasks.load().items()
         }
+        self.record["left_out"] = dict(tasks.left_out)
         self.record["videos"] = videos_record(
-            damage_of(rows, lambda _doc: ()) for rows in samples.values()
+            damage_of(rows, tasks.videos(name).__getitem__) for name, rows in samples.items()
         )
         failures = failures_of(sample for rows in samples.values() for sample in rows)
         self.record["failures"] = failures

@@ -42,16 +42,36 @@ def source_rows(config: Mapping[str, Any]) -> list[Row]:
     return [json.loads(line) for line in lines if line]
 
 
-def source_digests(names: Iterable[str]) -> dict[str, str]:
+def read_documents(name: str) -> None:
+    """Read the annotation files of a task or group once, to see that they can be read.
+
+    Args:
+        name: task or group; those of the host, and those whose data ship with the package, have
+            no such files.
+
+    Raises:
+        MissingData, BadData: with the reason.
+    """
+    from tempeval.task_config import task_config
+
+    for task in expand_tasks([name] if name in task_entries() else []):
+        rows = source_rows(task_config(task, functions=False))
+        if any("benchmark" in row for row in rows[:1]):
+            task_config(task)["process_docs"](rows)
+
+
+def source_digests(names: Iterable[str], *, skip_missing: bool = False) -> dict[str, str]:
     """Return the digest of the annotation files that tasks read, by `benchmark/split`.
 
     Args:
         names: tasks and groups; those of the host, and those whose data ship with the package,
             have none.
+        skip_missing: leave out a benchmark whose files are not there.
 
     Raises:
         MissingData: if a benchmark's files are not there, so that a run ends before it begins.
     """
+    from tempeval.benchmarks.base import MissingData
     from tempeval.task_config import task_config
 
     found: dict[str, str] = {}
@@ -60,7 +80,11 @@ def source_digests(names: Iterable[str]) -> dict[str, str]:
             if "benchmark" in row:
                 key = f"{row['benchmark']}/{row['split']}"
                 if key not in found:
-                    found[key] = _digest(row)
+                    try:
+                        found[key] = _digest(row)
+                    except MissingData:
+                        if not skip_missing:
+                            raise
     return found
 
 

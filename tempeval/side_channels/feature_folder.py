@@ -68,6 +68,14 @@ class FeatureFolder:
             raise BadSideChannel(str(own), "shuffle: the file of the other video is gone")
         return found
 
+    def has(self, doc: Doc) -> bool:
+        """Return True if there is a file for a video; never raises."""
+        try:
+            self.find(doc)
+        except BadSideChannel:
+            return False
+        return True
+
     def stamp(self, doc: Doc) -> str:
         """Name the content of the file of a video; never raises."""
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,6 +122,21 @@ def _images(path: str) -> list[Path]:
             path, f"image {min(unnumbered)!r} has no frame number in its name; remove or rename it"
         )
     return sorted(images, key=lambda image: natural_key(image.name))
+
+
+def is_there(path: str) -> bool:
+    """Return True if a path is a file, or a folder that holds an image; nothing is decoded."""
+    suffixes = image_suffixes(path)
+    try:
+        with os.scandir(path) as entries:
+            return any(
+                Path(entry.name).suffix.lower() in suffixes and not entry.name.startswith(".")
+                for entry in entries
+            )
+    except NotADirectoryError:
+        return True
+    except OSError:
+        return False
 
 
 def _has_gaps(images: list[Path]) -> bool:

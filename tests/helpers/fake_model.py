@@ -29,6 +29,7 @@ class FakeModel(lmms):
         crash: method under which `generate_until` raises this exception.
         silent: answer with something that no parser reads.
         flags: text in a prompt -> flags of that sample's video.
+        lost: names of videos that cannot be decoded.
     """
 
     is_simple = False
@@ -40,10 +41,11 @@ class FakeModel(lmms):
         crash: dict[str, BaseException] | None = None,
         silent: bool = False,
         flags: dict[str, tuple[str, ...]] | None = None,
+        lost: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.revision, self.broken, self.crash = revision, broken or {}, crash or {}
-        self.flags = flags or {}
+        self.flags, self.lost = flags or {}, lost
         self.answer = "perhaps" if silent else "yes"
         self.method, self.budget = "baseline", None
         self.calls: list[tuple[str, int | None]] = []
@@ -95,10 +97,16 @@ class FakeModel(lmms):
         if self.method in self.crash:
             raise self.crash[self.method]
         self.calls.append((self.method, self.budget))
-        return [self._answer(request.args[0]) for request in requests]
+        return [self._answer(request.args[0], self._video(request)) for request in requests]
 
-    def _answer(self, asked: str) -> GenerationResult:
+    def _video(self, request: Instance) -> str:
+        *_, doc_id, task, split = request.args
+        return str(self.task_dict[task][split][doc_id].get("video", ""))
+
+    def _answer(self, asked: str, video: str) -> GenerationResult:
         error = next((e for text, e in self.broken.items() if text in asked), None)
+        if video and video.endswith(self.lost):
+            error = "no such file or folder"
         flags = next((f for text, f in self.flags.items() if text in asked), ())
         return GenerationResult("" if error else self.answer, Counts(error=error, flags=flags))
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+VIDEOS = Path(__file__).parent
 
 
 def doc_to_visual(doc: dict[str, Any]) -> list[str]:
-    return [f"/nowhere/{doc['video_id']}.mp4"]
+    return [str(VIDEOS / f"{doc['video_id']}.mp4")]
 
 
 def doc_to_text(doc: dict[str, Any]) -> str:
