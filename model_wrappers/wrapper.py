@@ -432,6 +432,8 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
                 bar.update(1)
                 yield number, outcome
                 yield from ((i, outcome) for i in padding.get(number, ()))
+        if self.chain in self.inference.missed:
+            raise self.inference.missed[self.chain]
 
 
 def argument_names() -> list[str]:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from tempeval.cli_matrix import patient_interrupts
 from tempeval.console import say
 
 
@@ -48,24 +49,23 @@ def bench(
 
     chosen = {"questions": questions, "tokens": tokens, "labels": labels, "staged": staged}
     numbers = {name: _numbers(name, text) for name, text in chosen.items() if text is not None}
-    report = run_bench(
-        BenchOptions(
-            out=out,
-            pairs=pairs,
-            pretrained=pretrained,
-            device=device,
-            dtype=dtype,
-            threads=threads,
-            quick=quick,
-            overwrite=overwrite,
-            questions=numbers.get("questions", ()),
-            tokens=numbers.get("tokens", ()),
-            labels=numbers.get("labels", ()),
-            staged=numbers.get("staged", ()),
-            sections=[part.strip() for part in sections.split(",")],
-        ),
-        say,
+    options = BenchOptions(
+        out=out,
+        pairs=pairs,
+        pretrained=pretrained,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        quick=quick,
+        overwrite=overwrite,
+        questions=numbers.get("questions", ()),
+        tokens=numbers.get("tokens", ()),
+        labels=numbers.get("labels", ()),
+        staged=numbers.get("staged", ()),
+        sections=[part.strip() for part in sections.split(",")],
     )
+    with patient_interrupts():
+        report = run_bench(options, say)
     say(report.text)
     say(f"written: {report.markdown} and {report.json}")
     if not report.complete:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,51 +16,77 @@ from tempeval.console import say
 if TYPE_CHECKING:
     from tempeval.matrix import RunOptions
 
-INTERRUPTED = 130
-#: How long after a Ctrl-C another one is ignored.
+#: What ends a command on purpose: Ctrl-C, and what SLURM or a closed terminal sends.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: The terminal has just shown `^C`.
+NEW_LINE = "\n"
+#: How long after such a signal another one is ignored.
 CLEAN_UP_SECONDS = 3.0
 
 Out = Annotated[Path, typer.Option("-o", "--out", help="Folder to write to.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier runs in the folder.")]
 
 
-def evaluate(options: "RunOptions") -> list[Path]:
-    """Run a matrix and return its run folders; Ctrl-C ends with a line that says how to go on."""
+def evaluate(options: "RunOptions", since: float | None = None) -> list[Path]:
+    """Run a matrix and return its run folders; a signal ends with a line that says how to go on.
+
+    Args:
+        options: what to run.
+        since: see `run_matrix`.
+    """
     try:
-        with _patient_interrupts():
+        with patient_interrupts():
             from tempeval.accepted import load_accepting
             from tempeval.run import run_matrix
 
-            return run_matrix(options, report=report, load=load_accepting)
-    except KeyboardInterrupt:
-        # All is cleaned up; another Ctrl-C would only break the end of the interpreter.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        say("\ninterrupted; run the same command to go on where it stopped", error=True)
-        raise typer.Exit(INTERRUPTED) from None
+            return run_matrix(options, report=report, load=load_accepting, since=since)
+    except KeyboardInterrupt as error:
+        from tempeval.scoring import describe
+
+        came = signal.Signals.__members__.get(str(error), signal.SIGINT)
+        # All is cleaned up; another signal would only break the end of the interpreter.
+        for name in SIGNALS:
+            signal.signal(name, signal.SIG_IGN)
+        with contextlib.suppress(OSError):  # the terminal may be what has gone
+            if _is_first():
+                say(f"{'' if str(error) else NEW_LINE}{describe(error)}", error=True)
+        raise typer.Exit(128 + came) from None
 
 
 @contextlib.contextmanager
-def _patient_interrupts() -> Iterator[None]:
-    """Ignore a Ctrl-C that comes soon after another: it would interrupt the cleaning up."""
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield  # somebody decided otherwise, such as `nohup` or an embedding program
-        return
+def patient_interrupts() -> Iterator[None]:
+    """Raise KeyboardInterrupt for each of `SIGNALS`, its text the name of any but Ctrl-C's.
+
+    One that comes soon after another is ignored: it would interrupt the cleaning up. A signal for
+    which somebody decided otherwise, such as `nohup` or an embedding program, is left alone.
+    """
+    standing = {name: signal.getsignal(name) for name in SIGNALS}
+    own = (signal.default_int_handler, signal.SIG_DFL)
+    mine = [name for name, handler in standing.items() if handler in own]
+    if threading.current_thread() is not threading.main_thread():
+        mine = []
     last = -CLEAN_UP_SECONDS
 
-    def handle(*_: object) -> None:
+    def handle(number: int, _frame: object) -> None:
         nonlocal last
         if time.monotonic() - last > CLEAN_UP_SECONDS:
             last = time.monotonic()
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(*([signal.Signals(number).name] * (number != signal.SIGINT)))
 
-    signal.signal(signal.SIGINT, handle)
+    for name in mine:
+        signal.signal(name, handle)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for name in mine:
+            signal.signal(name, standing[name])
 
 
 def report(line: str) -> None:
     """Print a line of progress; of several processes, only the first does."""
-    if os.environ.get("RANK", "0") == "0":
+    if _is_first():
         say(line)
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"

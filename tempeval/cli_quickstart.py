@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +81,10 @@ def quickstart(
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from tempeval.leaderboard import build
 
+    began = time.time()
+
     def run(part: Part, overwrite: bool) -> list[Path]:
-        return evaluate(_options(part, out, limit, overwrite))
+        return evaluate(_options(part, out, limit, overwrite), since=began)
 
     if only:
         for part in PARTS:

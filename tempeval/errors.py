@@ -74,6 +74,10 @@ class InfeasibleBudget(TempevalError):
     """No frames x resolution plan gives the asked-for number of visual tokens."""
 
 
+class BudgetMissed(TempevalError):
+    """A chain of methods that makes another number of visual tokens than its budget."""
+
+
 class DecoderUnavailable(TempevalError):
     """A video decoder that is not installed, or decoding processes that do not start."""
 

@@ -32,7 +32,16 @@ GRACE_SECONDS = 60.0
 
 
 class RankDied(RunFailed):
-    """Another process of this run failed, or ended before it was done."""
+    """Another process of this run failed, or ended before it was done.
+
+    Args:
+        message: what to say.
+        reason: what the other process said itself; empty if it said nothing.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        self.reason = reason
+        super().__init__(message)
 
 
 class Ranks:
@@ -75,7 +84,7 @@ class Ranks:
         self.name = said[0][0]
         for rank, (_, reason) in enumerate(said):
             if reason is not None and problem is None:
-                raise RankDied(self._failed(rank, reason))
+                raise self._failed(rank, reason)
 
     def done(self, step: str) -> None:
         """Say that this rank has done a step."""
@@ -105,7 +114,7 @@ class Ranks:
         for rank in range(self.world_size):
             path = self._marker(rank, "failed")
             if rank != self.rank and path.exists():
-                raise RankDied(self._failed(rank, path.read_text(encoding="utf-8")))
+                raise self._failed(rank, path.read_text(encoding="utf-8"))
 
     def wait_for_others(self, step: str) -> None:
         """Wait until every other rank has done a step.
@@ -148,10 +157,11 @@ class Ranks:
             return False
         return False
 
-    def _failed(self, rank: int, reason: str) -> str:
-        return (
+    def _failed(self, rank: int, reason: str) -> RankDied:
+        return RankDied(
             f"rank {rank} of {self.world_size} failed: {reason}. The answers so far are in the "
-            "journal; run the same command again to go on"
+            "journal; run the same command again to go on",
+            reason,
         )
 
     def _marker(self, rank: int, kind: str) -> Path:

@@ -15,8 +15,9 @@ from tempeval.methods.registry import BASELINE
 from tempeval.paired import pair_with_baselines
 from tempeval.preflight import preflight, stands
 from tempeval.ranks import Ranks
+from tempeval.record import FILE_NAME
 from tempeval.reuse import keep, reusable
-from tempeval.scoring import LOG_NAME, Run, counts, describe
+from tempeval.scoring import LOG_NAME, Run, counts, describe, ending, remove_half_written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,6 +40,7 @@ def run_matrix(
     *,
     report: Report = lambda _line: None,
     load: Callable[[RunOptions], ChainModel] | None = None,
+    since: float | None = None,
 ) -> list[Path]:
     """Evaluate every method under every budget; skip what is already there, complete and equal.
 
@@ -48,6 +50,8 @@ def run_matrix(
         options: what to run.
         report: gets one line of progress at a time.
         load: makes the model; by default the `tempeval` wrapper.
+        since: when the command began, in seconds since the epoch: runs that were made since are
+            its own, by another process, and are not called reused.
 
     All methods of a budget are answered in one pass over the videos, and every answer is journalled
     in `OUT/journal`: the same command goes on where it was interrupted. Then the host scores each
@@ -76,9 +80,14 @@ def run_matrix(
         kept = {folder: record for folder, record in equal.items() if stands(tasks, folder, record)}
     for plan in plans:
         if old := kept.get(plan.folder):
+            own = since is not None and (plan.folder / FILE_NAME).stat().st_mtime >= since
             if first:
                 keep(plan.folder, old)
-            report(f"{_name(plan, options)}: complete already, reused ({counts(old)})")
+                remove_half_written(plan.folder)
+            said = (
+                f"complete, {counts(old)}" if own else f"complete already, reused ({counts(old)})"
+            )
+            report(f"{_name(plan, options)}: {said}")
     left = [plan for plan in plans if plan.folder not in kept]
     bad = _Matrix(options, tasks, report).run(left, load or load_model) if left else []
     if first:
@@ -127,42 +136,50 @@ class _Matrix:
         return bad
 
     def _budget(self, model: ChainModel, ranks: Ranks, runs: Sequence[Run], step: str) -> list[Bad]:
+        """Answer and score the runs of one budget; what ends them all early is in their records."""
         if ranks.is_first:
             for run in runs:
                 run.begin(ranks.world_size)
+        try:
+            return self._answered_and_scored(model, ranks, runs, step)
+        except BaseException as error:
+            if ranks.is_first:
+                for run in runs:
+                    if not run.ended:
+                        run.end(ending(error), describe(error))
+            raise
+
+    def _answered_and_scored(
+        self, model: ChainModel, ranks: Ranks, runs: Sequence[Run], step: str
+    ) -> list[Bad]:
         began = time.perf_counter()
         problem: TempevalError | None = None
         bad: list[Bad] = []
         try:
-            try:
-                model.set_budget(runs[0].plan.budget)
-            except TempevalError as error:  # of the settings, so that every rank meets it
-                problem = error
-            else:
-                runs, bad = self._accepted(model, runs, ranks)
-                problem = self._answer(model, runs, ranks) if runs else None
-            ranks.done(f"answered{step}")
-            if ranks.is_first:
-                ranks.wait_for_others(f"answered{step}")
-            else:
-                ranks.wait_for_first(f"scored{step}")
-                return []
-        except BaseException as error:
-            if ranks.is_first:
-                for run in runs:
-                    run.end("failed", describe(error))
-            raise
+            model.set_budget(runs[0].plan.budget)
+        except TempevalError as error:  # of the settings, so that every rank meets it
+            problem = error
+        else:
+            runs, bad = self._accepted(model, runs, ranks)
+            problem = self._answer(model, runs, ranks) if runs else None
+        ranks.done(f"answered{step}")
+        if not ranks.is_first:
+            ranks.wait_for_first(f"scored{step}")
+            return []
+        ranks.wait_for_others(f"answered{step}")
         model.reload_journal()
         answering = time.perf_counter() - began
+        if runs and problem is None:
+            self.report(f"answered in {answering:.1f} s, all {len(runs)} together")
         for run in runs:
-            name = _name(run.plan, self.options)
+            name, began = _name(run.plan, self.options), time.perf_counter()
             if problem is None:
                 run.score(model, self.tasks, answering, shared_with=len(runs))
             else:
                 run.end("failed", str(problem))
-            record = run.record
-            seconds = record["wall_seconds"]
-            self.report(f"{name}: {record['status']}, {counts(record)}, {seconds:.1f} s")
+            record, seconds = run.record, time.perf_counter() - began
+            said = counts(record) if record["tasks"] else record["error"]
+            self.report(f"{name}: {record['status']}, {said}, scored in {seconds:.1f} s")
             if record["status"] != "complete":
                 bad.append(Bad(run.plan.folder, record["status"], record["error"]))
         ranks.done(f"scored{step}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import sys
 import time
@@ -13,6 +14,7 @@ from tempeval import __version__
 from tempeval.errors import TempevalError
 from tempeval.host import host_log
 from tempeval.host_files import save_host_files
+from tempeval.ranks import RankDied
 from tempeval.record import (
     FILE_NAME,
     SCHEMA,
@@ -31,11 +33,15 @@ if TYPE_CHECKING:
 
     from tempeval.host import HostTasks
     from tempeval.matrix import Plan, RunOptions
+    from tempeval.record import Status
 
 LOG_NAME = "host.log"
+INTERRUPTED = "interrupted"
 _LOG = logging.getLogger(__name__)
 _NOT_MODEL_ARGS = ("tasks", "tasks_digest", "annotations", "limit", "seed", "tempeval_version")
-_RUN_FILES = ("*_results.json", "*_samples_*.jsonl", LOG_NAME, FILE_NAME)
+#: Names in a run folder: what it holds, and what a killed process left half written.
+_HALF_WRITTEN = (f".{FILE_NAME}.*", ".*_samples_*.jsonl.*")
+_RUN_FILES = ("*_results.json", "*_samples_*.jsonl", LOG_NAME, FILE_NAME, *_HALF_WRITTEN)
 
 
 class ChainModel(Protocol):
@@ -68,6 +74,26 @@ class ChainModel(Protocol):
         """Answer requests under several chains, video by video, into the journal."""
 
 
+def remove_half_written(folder: Path) -> None:
+    """Remove what processes that run no more left half written in a run folder."""
+    for pattern in _HALF_WRITTEN:
+        for path in folder.glob(pattern):
+            process = path.name.rpartition(".")[2]
+            if process.isdecimal() and not _runs(int(process)):
+                path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Return True if there is a process of that number on this machine."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
 class Run:
     """One run: its record from the first write, which says that it did not finish, to the last."""
 
@@ -79,6 +105,8 @@ class Run:
             if value is not None and key not in _NOT_MODEL_ARGS
         )
         self.began = time.perf_counter()
+        #: Whether its last record was written.
+        self.ended = False
         self.record: dict[str, Any] = {
             "schema": SCHEMA,
             "tempeval_version": __version__,
@@ -113,8 +141,8 @@ class Run:
     ) -> None:
         """Score the answers with the host's evaluator; write its files and the record.
 
-        A `TempevalError` ends this run and is in its record; any other exception is recorded and
-        raised again, because the runs after it would meet it too.
+        A `TempevalError` ends this run and is in its record; any other exception is raised,
+        because the runs after it would meet it too.
 
         Args:
             model: has the answers.
@@ -129,9 +157,6 @@ class Run:
                 self._evaluate(model, tasks)
         except TempevalError as error:
             self.end("failed", str(error))
-        except BaseException as error:
-            self.end("failed", describe(error))
-            raise
 
     def _evaluate(self, model: ChainModel, tasks: HostTasks) -> None:
         model.set_method(self.plan.chain.spec)
@@ -172,8 +197,9 @@ class Run:
         reason += next((f"; first failure {k}: {v}" for k, v in failures.items()), "")
         self.end(status, None if status == "complete" else reason)
 
-    def end(self, status: str, error: str | None) -> None:
+    def end(self, status: Status, error: str | None) -> None:
         """Write the last record."""
+        self.ended = True
         self.record |= {
             "status": status,
             "error": error,
@@ -215,10 +241,18 @@ def damage(record: Mapping[str, Any]) -> str:
 def describe(error: BaseException) -> str:
     """Return the reason that a record, or a marker for other ranks, carries for an early end."""
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; run the same command to go on where it stopped"
+        by = f" by {error}" if str(error) else ""
+        return f"{INTERRUPTED}{by}; run the same command to go on where it stopped"
     if isinstance(error, TempevalError):
         return str(error)
     return f"{type(error).__name__}: {error}"
+
+
+def ending(error: BaseException) -> Status:
+    """Return the status of a run that an exception ends early, in this process or in another."""
+    if isinstance(error, RankDied) and error.reason.startswith(INTERRUPTED):
+        return "interrupted"
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
 
 
 def _now() -> str:

@@ -1,6 +1,6 @@
 """Run a plan video by video, every method on each; journal every batch; survive bad samples.
 
-One class in one file of 300 lines: the order of its steps is what makes a killed run resumable.
+One class in one file: the order of its steps is what makes a killed run resumable.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from tempeval.engine.question import Outcome
 from tempeval.engine.session import Session, Share
 from tempeval.engine.store import Keys, Memory
 from tempeval.engine.work import Batch, plan_work
-from tempeval.errors import BadVideo
+from tempeval.errors import BadVideo, BudgetMissed
+from tempeval.families.pixel_budget import MIN_FILL_PERCENT
 from tempeval.versions import versions
 from tempeval.video.clip import FramePlan
 from tempeval.video.sampling import nearest_multiple
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Generator, Hashable, Iterator, Sequence
 
     from tempeval.engine.question import Question
     from tempeval.engine.store import AnswerStore
@@ -67,6 +68,10 @@ class Inference:
         frames_free: whether a visual-token budget may change the number of frames, for each chain
             as it needs.
         seed: of sampled answers (see `batch_seed`); greedy ones do not depend on it.
+
+    Attributes:
+        missed: chains of the last `run` that missed the visual-token budget, each with the first
+            prompt that says so.
     """
 
     def __init__(
@@ -87,6 +92,7 @@ class Inference:
         cache = feature_cache if feature_cache is not None else FeatureCache(GIB)
         self.encoder = Encoder(family, decoding or DecodeOptions(), cache)
         self.kernels: set[str] = set()
+        self.missed: dict[Chain, BudgetMissed] = {}
 
     def check(self, chain: Chain) -> None:
         """Refuse a chain or a budget that cannot work, before any decoding.
@@ -178,7 +184,8 @@ class Inference:
         """Answer everything video by video, every chain on each, batch by batch.
 
         A batch whose answers are all in the store is replayed; any other is computed whole, and
-        stored before its answers are yielded.
+        stored before its answers are yielded. A chain that makes of a prompt less than 98 % or more
+        than 100 % of the visual-token budget ends there, is in `missed`, and the others go on.
 
         Raises:
             TempevalError: for what is wrong with the settings or the model rather than with one
@@ -191,20 +198,59 @@ class Inference:
         keys = self.keys()
         todo = [_Todo(video, chains, keys, kept) for video in work]
         bound = {chain: (self.bound(chain), self.frame_plan(chain)) for chain in chains}
+        self.missed = {}
+        if self.family.options.visual_token_budget is not None:
+            for chain in chains:
+                self._look_back(todo, chain, keys, kept)
         wanted = [
-            (t.video.visuals, list(dict.fromkeys(bound[chain][1] for chain in t.pending)))
+            (t.video.visuals, list(dict.fromkeys(bound[chain][1] for chain in pending)))
             for t in todo
-            if t.pending
+            if (pending := [chain for chain in t.pending if chain not in self.missed])
         ]
         opened = self.encoder.prefetch(wanted) if wanted else nullcontext()
         with opened:
             for video in todo:
                 for chain in chains:
+                    if chain in self.missed:
+                        continue
                     share = _share(
                         video.video, bound[chain][1], [plan for _, plan in bound.values()]
                     )
-                    yield from self._run_chain(video, chain, *bound[chain], share, keys, kept)
+                    run = self._run_chain(video, chain, *bound[chain], share, keys, kept)
+                    with closing(run):  # the model is attached while a batch is being answered
+                        for answered in run:
+                            yield answered
+                            if self._misses(chain, answered.question, answered.outcome):
+                                break
                 self.encoder.forget_clips()
+
+    def _look_back(
+        self, todo: Sequence[_Todo], chain: Chain, keys: Keys, store: AnswerStore
+    ) -> None:
+        """Look whether a chain has missed the budget before, in this process or in another."""
+        for video in todo:
+            for batches in video.video.prefixes:
+                for item in (item for batch in batches for item in batch.items):
+                    outcome = store.get(keys.of(chain, item))
+                    if outcome is not None and self._misses(chain, item.question, outcome):
+                        return
+
+    def _misses(self, chain: Chain, question: Question, outcome: Outcome) -> bool:
+        """Compare the visual tokens of a prompt with the budget; a miss is noted in `missed`."""
+        budget, made = self.family.options.visual_token_budget, outcome.ledger.visual_tokens
+        if budget is None or made is None or not question.visuals:
+            return False
+        least = -(-budget * MIN_FILL_PERCENT // 100)
+        if least <= made <= budget:
+            return False
+        accepted = f"{least} to {budget}" if least < budget else str(budget)
+        self.missed[chain] = BudgetMissed(
+            f"{chain.spec} makes {made} of the {budget} visual tokens of its budget (accepted: "
+            f"{accepted}) at {question.sample or question.number!r}, and stopped there; say in the "
+            "method's grid_rules what stage encode makes of a video's grids, so that frames can be "
+            "sized for it"
+        )
+        return True
 
     def _run_chain(
         self,
@@ -215,7 +261,7 @@ class Inference:
         share: Share,
         keys: Keys,
         store: AnswerStore,
-    ) -> Iterator[Answered]:
+    ) -> Generator[Answered, None, None]:
         pending = todo.pending.get(chain, set())
         for batches in todo.video.prefixes:
             for batch in batches:

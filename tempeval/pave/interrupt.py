@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment when nothing is half done."""
+"""Ctrl-C (or what ends a job) at a moment when nothing is half done."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ class Interrupted(RunFailed):
 
 @contextlib.contextmanager
 def watched() -> Iterator[Callable[[], bool]]:
-    """Note SIGINT and SIGTERM instead of ending at once; a second one ends at once.
+    """Note SIGINT, SIGTERM and SIGHUP instead of ending at once; a second one ends at once.
+
+    One that is ignored, as `nohup` has it, stays so.
 
     Outside the main thread, where signals cannot be handled, nothing is noted.
 
@@ -47,18 +49,19 @@ def watched() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield came.is_set
         return
-    names = (signal.SIGINT, signal.SIGTERM)
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before: dict[Any, Any] = {name: signal.getsignal(name) for name in names}
+    before = {name: how for name, how in before.items() if how is not signal.SIG_IGN}
 
     def note(name: int, frame: Any) -> None:
         came.set()
-        for each in names:
+        for each in before:
             signal.signal(each, before[each])
 
-    for name in names:
+    for name in before:
         signal.signal(name, note)
     try:
         yield came.is_set
     finally:
-        for name in names:
+        for name in before:
             signal.signal(name, before[name])

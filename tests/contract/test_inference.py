@@ -16,6 +16,7 @@ from tempeval.engine.continuations import Continuations
 from tempeval.engine.feature_cache import FeatureCache
 from tempeval.engine.inference import Inference
 from tempeval.engine.question import Picture, Question, content_stamp
+from tempeval.engine.store import Memory
 from tempeval.errors import InfeasibleBudget
 from tempeval.methods.base import Chain
 from tempeval.methods.pas import PAS
@@ -337,3 +338,38 @@ def test_another_version_is_another_answer(build, monkeypatch):
     before = runner.inference.fingerprint()
     monkeypatch.setattr(inference_module, "versions", lambda: {"tempeval": "9.9.9"})
     assert runner.inference.fingerprint() != before
+
+
+def test_a_chain_that_misses_its_budget_stops_after_the_first_clip(build, videos, counts):
+    """Both numbers are named, other chains go on, and what was journalled says it again at once."""
+    pooled, plain, store = Chain([PoolTokens()]), Chain(), Memory()
+    inference = build(visual_token_budget=48).inference
+    questions = interleaved(videos)
+    work = inference.plan(questions)
+    answered = list(inference.run(work, [plain, pooled], store))
+    assert sum(one.chain == plain for one in answered) == len(questions)
+    assert sum(one.chain == pooled for one in answered) == 1
+    assert list(inference.missed) == [pooled]
+    said = str(inference.missed[pooled])
+    assert "12 of the 48 visual tokens" in said
+    assert "accepted: 48" in said
+    assert counts["prefill"] == 4
+    again = list(inference.run(work, [plain, pooled], store))
+    assert sum(one.chain == plain for one in again) == len(questions)
+    assert sum(one.chain == pooled for one in again) == 0
+    assert list(inference.missed) == [pooled]
+    assert counts["prefill"] == 4, "nothing is computed to be told again"
+    # Without a visual there is nothing to hold against the budget.
+    words = [ask(0, None, "up")]
+    assert len(list(inference.run(inference.plan(words), [plain, pooled]))) == 2
+    assert not inference.missed
+
+
+@pytest.mark.parametrize("budget", [48, 64, 100])
+def test_no_clip_of_the_planner_misses_a_budget(build, videos, budget):
+    """Of clips of other lengths and shapes: each is sized by itself, or fails by itself."""
+    inference = build(visual_token_budget=budget).inference
+    answered = list(inference.run(inference.plan(interleaved(videos)), [Chain()]))
+    assert not inference.missed
+    made = {one.outcome.ledger.visual_tokens for one in answered if one.outcome.answer}
+    assert all(0.98 * budget <= tokens <= budget for tokens in made)

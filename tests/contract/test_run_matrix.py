@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,10 +161,72 @@ def test_any_other_exception_is_recorded_and_raised(options: Any, error: BaseExc
     with pytest.raises(type(error)):
         run_matrix(chosen, load=lambda _options: FakeModel(crash={"baseline": error}))
     record = record_in(chosen.out / "uniform" / "baseline")
-    assert record["status"] == "failed"
-    said = "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
-    assert said in record["error"]
+    stopped = isinstance(error, KeyboardInterrupt)
+    assert record["status"] == ("interrupted" if stopped else "failed")
+    assert ("interrupted" if stopped else type(error).__name__) in record["error"]
     assert record["finished"]
+
+
+def test_an_interrupt_during_scoring_marks_only_what_it_interrupted(options: Any) -> None:
+    """What was scored stays complete; what was answered and not yet scored is interrupted too."""
+    chosen = options(methods=["baseline", "temporal_exit", "reverse_order", "pas"])
+
+    class Stopped(FakeModel):
+        def set_method(self, method: str) -> None:
+            if method == "pas":
+                raise InvalidSetting("no such layer")
+            super().set_method(method)
+
+    model = Stopped(crash={"temporal_exit": KeyboardInterrupt("SIGTERM")})
+    with pytest.raises(KeyboardInterrupt):
+        run_matrix(chosen, load=lambda _options: model)
+    records = {m: record_in(chosen.out / "uniform" / m) for m in chosen.methods}
+    assert {m: record["status"] for m, record in records.items()} == {
+        "baseline": "complete",
+        "temporal_exit": "interrupted",
+        "reverse_order": "interrupted",
+        "pas": "failed",
+    }
+    assert records["pas"]["error"] == "no such layer"
+    said = "interrupted by SIGTERM; run the same command to go on where it stopped"
+    assert records["temporal_exit"]["error"] == records["reverse_order"]["error"] == said
+    assert load_runs([chosen.out]).refusals, "an interrupted run is listed, not unreadable"
+    again = FakeModel()
+    run_matrix(options(methods=["baseline", "temporal_exit"]), load=lambda _options: again)
+    assert [method for method, _ in again.calls] == ["temporal_exit"]
+
+
+def test_the_time_of_all_is_said_once(options: Any) -> None:
+    lines: list[str] = []
+    chosen = options(methods=["baseline", "temporal_exit"])
+    run_matrix(chosen, report=lines.append, load=lambda _options: FakeModel())
+    (together,) = [line for line in lines if line.startswith("answered in")]
+    assert "all 2 together" in together
+    assert sum("scored in" in line for line in lines) == 2
+
+
+def test_runs_that_the_command_itself_has_made_are_not_called_reused(options: Any) -> None:
+    (folder,) = run_matrix(options(), load=lambda _options: FakeModel())
+    made = (folder / "run.json").stat().st_mtime
+    for since, reused in ((made - 1, False), (made + 1, True), (None, True)):
+        lines: list[str] = []
+        run_matrix(options(), report=lines.append, load=pytest.fail, since=since)
+        assert ("reused" in lines[0]) == reused
+        assert "8 of 8 answered" in lines[0]
+
+
+def test_what_a_killed_process_left_half_written_is_removed(options: Any) -> None:
+    (folder,) = run_matrix(options(), load=lambda _options: FakeModel())
+    process = subprocess.Popen(["true"])
+    process.wait()
+    dead = folder / f".run.json.{process.pid}"
+    alive = folder / f".run.json.{os.getpid()}"
+    for path in (dead, alive):
+        path.write_text("{")
+    run_matrix(options(), load=pytest.fail)
+    assert [path.exists() for path in (dead, alive)] == [False, True]
+    run_matrix(options(overwrite=True), load=lambda _options: FakeModel())
+    assert not alive.exists(), "nobody but the holder of the journal writes here"
 
 
 def test_a_killed_run_leaves_a_failed_record(options: Any) -> None:

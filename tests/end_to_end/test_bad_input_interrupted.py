@@ -95,7 +95,7 @@ def test_ctrl_c(
     assert "Traceback" not in command.stderr
     for method in METHODS:
         record = record_of(options.out / "uniform" / method)
-        assert record["status"] == "failed"
+        assert record["status"] == "interrupted"
         assert record["error"].startswith("interrupted; run the same command")
     assert 0 < journal_lines(options.out) < BATCHES, "it was stopped in the middle"
     assert_the_rerun_completes(options, uninterrupted(options))

@@ -173,7 +173,8 @@ def test_a_rank_that_dies_ends_the_others(
     kept = [journal_lines(options.out, rank) for rank in (0, 1)]
     assert kept[dying] >= 4
     for record in options.out.rglob("run.json"):
-        assert json.loads(record.read_text())["status"] == "failed"
+        # torchrun ends the other rank with SIGTERM.
+        assert json.loads(record.read_text())["status"] in ("failed", "interrupted")
     run_matrix(options)
     assert all_samples(options.out) == all_samples(one_process(options))
     assert journal_lines(options.out, 1) == kept[1], "what the other rank did was not repeated"

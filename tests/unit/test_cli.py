@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tempeval import cli_quickstart, doctor, matrix, run
+from tempeval import cli_matrix, cli_quickstart, doctor, matrix, run
 from tempeval.cli import main
 from tempeval.doctor import Check
 from tempeval.errors import TempevalError
@@ -274,14 +274,40 @@ def test_ctrl_c_twice_cleans_up_and_ends_with_one_line_and_code_130(
             cleaned.append(True)
 
     monkeypatch.setattr(run, "run_matrix", interrupted)
-    before = signal.getsignal(signal.SIGINT)
+    before = {each: signal.getsignal(each) for each in cli_matrix.SIGNALS}
     try:
         code, out, err = call("run", "--methods", "pas", "--tasks", "t", "-o", str(tmp_path))
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGINT, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     assert (code, out, cleaned) == (130, "", [True])
     assert err == "\ninterrupted; run the same command to go on where it stopped\n"
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_what_ends_a_job_ends_with_one_line_and_its_own_code(
+    call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    number = signal.Signals[name]
+    monkeypatch.setattr(run, "run_matrix", lambda *_, **__: signal.raise_signal(number))
+    before = {each: signal.getsignal(each) for each in cli_matrix.SIGNALS}
+    try:
+        code, out, err = call("run", "--methods", "pas", "--tasks", "t", "-o", str(tmp_path))
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert (code, out) == (128 + number, "")
+    assert err == f"interrupted by {name}; run the same command to go on where it stopped\n"
+
+
+def test_a_signal_that_is_ignored_stays_ignored(call: Any, asked: list[RunOptions]) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with cli_matrix.patient_interrupts():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_handler_of_ctrl_c_is_put_back(call: Any, asked: list[RunOptions]) -> None:
