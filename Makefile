@@ -20,7 +20,7 @@ export HF_HUB_OFFLINE := 1
 export HF_DATASETS_OFFLINE := 1
 export TRANSFORMERS_OFFLINE := 1
 
-.PHONY: test quickstart lint types pytest slow gpu format wheel readme readme-table clean
+.PHONY: test quickstart lint types pytest slow gpu long format wheel readme readme-table clean
 
 test: lint types pytest
 
@@ -60,6 +60,16 @@ slow: $(STAMP)
 
 gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
+
+# The whole suite with the newest releases that the package accepts, in an environment of its own
+# and whatever pip is told on this machine; adds a line to docs/versions.md. LONG_ARGS: pytest's.
+NEWEST := .venv-newest
+LONG_ARGS ?= -n 2
+long:
+	@[ -x $(NEWEST)/bin/python ] || $(PYTHON) -m venv $(NEWEST)
+	PIP_CONFIG_FILE=/dev/null $(NEWEST)/bin/python -m pip install --quiet --upgrade 'setuptools>=77'
+	PIP_CONFIG_FILE=/dev/null $(NEWEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --no-build-isolation -e '.[dev]'
+	PATH="$(CURDIR)/$(NEWEST)/bin:$$PATH" $(NEWEST)/bin/python .ci/newest.py $(LONG_ARGS)
 
 # build/ is removed first: setuptools would ship modules that were deleted since.
 wheel: $(STAMP)
