@@ -28,8 +28,26 @@ INTRODUCTION = """<!-- written by .ci/leaderboard_docs.py -->
 | `plots/*.svg`, `*.png` | differences with intervals, and scores against each cost with the Pareto front; of the means and of each task |
 
 The same inputs give the same bytes. **Bold** means that the clustered sign-flip test says there is
-a difference to the baseline, in either direction, after Holm's correction over the table; nothing
-else is called a difference. How the numbers are computed: [statistics.md](statistics.md).
+a difference to the baseline, in either direction, after Holm's correction over all methods and tasks
+of one setting (model, budget, frames); nothing else is called a difference. How the numbers are
+computed: [statistics.md](statistics.md).
+
+**Ranked task by task.** A run that lacks answers in one task (failed questions, no time left) is
+ranked on its complete tasks; what is left out is listed with the reason and what helps. A question
+that failed is wrong under every metric. Questions over damaged videos are answered and count; how
+many there are, and of how many videos, stands over the table. Runs that left other questions out
+(`--skip-missing`) are not compared.
+
+**Which tasks stand in one table.** A row has a mean, costs and a rank over all tasks of its table or
+none. So the tasks of one setting are divided where that gives more of them: the first table is of
+the tasks for which (number of tasks) x (methods that have all of them) is largest, of equal ones
+that with more tasks; what is left is divided likewise, and tasks that only the baseline has stand
+apart. The correction is over all these tables together. Where tasks have budgets of their own, the
+heading names them and no mean over tasks is drawn against a cost.
+
+**What is replaced.** In DIR, only files that its `leaderboard.json` lists are replaced or deleted. A
+file of that name which no leaderboard wrote is refused before anything is written, and so are a
+`--baseline` that no run has, and replacing a leaderboard that has tables by one that has none.
 """  # noqa: E501  # rows of a table
 
 

@@ -111,6 +111,7 @@ def make_document(loaded: Loaded, options: Options) -> tuple[Document, tuple[Ref
         "references": published_rows(
             sorted({task["name"] for table in tables for task in table["tasks"]})
         ),
+        "files": [],
         "runs": runs_of(loaded.sources, refusals, tables),
     }
     return document, refusals

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from tempeval.leaderboard import text
@@ -14,11 +15,45 @@ if TYPE_CHECKING:
 
 def caveats(table: Table) -> Iterator[str]:
     """Give one sentence or a few for each caveat."""
+    yield from _unsound(table)
+    yield from _no_means_of_costs(table["rows"])
     yield from _by_sum(table)
     yield from _own_frames(table["rows"])
     yield from table["notes"]
     for row in table["rows"]:
         yield from _answered(table, row)
+
+
+def _unsound(table: Table) -> Iterator[str]:
+    """Name damaged videos and questions that were left out, task by task."""
+    names = text.columns(table["tasks"])
+    for place, name in enumerate(names):
+        cells = [(row["label"], cell) for row in table["rows"] if (cell := row["cells"][place])]
+        said: dict[str, list[str]] = {}
+        for label, cell in cells:
+            videos, skipped = cell["videos"], cell["costs"]["skipped"]
+            facts = [text.damage(videos)] if videos and videos["damaged"] else []
+            if skipped:
+                facts.append(f"{skipped} questions left out, whose videos are not there")
+            if facts:
+                said.setdefault("; ".join(facts), []).append(label)
+        for fact, labels in said.items():
+            where = "" if len(labels) == len(cells) else f" ({', '.join(labels)})"
+            yield f"{name}: {fact}{where}."
+
+
+def _no_means_of_costs(rows: Sequence[Row]) -> Iterator[str]:
+    """Name the costs that have no mean because of some questions."""
+    for row in rows:
+        costs = [cell["costs"] for cell in row["cells"] if cell is not None]
+        said = []
+        for key, what in (("unmeasured", "is missing"), ("negative", "is below 0")):
+            found = Counter[str]()
+            for each in costs:
+                found.update(each["unmeasured"] if key == "unmeasured" else each["negative"])
+            said += [f"{name} {what} on {count} questions" for name, count in found.items()]
+        if said:
+            yield f"No mean of some costs of {row['label']}: {', '.join(said)}."
 
 
 def _own_frames(rows: Sequence[Row]) -> Iterator[str]:

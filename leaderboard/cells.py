@@ -13,8 +13,8 @@ from tempeval.leaderboard.costs import costs_of, known_mean
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tempeval.leaderboard.records import Entry, Floats
-    from tempeval.leaderboard.schema import BothAnswered, Cell, Interval
+    from tempeval.leaderboard.records import Entry, Floats, TaskRecord
+    from tempeval.leaderboard.schema import BothAnswered, Cell, Interval, Videos
     from tempeval.leaderboard.variants import Comparison
 
 
@@ -166,4 +166,12 @@ def _cell(entry: Entry, se: float | None) -> Cell:
         "clusters": clusters,
         "both_answered": None,
         "costs": costs_of([entry]),
+        "videos": _videos(entry.task),
     }
+
+
+def _videos(task: TaskRecord) -> Videos | None:
+    found = task.videos
+    if found is None:
+        return None
+    return {"total": found.total, "damaged": found.damaged, "flags": dict(found.flags)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tempeval.leaderboard import text
 from tempeval.leaderboard.grid import Cell
@@ -37,10 +37,15 @@ def _measure(name: str) -> Callable[[Costs], float | None]:
     return lambda costs: costs["measures"].get(name)
 
 
-def _failed(costs: Costs) -> float | None:
-    return costs["failed"]
+def _count(name: Literal["failed", "damaged", "skipped"]) -> Callable[[Costs], float | None]:
+    return lambda costs: costs[name]
 
 
+_FLOPS = "TFLOPs"
+# Tokens that differ by at most this, as a fraction, are the same.
+_SAME_TOKENS = 0.02
+#: Columns that a budget is spent on: where tasks have budgets of their own, so have these.
+SPENT = ("tokens", "layers", "KV", _FLOPS)
 COLUMNS = (
     CostColumn("tokens", _measure("visual_tokens"), text.count, "visual tokens per question"),
     CostColumn(
@@ -51,7 +56,7 @@ COLUMNS = (
     ),
     CostColumn("KV", _measure("kv_bytes"), text.size, "bytes of keys and values held"),
     CostColumn(
-        "TFLOPs",
+        _FLOPS,
         _measure("prefill_flops"),
         text.tera,
         "operations of the prefill, 10^12 per question",
@@ -80,13 +85,35 @@ COLUMNS = (
         "answers that could not be parsed; they count as wrong",
     ),
 )
-_FAILED = CostColumn("failed", _failed, text.count, "questions with an error; they count as wrong")
+# What is there only where it is not 0.
+_RARE = (
+    CostColumn(
+        "failed", _count("failed"), text.count, "questions with an error; they count as wrong"
+    ),
+    CostColumn("damaged", _count("damaged"), text.count, "questions answered over a damaged video"),
+    CostColumn(
+        "skipped",
+        _count("skipped"),
+        text.count,
+        "questions left out because their video is not there",
+    ),
+)
+
+
+def _save_unseen(known: Sequence[Costs]) -> bool:
+    """Return True if rows of the same tokens differ in the operations of their prefill."""
+    tokens = [value for each in known if (value := each["measures"]["visual_tokens"]) is not None]
+    same = bool(tokens) and max(tokens) - min(tokens) <= _SAME_TOKENS * max(tokens)
+    operations = [each["measures"]["prefill_flops"] for each in known]
+    return same and len({text.tera(value) for value in operations if value is not None}) > 1
 
 
 def of(costs: Sequence[Costs | None], *, full: bool = False) -> list[CostColumn]:
     """Give the columns of a table: the usual ones, with `full` all that have a value.
 
-    The column of failures is there only where there are some.
+    The operations of the prefill are usual where they are what tells the rows apart: where those
+    take the same tokens and not the same operations.
+    The columns of failed, damaged and skipped questions are there only where there are some.
 
     Args:
         costs: of the table's rows, None where a row has none.
@@ -96,6 +123,9 @@ def of(costs: Sequence[Costs | None], *, full: bool = False) -> list[CostColumn]
     chosen = [
         column
         for column in COLUMNS
-        if column.usual or (full and any(column.value(each) is not None for each in known))
+        if column.usual
+        or (full and any(column.value(each) is not None for each in known))
+        or (column.name == _FLOPS and _save_unseen(known))
     ]
-    return [*chosen, _FAILED] if any(each["failed"] for each in known) else chosen
+    rare = [column for column in _RARE if any(column.value(each) for each in known)]
+    return [*chosen, *rare]

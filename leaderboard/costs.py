@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -26,6 +26,10 @@ def costs_of(entries: Sequence[Entry]) -> Costs:
         "measures": summed_up([(entry.samples.measures, ok) for entry, ok in pairs]),
         "parse_failure_rate": known_mean([entry.samples.unparsed[ok] for entry, ok in pairs]),
         "failed": sum(int(entry.samples.failed.sum()) for entry in entries),
+        "unparsed": _unparsed([entry.samples.unparsed[ok] for entry, ok in pairs]),
+        "damaged": known_sum([entry.task.damaged for entry in entries]),
+        "skipped": sum(entry.task.skipped for entry in entries),
+        **_gaps([(entry.samples.measures, ok) for entry, ok in pairs]),
     }
 
 
@@ -36,15 +40,47 @@ def summed_up(parts: Sequence[tuple[Mapping[str, Floats], Bools]]) -> dict[str, 
         parts: measures [n] by name, and which of the n questions count.
 
     Returns:
-        Name -> value; None where a question that counts was not measured, or none counts.
+        Name -> value; None where a question that counts was not measured or has a value below 0,
+        or where none counts.
     """
     found = {}
     for name in MEASURES:
         values = [measures[name][kept] for measures, kept in parts]
-        mean = known_mean(values)
+        possible = not any((part < 0).any() for part in values)
+        mean = known_mean(values) if possible else None
         largest = name in _LARGEST and mean is not None
         found[name] = max(float(part.max()) for part in values if len(part)) if largest else mean
     return found
+
+
+class _Gaps(TypedDict):
+    unmeasured: dict[str, int]
+    negative: dict[str, int]
+
+
+def _gaps(parts: Sequence[tuple[Mapping[str, Floats], Bools]]) -> _Gaps:
+    """Count the questions because of which a measure has no mean, by measure."""
+    unmeasured, negative = {}, {}
+    for name in MEASURES:
+        values = np.concatenate([measures[name][kept] for measures, kept in parts])
+        missing, below = int(np.isnan(values).sum()), int((values < 0).sum())
+        if 0 < missing < len(values):
+            unmeasured[name] = missing
+        if below:
+            negative[name] = below
+    return {"unmeasured": unmeasured, "negative": negative}
+
+
+def known_sum(counts: Sequence[int | None]) -> int | None:
+    """Return the sum of counts; None when one is not known."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def _unparsed(columns: Sequence[Floats]) -> int | None:
+    """Count the answers that could not be parsed; None where a line does not say."""
+    values = np.concatenate(columns)
+    return None if np.isnan(values).any() else int(np.count_nonzero(values))
 
 
 def known_mean(columns: Sequence[Floats]) -> float | None:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from tempeval.console import clean
 from tempeval.leaderboard import describe
+from tempeval.leaderboard.text import flags
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tempeval.leaderboard.schema import Cell, Document, Interval, Row, Table, Task
+    from tempeval.leaderboard.schema import Cell, Document, Interval, Row, Table, Videos
 
 #: Column -> what it holds; `docs/leaderboard.md` says the same.
 COLUMNS = {
@@ -22,7 +23,7 @@ COLUMNS = {
     "model": "base model",
     "model_revision": "commit or weight digest",
     "match_on": "the measure that is the budget",
-    "budget": "the table's mean budget",
+    "budget": "the baseline's mean over the task's questions",
     "task": "task",
     "task_version": "its version",
     "metric": "name of the score",
@@ -54,6 +55,12 @@ COLUMNS = {
     "score_by_sum": "score by the sum of log-likelihoods",
     "parse_failure_rate": "share of unparsed answers",
     "failed": "questions with an error",
+    "unparsed": "answers that could not be parsed",
+    "damaged": "questions answered over a damaged video",
+    "skipped": "questions left out because their video is not there",
+    "videos": "videos asked about",
+    "damaged_videos": "those that decode with a defect",
+    "damage": "the defects, with how many videos have each",
 }
 # A spreadsheet takes text that starts with one of these for a formula; of full width, some do.
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
@@ -81,19 +88,21 @@ def to_csv(document: Document) -> str:
     writer.writerow(columns(document))
     for heading, table in zip(describe.headings(document), document["tables"], strict=True):
         for row in table["rows"]:
-            for task, cell in zip(table["tasks"], row["cells"], strict=True):
+            for place, cell in enumerate(row["cells"]):
                 if cell is not None:
-                    values = _values(document, heading, table, task, row, cell)
+                    values = _values(document, heading, table, place, row, cell)
                     writer.writerow([_plain(value) for value in values])
     return target.getvalue()
 
 
 def _values(
-    document: Document, heading: str, table: Table, task: Task, row: Row, cell: Cell
+    document: Document, heading: str, table: Table, place: int, row: Row, cell: Cell
 ) -> Iterator[Any]:
     """Yield the values of a line, in the order of `columns`."""
+    task = table["tasks"][place]
     yield from (table["id"], heading, table["ranked"], table["model"])
-    yield from (table["setting"]["model_revision"], table["match_on"], table["budget"])
+    yield from (table["setting"]["model_revision"], table["match_on"])
+    yield table["budgets"][place]
     yield from (task["name"], task["version"], task["metric"], task["higher_is_better"])
     yield from (row["method"], row["label"], row["fingerprint"], row["is_baseline"])
     yield from (cell["run"], cell["n"], cell["clusters"], cell["score"], cell["se"])
@@ -105,7 +114,15 @@ def _values(
     yield from (cell["mde"], cell["wins"], cell["ties"], cell["losses"], cell["mcnemar_p"])
     costs = cell["costs"]
     yield from (cell["score_by_sum"], costs["parse_failure_rate"], costs["failed"])
+    yield from (costs["unparsed"], costs["damaged"], costs["skipped"])
+    yield from _videos(cell["videos"])
     yield from (costs["measures"].get(name) for name in document["measures"])
+
+
+def _videos(found: Videos | None) -> tuple[int | None, int | None, str | None]:
+    if found is None:
+        return None, None, None
+    return found["total"], found["damaged"], flags(found["flags"])
 
 
 def _ends(interval: Interval | None) -> tuple[float | None, float | None]:

@@ -6,17 +6,17 @@ Everything is read from the document (`tempeval.leaderboard.schema`).
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
-from tempeval.leaderboard import plan_words, text
+from tempeval.leaderboard import lists, plan_words, text
 from tempeval.leaderboard.caveats import caveats
 from tempeval.leaderboard.interval_notes import interval_notes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from tempeval.leaderboard.schema import Document, Row, Table, Task
+    from tempeval.leaderboard.schema import Document, Interval, Row, Table, Task
 
 MINI = (
     "These are real measurements of a tiny model (the mini suite); "
@@ -34,7 +34,7 @@ REFERENCES = (
     "As published, with their sources. They are of other checkpoints, frames, prompts and "
     "graders, and are not ranked with measured rows."
 )
-_FEW_CLUSTERS = 30
+_FEW_CLUSTERS, _FEW_BUDGETS = 30, 3
 # Settings that tell two tables of one heading apart, in the order in which they are tried.
 _APART = (
     "frame_policy",
@@ -74,7 +74,7 @@ def legend(document: Document) -> list[str]:
         "for that). Intervals are not corrected for the number of "
         "comparisons.",
         "Bold: the clustered sign-flip test says that there is a difference, corrected by Holm's "
-        f"method over all methods and tasks of the table (p at most {how['alpha']:g}), "
+        f"method over all methods and tasks of one setting (p at most {how['alpha']:g}), "
         "and also without the questions that failed on either side. Nothing else is called "
         "a difference. Means over tasks are not tested.",
         "macro: mean of the task scores; pooled: mean over the questions of all tasks, where "
@@ -86,19 +86,30 @@ def legend(document: Document) -> list[str]:
         "seconds per question standing alone (decode + encode + prefill + answer); shared: as "
         "run, what is shared divided by who shares it. memory: largest peak of the device. "
         "unparsed: answers that could not be parsed, which count as wrong. All are measured "
-        "means over the answered questions.",
+        "means over the answered questions. Counted, where there are some: failed questions, those "
+        "answered over damaged videos, and those skipped because their video is not there.",
         "'-': not measured, or a task is missing.",
     ]
 
 
 def left_out(document: Document) -> str:
-    """Say how many runs are not comparable."""
-    runs = len({found["run"] for found in document["not_comparable"]})
-    if not runs:
-        return "Every run was comparable."
+    """Say how many runs are not comparable, and which are compared and not ranked."""
+    runs = len({found["run"] for found in lists.refused(document)})
+    said = "Every run was comparable."
+    if runs:
+        many = "run is" if runs == 1 else "runs are"
+        said = f"{runs} {many} not comparable, at least in part; leaderboard.md says why."
+    return " ".join(filter(None, (said, trials(document))))
+
+
+def trials(document: Document) -> str:
+    """Name the runs that are compared and not ranked; empty where there are none."""
+    names = dict.fromkeys(x["run"] for x in document["not_comparable"] if x["kind"] == "limit")
+    if not names:
+        return ""
     return (
-        f"{runs} {'run is' if runs == 1 else 'runs are'} not comparable, at least in part; "
-        "leaderboard.md says why."
+        "Compared and not ranked, because they are trial runs over some of the samples (--limit): "
+        f"{', '.join(names)}."
     )
 
 
@@ -109,15 +120,29 @@ def heat_caption(document: Document, table: Table) -> str:
     alpha = document["methodology"]["alpha"]
     return (
         f"Difference to the baseline. Bold: significant at {alpha:g} after Holm's correction "
-        f"for the table's {table['tests']} tests."
+        f"for {table['tests']} tests: all methods and tasks of this setting."
     )
 
 
 def budget(table: Table) -> str:
-    """Put a table's budget in words, such as '49 visual tokens per question'."""
+    """Put a table's budget in words, such as '49 visual tokens per question'.
+
+    Where its tasks have budgets of their own, each is named, or the least and the most of many.
+    """
     on = table["match_on"]
-    number = {"kv_bytes": text.size, "prefill_flops": text.tera}
-    return f"{number.get(on, text.count)(table['budget'])} {BUDGETS.get(on, on)} per question"
+    show = _number(on)
+    unit = f"{BUDGETS.get(on, on)} per question"
+    if table["budget"] is not None:
+        return f"{show(table['budget'])} {unit}"
+    known = sorted((value, show(value)) for value in table["budgets"] if value is not None)
+    words = list(dict.fromkeys(shown for _, shown in known))
+    if len(words) > _FEW_BUDGETS:
+        return f"{words[0]} to {words[-1]} {unit}, by task"
+    return f"{' and '.join(words)} {unit}, by task"
+
+
+def _number(on: str) -> Callable[[float | None], str]:
+    return {"kv_bytes": text.size, "prefill_flops": text.tera}.get(on, text.count)
 
 
 def group(names: Sequence[str], groups: Iterable[str | None]) -> str:
@@ -144,20 +169,35 @@ def headings(document: Document) -> list[str]:
         f"{_group(table)}: {table['model']}, {budget(table)}{_limit_mark(table)}"
         for table in tables
     ]
+    for places in _alike(names):
+        asked = [_tasks(tables[i]) for i in places]
+        if len(set(asked)) > 1:
+            for i, what in zip(places, asked, strict=True):
+                names[i] = f"{what}: {names[i].partition(': ')[2]}"
     for field in _APART:
-        alike = {name for name, times in Counter(names).items() if times > 1}
-        for name in alike:
-            places = [i for i, other in enumerate(names) if other == name]
+        for places in _alike(names):
             values = [_setting(tables[i], field) for i in places]
             if len(set(values)) > 1:
                 for i, value in zip(places, values, strict=True):
-                    names[i] = f"{name}, {value}"
+                    names[i] = f"{names[i]}, {value}"
     seen: Counter[str] = Counter()
     unique = []
     for name in names:
         seen[name] += 1
         unique.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return unique
+
+
+def _alike(names: Sequence[str]) -> list[list[int]]:
+    """Give the places of names that are there more than once."""
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, name in enumerate(names):
+        places[name].append(place)
+    return [found for found in places.values() if len(found) > 1]
+
+
+def _tasks(table: Table) -> str:
+    return group([task["name"] for task in table["tasks"]], [None])
 
 
 def slugs(names: Sequence[str]) -> list[str]:
@@ -224,12 +264,19 @@ def notes(table: Table) -> Iterator[str]:
             f"Fewer than {_FEW_CLUSTERS} clusters in {', '.join(few)}: "
             "intervals and tests are rough."
         )
-    flat = [row["label"] for row in rows if _flat(row)]
-    if flat:
+    yield from _flat([(row["label"], _shown_interval(table, row)) for row in rows])
+    if table["budget"] is None and len(tasks) > 1:
+        show = _number(table["match_on"])
+        shown = [
+            f"{name} {show(value)}"
+            for name, value in zip(text.columns(tasks), table["budgets"], strict=True)
+        ]
         yield (
-            "Intervals of zero width say that no draw differs, not that the difference is known: "
-            f"{', '.join(flat)}."
+            f"Each task has a budget of its own ({', '.join(shown)}), so no mean over them is "
+            "drawn against a cost."
         )
+    if len(rows) == 1:
+        yield f"Only {rows[0]['label']} was run here: nothing is compared."
     yield from interval_notes(table)
     raw = [task["name"] for task in tasks if not task["fraction"]]
     if raw:
@@ -242,10 +289,27 @@ def notes(table: Table) -> Iterator[str]:
         yield f"The runs differ in {name}: {', '.join(values)}."
 
 
-def _flat(row: Row) -> bool:
-    """Tell whether an interval of the row has no width, as when no score differs."""
-    found = [row["macro_interval"], *(cell["interval"] for cell in row["cells"] if cell)]
-    return any(ends is not None and ends["low"] == ends["high"] for ends in found)
+def task_notes(table: Table, place: int) -> Iterator[str]:
+    """Give what a reader must know before trusting the table of one task."""
+    found = [(row["label"], row["cells"][place]) for row in table["rows"]]
+    yield from _flat([(label, cell["interval"]) for label, cell in found if cell is not None])
+
+
+def _shown_interval(table: Table, row: Row) -> Interval | None:
+    """Give the interval that the summary prints in a row."""
+    if len(table["tasks"]) > 1:
+        return row["macro_interval"]
+    return row["cells"][0]["interval"] if row["cells"][0] is not None else None
+
+
+def _flat(found: Iterable[tuple[str, Interval | None]]) -> Iterator[str]:
+    """Name the rows whose interval has no width, as when no score differs."""
+    flat = [label for label, ends in found if ends is not None and ends["low"] == ends["high"]]
+    if flat:
+        yield (
+            "Intervals of zero width say that no draw differs, not that the difference is known: "
+            f"{', '.join(flat)}."
+        )
 
 
 def _group(table: Table) -> str:

@@ -11,9 +11,16 @@ from tempeval.leaderboard.records import Entry, Refusal
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from tempeval.leaderboard.records import Run, TaskRecord
     from tempeval.leaderboard.schema import Kind
 
-_RERUN = "Rerun or resume it"
+_RERUN = "Rerun it with --overwrite"
+#: What can be done about failed samples.
+REMEDY = (
+    "Mend what failed (put back a missing video, replace a broken one) and run the same command, "
+    "which tries failed samples again; or leave missing videos out of every method with "
+    "--skip-missing"
+)
 
 
 def split(
@@ -69,16 +76,16 @@ def _refuse(entry: Entry, on: str, max_failure_ratio: float, worst: float) -> Re
     if failed > max_failure_ratio * lines:
         reason = f"{failed} of {lines} samples failed ({failed / lines:.1%})"
         values = (f"{failed / lines:.1%}", f"at most {max_failure_ratio:.1%}")
-        return refusal(entry, "failures", "failed", *values, reason)
+        return refusal(entry, "failures", "failed", *values, reason, REMEDY)
     if failed and not task.higher_is_better:
         reason = "a failed sample counts as score 0, which would be the best score of this task"
-        return refusal(entry, "failures", "failed", str(failed), "0", reason)
+        return refusal(entry, "failures", "failed", str(failed), "0", reason, REMEDY)
     if failed and worst < 0:
         reason = (
             "a failed sample counts as score 0, which is better than other scores of this task "
             f"(down to {worst:.6g})"
         )
-        return refusal(entry, "failures", "failed", str(failed), "0", reason)
+        return refusal(entry, "failures", "failed", str(failed), "0", reason, REMEDY)
     measured = samples.measures[on][~samples.failed]
     if odd := int((measured <= 0).sum()):
         reason = f"{odd} of {lines - failed} answered samples have a measured {on} of 0 or less"
@@ -102,10 +109,24 @@ def refusal(
     action: str = _RERUN,
 ) -> Refusal:
     """Refuse one task of one run; the arguments are those of Refusal."""
+    return task_refusal(entry.run, entry.task, kind, field, value, other, reason, action)
+
+
+def task_refusal(
+    run: Run,
+    task: TaskRecord,
+    kind: Kind,
+    field: str,
+    value: str,
+    other: str,
+    reason: str,
+    action: str,
+) -> Refusal:
+    """Refuse one task of one run, whose samples were not read; see `refusal`."""
     return Refusal(
-        run=entry.run.name,
-        method=entry.run.label,
-        tasks=(entry.task.name,),
+        run=run.name,
+        method=run.label,
+        tasks=(task.name,),
         kind=kind,
         field=field,
         value=value,

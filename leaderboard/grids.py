@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tempeval.leaderboard import cost_columns, text, tips
+from tempeval.leaderboard.cost_columns import SPENT
 from tempeval.leaderboard.grid import Cell, Column, Grid, GridRow
 from tempeval.leaderboard.search import row_words
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tempeval.leaderboard import schema
+    from tempeval.leaderboard.cost_columns import CostColumn
     from tempeval.leaderboard.grid import Order
 
 # Differences up to these, as fractions of the scale, have the first, second and third colour of
@@ -44,7 +46,7 @@ def summary(table: schema.Table) -> Grid:
     rows = []
     for row in table["rows"]:
         cells = [*_scores(table, row), *_means(table, row)]
-        cells += [cost.cell(row["costs"]) for cost in costs]
+        cells += [_cost(table, row, cost) for cost in costs]
         rows.append(_row(table, row, cells))
     return Grid(tuple(columns), tuple(rows))
 
@@ -140,8 +142,19 @@ def costs(table: schema.Table) -> Grid | None:
     if all(cost.usual for cost in found):
         return None
     columns = [METHOD, *[Column(cost.name, "ascending", cost.about) for cost in found]]
-    rows = [_row(table, row, [cost.cell(row["costs"]) for cost in found]) for row in table["rows"]]
+    rows = [_row(table, row, [_cost(table, row, cost) for cost in found]) for row in table["rows"]]
     return Grid(tuple(columns), tuple(rows))
+
+
+def _cost(table: schema.Table, row: schema.Row, column: CostColumn) -> Cell:
+    """Print a cost of all tasks; where they have budgets of their own, what each spends of it."""
+    whole = column.cell(row["costs"])
+    if table["budget"] is not None or column.name not in SPENT or row["costs"] is None:
+        return whole
+    known = [value for c in row["cells"] if c and (value := column.value(c["costs"])) is not None]
+    shown = list(dict.fromkeys(column.text(value) for value in sorted(known)))
+    words = "/".join(shown) if len(shown) <= 3 else f"{shown[0]} to {shown[-1]}"
+    return Cell(words or text.MISSING, max(known, default=None))
 
 
 def _row(

@@ -30,6 +30,7 @@ class Key(NamedTuple):
     model_revision: str
     metric: str
     limit: float | None
+    skipped: str
     sample_set: str
     dataset_digest: str
     targets: str
@@ -50,7 +51,13 @@ class Key(NamedTuple):
     def without_version(self) -> Key:
         """Give what stays the same when only the version of a task changes, with its data."""
         return self._replace(
-            task_version="", metric="", sample_set="", dataset_digest="", targets="", prompt_hash=""
+            task_version="",
+            metric="",
+            skipped="",
+            sample_set="",
+            dataset_digest="",
+            targets="",
+            prompt_hash="",
         )
 
 
@@ -88,6 +95,7 @@ def key_of(entry: Entry, on: str = "visual_tokens") -> Key:
         model_revision=run.model_revision,
         metric=f"{task.score_key}, {direction} is better, clusters {task.cluster_key}",
         limit=run.limit,
+        skipped=f"{task.skipped} skipped ({task.skipped_digest})" if task.skipped else "none",
         sample_set=f"{len(samples.ids)} samples ({samples.digest[:8]})",
         dataset_digest=task.dataset_digest,
         targets=samples.targets,

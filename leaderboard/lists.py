@@ -18,7 +18,8 @@ KINDS = {
     "unreadable": "could not be read",
     "unfinished": "not finished",
     "inconsistent": "counts that contradict each other",
-    "failures": "too many failures",
+    "failures": "failed questions",
+    "damaged": "too many damaged videos",
     "duplicate": "there twice",
     "older_version": "older task version",
     "limit": "trial run",
@@ -63,8 +64,13 @@ def _foreign(score: schema.ListedScore) -> str:
     return f"{text.score(value, fraction)} {error} ({score['metric']}{size})".replace("  ", " ")
 
 
+def refused(document: schema.Document) -> list[schema.NotComparable]:
+    """Give what is compared with nothing: all that is not ranked, but trial runs."""
+    return [found for found in document["not_comparable"] if found["kind"] != "limit"]
+
+
 def not_comparable(document: schema.Document) -> Grid:
-    """Give what is not ranked, with both values, the reason and what to do."""
+    """Give what is compared with nothing, with both values, the reason and what to do."""
     columns = (
         Column("run", "ascending", is_text=True),
         Column("method", "ascending", is_text=True),
@@ -94,7 +100,7 @@ def not_comparable(document: schema.Document) -> Grid:
             run=found["run"],
             words=" ".join(found["tasks"]),
         )
-        for found in document["not_comparable"]
+        for found in refused(document)
     ]
     return Grid(columns, tuple(rows))
 

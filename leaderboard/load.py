@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from tempeval.leaderboard.eligible import REMEDY, task_refusal
 from tempeval.leaderboard.errors import BadRecord
 from tempeval.leaderboard.find import RECORD, find
 from tempeval.leaderboard.records import Entry, Refusal, Run, Source
 from tempeval.leaderboard.run_record import parse_head, parse_run
 from tempeval.leaderboard.samples import read_all
 from tempeval.leaderboard.stock import read_stock
+from tempeval.leaderboard.text import flags
 from tempeval.leaderboard.unscored import UNSCORED
 
 if TYPE_CHECKING:
@@ -27,8 +29,8 @@ class Loaded:
     """Everything that could be read, and why the rest could not.
 
     Attributes:
-        runs: complete runs.
-        entries: their tasks with samples.
+        runs: complete runs, and those of which some tasks are.
+        entries: their complete tasks with samples.
         refusals: runs and tasks that cannot be used, and stock runs.
         sources: all runs whose first file could be read, complete or not, by name.
     """
@@ -62,15 +64,23 @@ def load(paths: Sequence[Path]) -> Loaded:
         try:
             raw = parse_head(path, _bytes(path))
             sources.append(Source(name, raw["status"], raw))
-            if raw["status"] != "complete":
+            left_out: dict[str, Refusal] = {}
+            run = None
+            partly = raw["status"] in ("partial", "interrupted") and raw.get("tasks")
+            if raw["status"] == "complete" or partly:
+                run = parse_run(path, name, raw)
+                left_out = {} if run.status == "complete" else _incomplete_tasks(run, raw)
+            if run is None or (run.status != "complete" and not left_out):
                 refusals.append(_unfinished(name, raw))
                 continue
-            run = parse_run(path, name, raw)
         except BadRecord as error:
             refusals.append(_unreadable(name, "", (), error))
             continue
         runs.append(run)
+        refusals += left_out.values()
         for task in run.tasks:
+            if task.name in left_out:
+                continue
             if task.name in UNSCORED:
                 refusals.append(_unscored(run, task))
                 continue
@@ -145,18 +155,8 @@ def _unreadable(name: str, method: str, tasks: tuple[str, ...], error: BadRecord
 
 
 def _unscored(run: Run, task: TaskRecord) -> Refusal:
-    reason, action = UNSCORED[task.name]
-    return Refusal(
-        run=run.name,
-        method=run.label,
-        tasks=(task.name,),
-        kind="unscored",
-        field=task.score_key,
-        value="none",
-        other="one for each sample",
-        reason=reason,
-        action=action,
-    )
+    values = (task.score_key, "none", "one for each sample")
+    return task_refusal(run, task, "unscored", *values, *UNSCORED[task.name])
 
 
 def _unfinished(name: str, raw: Mapping[str, Any]) -> Refusal:
@@ -171,5 +171,49 @@ def _unfinished(name: str, raw: Mapping[str, Any]) -> Refusal:
         value=raw["status"],
         other="complete",
         reason=f"the run is {raw['status']}{tail}",
-        action="Resume it with the same command; only complete runs are ranked",
+        action="Mend what the reason names and run the same command, which goes on from there",
     )
+
+
+def _incomplete_tasks(run: Run, raw: Mapping[str, Any]) -> dict[str, Refusal]:
+    """Say which tasks keep a run from being complete; the others are ranked.
+
+    Returns:
+        Task -> why it is not ranked and what helps. Empty where the counts do not explain why the
+        run is incomplete: then no task of it is trusted.
+    """
+    said = raw["error"]
+    tail = f"; the run says: {' '.join(said.split())}" if said else ""
+    found: dict[str, Refusal] = {}
+    for task in run.tasks:
+        unanswered = task.expected - task.answered - task.failed
+        if unanswered > 0:
+            reason = f"{unanswered} of {task.expected} samples have no answer yet{tail}"
+            values = (f"{task.answered} answered", f"{task.expected} expected")
+            action = "Run the same command, which goes on where it stopped"
+            found[task.name] = task_refusal(
+                run, task, "unfinished", "answered", *values, reason, action
+            )
+        elif task.failed:
+            reason = f"{task.failed} of {task.expected} samples failed{tail}"
+            action = f"{REMEDY}; --max-failures of the run says how many a complete run may have"
+            values = (str(task.failed), "what the run accepts")
+            found[task.name] = task_refusal(
+                run, task, "failures", "failed", *values, reason, action
+            )
+    if found:
+        return found
+    # Every sample was answered: what is left is damage beyond what the run accepts.
+    for task in run.tasks:
+        if task.videos is not None and task.videos.damaged:
+            shown = f"{task.videos.damaged} of {task.videos.total} videos damaged"
+            reason = f"{shown}: {flags(task.videos.flags)}{tail}"
+            action = (
+                "Replace the damaged videos and run the same command, or run it with a larger "
+                "--max-damaged"
+            )
+            values = (str(task.videos.damaged), "what the run accepts")
+            found[task.name] = task_refusal(
+                run, task, "damaged", "damaged", *values, reason, action
+            )
+    return found

@@ -78,6 +78,7 @@ def to_html(document: Document) -> str:
             for panel in plots.panels(document)
         ],
         not_comparable=lists.not_comparable(document),
+        trials=describe.trials(document),
         references=lists.references(document),
         references_text=describe.REFERENCES,
         runs=document["runs"],
@@ -132,6 +133,7 @@ def _section(
             {
                 "name": task["name"],
                 "facts": describe.task_facts(task),
+                "notes": [*describe.task_notes(table, place)] if len(table["tasks"]) > 1 else [],
                 "grid": grids.task(table, place),
                 "difference": difference(place),
             }

@@ -52,7 +52,8 @@ def plots_of(tables: Sequence[Table]) -> list[Plot]:
 
 def _plots(table: Table) -> Iterator[tuple[int | None, Plot]]:
     """Give the plots of a table without points, with the task's place or None for the macro."""
-    if len(table["tasks"]) > 1:
+    # A mean over tasks of several budgets has none that it could stand at.
+    if len(table["tasks"]) > 1 and table["budget"] is not None:
         yield None, _plot(table, table["tasks"])
     for place, task in enumerate(table["tasks"]):
         yield place, _plot(table, [task])

@@ -34,8 +34,22 @@ BUDGETS = ("visual_tokens", "token_layers", "kv_bytes", "prefill_flops", "frames
 
 
 @dataclass(frozen=True, slots=True)
+class VideoCounts:
+    """The videos of a task, each once; `flags` is how many of them each flag of damage is on."""
+
+    total: int
+    damaged: int
+    flags: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class TaskRecord:
-    """One task of a run, as its `run.json` describes it; the counts are samples."""
+    """One task of a run, as its `run.json` describes it; the counts are samples.
+
+    `skipped` were left out of the run because their video is not there, and are not in `expected`;
+    `skipped_digest` says which, None for none. `damaged` were answered over a damaged video; it and
+    `videos` are None where the record does not say.
+    """
 
     name: str
     version: str
@@ -50,6 +64,10 @@ class TaskRecord:
     cluster_key: str
     higher_is_better: bool
     group: str | None
+    skipped: int = 0
+    skipped_digest: str | None = None
+    damaged: int | None = None
+    videos: VideoCounts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +115,7 @@ class Source:
 
     Attributes:
         name: as `Run.name`; for a stock run also the start of its file names.
-        status: `complete`, `partial`, `failed` or `stock`.
+        status: `complete`, `partial`, `failed`, `interrupted` or `stock`.
         facts: all that `run.json` says; for a stock run what the results file says of it.
     """
 

@@ -95,6 +95,10 @@ def _tasks(table: Table) -> Iterator[str]:
     for place, task in enumerate(table["tasks"]):
         yield from ("", f"### {text.escape(task['name'])}", "")
         yield _prose(describe.task_facts(task))
+        # Of a table of one task, the summary has said it.
+        for note in describe.task_notes(table, place) if len(table["tasks"]) > 1 else ():
+            yield ""
+            yield f"> {_prose(note)}"
         yield ""
         yield _grid(grids.task(table, place))
 
@@ -106,10 +110,13 @@ def _costs(table: Table) -> Iterator[str]:
 
 
 def _not_comparable(document: Document) -> Iterator[str]:
-    if not document["not_comparable"]:
+    found = lists.refused(document)
+    if not found:
         yield "Every run was comparable."
-    for found in document["not_comparable"]:
-        yield f"- {_refusal(document, found)}"
+    for each in found:
+        yield f"- {_refusal(document, each)}"
+    if trials := describe.trials(document):
+        yield from ("", _prose(trials))
 
 
 def _refusal(document: Document, found: NotComparable) -> str:

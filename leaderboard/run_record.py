@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tempeval.leaderboard.errors import BadRecord
 from tempeval.leaderboard.json_file import parse_object
-from tempeval.leaderboard.records import Run, TaskRecord
+from tempeval.leaderboard.records import Run, TaskRecord, VideoCounts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,6 +65,14 @@ _TASK_TYPES: dict[str, tuple[type, ...]] = {
     "higher_is_better": (bool,),
     "group": (str, _NONE),
 }
+# What records of before do not say: then no sample was left out, and nothing is known of damage.
+_TASK_EXTRA: dict[str, tuple[type, ...]] = {
+    "skipped": (int,),
+    "skipped_digest": (str, _NONE),
+    "damaged": (int,),
+    "videos": (dict,),
+}
+_VIDEO_TYPES: dict[str, tuple[type, ...]] = {"total": (int,), "damaged": (int,), "flags": (dict,)}
 
 
 def parse_head(path: Path, text: bytes) -> dict[str, Any]:
@@ -118,7 +126,11 @@ def parse_run(path: Path, name: str, raw: dict[str, Any]) -> Run:
         if not isinstance(value, dict):
             raise BadRecord(path, None, f"{where[:-1]} is {_kind(value)}, not an object", _RERUN)
         _check(path, where, value, _TASK_TYPES)
-        fields = {key: value[key] for key in _TASK_TYPES}
+        extra = {key: kinds for key, kinds in _TASK_EXTRA.items() if key in value}
+        _check(path, where, value, extra)
+        fields = {key: value[key] for key in (*_TASK_TYPES, *extra)}
+        if "videos" in fields:
+            fields["videos"] = _videos(path, f"{where}videos.", fields["videos"])
         tasks.append(TaskRecord(**{**fields, "name": task, "version": str(value["version"])}))
     if not tasks:
         raise BadRecord(path, None, "tasks is empty", _RERUN)
@@ -129,6 +141,12 @@ def parse_run(path: Path, name: str, raw: dict[str, Any]) -> Run:
     fields["packages"] = {str(k): str(v) for k, v in sorted(raw["packages"].items())}
     fields["tasks"] = tuple(tasks)
     return Run(name=name, status=raw["status"], method=raw["method"], **fields)
+
+
+def _videos(path: Path, where: str, raw: dict[str, Any]) -> VideoCounts:
+    _check(path, where, raw, _VIDEO_TYPES)
+    _check(path, f"{where}flags.", raw["flags"], dict.fromkeys(raw["flags"], (int,)))
+    return VideoCounts(raw["total"], raw["damaged"], dict(sorted(raw["flags"].items())))
 
 
 def _policy(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypedDict
 
-SCHEMA = 2
+SCHEMA = 3
 
 #: What a run or task is listed for instead of ranked; see `NotComparable.kind`.
 Kind = Literal[
@@ -27,6 +27,7 @@ Kind = Literal[
     "stock",
     "limit",
     "failures",
+    "damaged",
     "inconsistent",
     "duplicate",
     "older_version",
@@ -57,11 +58,39 @@ class Costs(TypedDict):
             `peak_memory_bytes` the largest. Null where any question was not measured.
         parse_failure_rate: share of answers that could not be parsed.
         failed: questions with an error instead of an answer; they score 0.
+        unparsed: answers that could not be parsed; null where the samples do not say.
+        damaged: questions that were answered over a damaged video; null where the record does not
+            say.
+        skipped: questions that were left out of the run because their video is not there; they are
+            in no other number.
+        unmeasured: measure -> answered questions without it, where others have it; its mean is
+            null.
+        negative: measure -> answered questions on which it is below 0, which no cost is; its mean
+            is null.
     """
 
     measures: dict[str, float | None]
     parse_failure_rate: float | None
     failed: int
+    unparsed: int | None
+    damaged: int | None
+    skipped: int
+    unmeasured: dict[str, int]
+    negative: dict[str, int]
+
+
+class Videos(TypedDict):
+    """The videos of a task, each counted once.
+
+    Attributes:
+        total: that were asked about.
+        damaged: of these, those that decode with a defect; their questions are answered and count.
+        flags: name of a defect -> videos that have it; one video may have several.
+    """
+
+    total: int
+    damaged: int
+    flags: dict[str, int]
 
 
 class BothAnswered(TypedDict):
@@ -71,8 +100,8 @@ class BothAnswered(TypedDict):
         n: those questions.
         difference: of the mean scores over them.
         p: of the clustered sign-flip test over them, uncorrected.
-        p_holm: corrected over the cells of the table, with `Cell.p` for cells where both sides
-            answered the same questions; null when the table is not ranked.
+        p_holm: corrected as `Cell.p_holm` is, with `Cell.p` for cells where both sides answered the
+            same questions; null when the table is not ranked.
     """
 
     n: int
@@ -103,7 +132,8 @@ class Cell(TypedDict):
         difference_se: clustered standard error of the difference.
         p: of the clustered sign-flip test, uncorrected.
         p_exact: true when all sign patterns were counted, not drawn.
-        p_holm: p corrected over the cells of the table; null when the table is not ranked.
+        p_holm: p corrected over the cells of the tables of one setting; null when the table is not
+            ranked.
         significant: p_holm is at most `Methodology.alpha`; where `both_answered` is not null, its
             p_holm is too, for a difference in the same direction.
         better: the difference is in the good direction of the task; null at 0.
@@ -117,6 +147,7 @@ class Cell(TypedDict):
         both_answered: the comparison without the questions that failed; null where the same
             questions were answered on both sides.
         costs: of this task's questions.
+        videos: of this task in this run; null where the record does not say.
     """
 
     run: str
@@ -142,6 +173,7 @@ class Cell(TypedDict):
     clusters: int
     both_answered: BothAnswered | None
     costs: Costs
+    videos: Videos | None
 
 
 class Means(TypedDict):
@@ -283,14 +315,15 @@ class Table(TypedDict):
         ranked: false for `--limit` runs: rows then stand by name and nothing is significant.
         setting: what its runs share.
         match_on: the measure that is the budget, as `Methodology.match_on`.
-        budget: its mean over the baseline's questions of all tasks.
+        budget: its mean over the baseline's questions of all tasks; null where the tasks' budgets
+            differ by more than 2 %.
         budgets: the baseline's mean by task, in the order of `tasks`.
         devices: GPUs or devices of its runs.
         n: questions of all tasks.
         clusters: clusters of all tasks; one video asked about by two tasks is one cluster.
         tasks: the columns.
         rows: the baseline first, then by macro score, then by name.
-        tests: tests that `Cell.p_holm` is corrected for.
+        tests: tests that `Cell.p_holm` is corrected for: those of all tables of its setting.
         notes: what had to be chosen or kept apart, a sentence each: which of several baselines, and
             which tasks stand in other tables of this setting too.
         differs: fact -> values, where the runs differ in one that is not compared by (GPU,
@@ -433,8 +466,8 @@ class Run(TypedDict):
         fingerprint: digest of the method and its settings; empty for a stock run.
         model: base model; a path has its last part only, as everywhere in the document.
         model_revision: commit or weight digest; empty where unknown.
-        status: `complete`, `partial` or `failed` as its record says; `stock` for a run of
-            lmms-eval without one.
+        status: `complete`, `partial`, `failed` or `interrupted` as its record says; `stock` for a
+            run of lmms-eval without one.
         started: ISO 8601.
         finished: ISO 8601.
         wall_seconds: of the run.
@@ -537,6 +570,8 @@ class Document(TypedDict):
         plots: macro scores first, then tasks by name.
         not_comparable: by run and task.
         references: published numbers for the benchmarks of the tables.
+        files: what was written with it, by path relative to the folder; the next build there
+            replaces or removes these files and no others.
         runs: by name.
     """
 
@@ -548,4 +583,5 @@ class Document(TypedDict):
     plots: list[Plot]
     not_comparable: list[NotComparable]
     references: list[Reference]
+    files: list[str]
     runs: list[Run]

@@ -209,4 +209,14 @@ def _costs(path: Path, task: str, expected: int | None) -> tuple[Costs | None, s
     if problem or not lines or all(np.isnan(values).any() for values in measures.values()):
         return None, problem
     parts = [(measures, np.ones(lines, dtype=np.bool_))]
-    return Costs(measures=summed_up(parts), parse_failure_rate=None, failed=failed), problem
+    costs = Costs(
+        measures=summed_up(parts),
+        parse_failure_rate=None,
+        failed=failed,
+        unparsed=None,
+        damaged=None,
+        skipped=0,
+        unmeasured={},
+        negative={},
+    )
+    return costs, problem

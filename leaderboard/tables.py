@@ -14,7 +14,7 @@ from tempeval.leaderboard.means import means_of, no_means
 from tempeval.leaderboard.paths import without_folders
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from tempeval.leaderboard import schema
     from tempeval.leaderboard.keys import Plan
@@ -32,6 +32,8 @@ _WATCHED = (
     "seed",
     "tempeval_version",
 )
+#: Budgets of tasks that differ by at most this, as a fraction, are one budget of their table.
+ONE_BUDGET = 0.02
 _PACKAGES = ("lmms_eval", "lmms-eval", "torch", "transformers")
 
 
@@ -47,15 +49,15 @@ def make_tables(
         seed: of every draw, so that a table does not depend on which others there are.
 
     Returns:
-        One table for each setting, and for tasks that have no method in common one each.
+        One table for each setting; several where that gives more rows all tasks of their table.
     """
     grouped: dict[Setting, list[Comparison]] = defaultdict(list)
     for comparison in comparisons:
         grouped[comparison.setting].append(comparison)
     tables = [
-        _table(setting, part, on, draws, seed)
+        table
         for setting, group in grouped.items()
-        for part in _with_shared_methods(group)
+        for table in _tables(setting, _parts(group), on, draws, seed)
     ]
     tables.sort(key=_table_order)
     for number, table in enumerate(tables, 1):
@@ -70,43 +72,70 @@ def is_mini(model: str) -> bool:
     return named or ("mini", "checkpoints") in itertools.pairwise(parts)
 
 
-def _with_shared_methods(group: list[Comparison]) -> list[list[Comparison]]:
-    """Split tasks so that those of two parts share no method but the baseline.
+def _parts(group: list[Comparison]) -> list[list[Comparison]]:
+    """Divide the tasks of a setting so that a method that has few of them costs others nothing.
 
-    Side by side they would make a table of empty cells, with no mean anywhere. Tasks that have a
-    baseline alone go with the first part.
+    A row has means, costs and a rank over all tasks of its table or none. The first table is of the
+    tasks for which (tasks) x (methods that have all of them) is largest, of equal ones that with
+    more tasks; what is left is divided likewise. Tasks that only the baseline has stand apart.
     """
-    parts: list[tuple[set[str], list[Comparison]]] = []
-    alone: list[Comparison] = []
-    for comparison in sorted(group, key=lambda c: c.baseline.task.name):
-        names = {entry.run.fingerprint for entry in comparison.methods}
-        if not names:
-            alone.append(comparison)
-            continue
-        tasks = [comparison]
-        for part in [part for part in parts if part[0] & names]:
-            parts.remove(part)
-            names |= part[0]
-            tasks = [*part[1], *tasks]
-        parts.append((names, tasks))
-    if not parts:
-        return [alone]
-    first, *others = [tasks for _, tasks in parts]
-    return [[*first, *alone], *others]
+    left = sorted(group, key=lambda comparison: comparison.baseline.task.name)
+    alone = [comparison for comparison in left if not comparison.methods]
+    left = [comparison for comparison in left if comparison.methods]
+    parts: list[list[Comparison]] = []
+    while left:
+        held: dict[str, set[int]] = defaultdict(set)
+        for place, comparison in enumerate(left):
+            for entry in comparison.methods:
+                held[entry.run.fingerprint].add(place)
+        sets = {frozenset(places) for places in held.values()}
+        sets |= {one & two for one, two in itertools.combinations(sets, 2) if one & two}
+        chosen = max(sets, key=lambda tasks: _worth(tasks, held.values()))
+        parts.append([left[place] for place in sorted(chosen)])
+        left = [comparison for place, comparison in enumerate(left) if place not in chosen]
+    return [*parts, alone] if alone else parts
 
 
-def _table(setting: Setting, group: list[Comparison], on: str, draws: int, seed: int) -> Table:
-    group = sorted(group, key=lambda comparison: comparison.baseline.task.name)
-    tasks = [_task(comparison) for comparison in group]
-    cells = [cells_of(comparison, draws=draws, seed=seed) for comparison in group]
+def _worth(
+    tasks: frozenset[int], held: Collection[Collection[int]]
+) -> tuple[int, int, tuple[int, ...]]:
+    """Sort sets of tasks by the cells of rows that have all of them, then by tasks and names."""
+    complete = sum(tasks.issubset(places) for places in held)
+    return len(tasks) * complete, len(tasks), tuple(-place for place in sorted(tasks))
+
+
+def _tables(
+    setting: Setting, parts: list[list[Comparison]], on: str, draws: int, seed: int
+) -> list[Table]:
+    """Compute the tables of a setting; their p values are corrected as those of one family."""
+    cells = [[cells_of(found, draws=draws, seed=seed) for found in part] for part in parts]
     ranked = setting.limit is None
-    tests = correct([cell for column in cells for cell in column.values()]) if ranked else 0
+    every = [cell for columns in cells for column in columns for cell in column.values()]
+    tests = correct(every) if ranked else 0
+    return [
+        _table(setting, part, columns, tests, on, draws, seed)
+        for part, columns in zip(parts, cells, strict=True)
+    ]
+
+
+def _table(
+    setting: Setting,
+    group: list[Comparison],
+    cells: list[dict[str, Cell]],
+    tests: int,
+    on: str,
+    draws: int,
+    seed: int,
+) -> Table:
+    tasks = [_task(comparison) for comparison in group]
+    ranked = setting.limit is None
     rows = _rows(group, tasks, cells, draws, seed)
     rows.sort(key=lambda row: _row_order(row, ranked, tasks[0]["higher_is_better"]))
     anchor = group[0].baseline.run
     entries = [entry for c in group for entry in (c.baseline, *c.methods)]
     runs = {entry.run.name: entry.run for entry in entries}
-    budget = rows[0]["costs"]
+    budgets = [cell["costs"]["measures"][on] if cell else None for cell in rows[0]["cells"]]
+    mean = rows[0]["costs"]["measures"][on] if rows[0]["costs"] else None
     return {
         "id": "",
         "model": setting.model,
@@ -127,8 +156,8 @@ def _table(setting: Setting, group: list[Comparison], on: str, draws: int, seed:
             "variant": setting.variant,
         },
         "match_on": on,
-        "budget": budget["measures"][on] if budget else None,
-        "budgets": [cell["costs"]["measures"][on] if cell else None for cell in rows[0]["cells"]],
+        "budget": mean if _alike(budgets) else None,
+        "budgets": budgets,
         "devices": sorted({run.gpu or run.device for run in runs.values()}),
         "n": sum(task["n"] for task in tasks),
         "clusters": len({name for c in group for name in c.baseline.samples.clusters}),
@@ -138,6 +167,12 @@ def _table(setting: Setting, group: list[Comparison], on: str, draws: int, seed:
         "notes": _notes(group),
         "differs": _differs(runs.values()),
     }
+
+
+def _alike(budgets: Sequence[float | None]) -> bool:
+    """Return True if the budgets of a table's tasks are one budget, whose mean says something."""
+    known = [budget for budget in budgets if budget is not None]
+    return bool(known) and max(known) - min(known) <= ONE_BUDGET * max(known)
 
 
 def _plan(plan: Plan | None) -> schema.Plan | None:
@@ -240,6 +275,8 @@ def _row_order(row: Row, ranked: bool, descending: bool) -> tuple[bool, bool, fl
 
 
 def _table_order(table: Table) -> tuple[bool, str, str, float, str]:
-    setting, budget = table["setting"], table["budget"] or 0.0
+    setting = table["setting"]
+    known = [budget for budget in table["budgets"] if budget is not None]
+    budget = table["budget"] or sum(known) / (len(known) or 1)
     rest = json.dumps([setting, table["tasks"]], sort_keys=True)
     return (not table["ranked"], table["model"], setting["model_revision"], budget, rest)

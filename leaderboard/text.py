@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from tempeval.console import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from tempeval.leaderboard.schema import Interval, IntervalKind, Task
+    from tempeval.leaderboard.schema import Interval, IntervalKind, Task, Videos
 
 MISSING = "-"
 #: Marks an interval that could not be studentised; a note below the table explains it.
@@ -135,6 +135,18 @@ def seconds(value: float | None) -> str:
 def share(value: float | None) -> str:
     """Print a rate in percent."""
     return MISSING if value is None else f"{100 * value:.1f} %"
+
+
+def flags(found: Mapping[str, int]) -> str:
+    """Print how many videos have each defect, such as 'truncated 2, corrupt_packets 1'."""
+    return ", ".join(
+        f"{name} {n}" for name, n in sorted(found.items(), key=lambda f: (-f[1], f[0]))
+    )
+
+
+def damage(found: Videos) -> str:
+    """Print how many videos are damaged, such as '1 of 5 videos damaged: truncated 1'."""
+    return f"{found['damaged']} of {found['total']} videos damaged: {flags(found['flags'])}"
 
 
 def columns(tasks: Sequence[Task]) -> list[str]:

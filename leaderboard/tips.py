@@ -68,7 +68,7 @@ def means(table: Table, row: Row) -> str:
         if gap is not None:
             shown = text.signed(gap, fraction=True)
             lines.append(f"  difference {shown} {text.interval(between, True, kind)}")
-    if row["costs"] is not None:
+    if row["costs"] is not None and table["budget"] is not None:
         lines += costs(row["costs"])
     return "\n".join(lines)
 
@@ -87,6 +87,8 @@ def costs(found: Costs) -> Iterator[str]:
     if found["parse_failure_rate"] is None:
         bad = []
     bad += [f"{found['failed']} failed"] if found["failed"] else []
+    bad += [f"{found['damaged']} over damaged videos"] if found["damaged"] else []
+    bad += [f"{found['skipped']} skipped"] if found["skipped"] else []
     if bad:
         yield ", ".join(bad)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from tempeval.leaderboard.eligible import refusal
+from tempeval.leaderboard.eligible import REMEDY, refusal
 from tempeval.leaderboard.keys import moment, version_order
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ _ACTIONS = {
     "targets": "Run both on the same dataset revision",
     "metric": "Rerun the older one with the current task",
     "limit": "Run both with the same --limit, or both without",
+    "skipped": "Run both with the same videos in place, or both with --skip-missing over them",
     "sample_set": "Run both over the same samples",
     "frame_policy": "Run a baseline with this frame policy",
     "position_rule": "Run a baseline with this position rule",
@@ -144,7 +145,7 @@ def unanswered(entry: Entry, anchor: Entry, far: Distance, share: float) -> Refu
         f"{anchor.run.name}; that is too few, whatever --max-failures accepts"
     )
     values = (f"{far.paired / size:.1%}", f"at least {share:.0%}")
-    action = "Rerun or resume whichever of the two has failures"
+    action = f"In whichever of the two has failures: {REMEDY[0].lower()}{REMEDY[1:]}"
     return refusal(entry, "failures", "answered by both", *values, reason, action)
 
 
@@ -199,6 +200,9 @@ def _value(field: str, key: Key, entry: Entry) -> str:
         return "full run" if key.limit is None else limited(key.limit)
     if field == "targets":
         return f"right answers {key.targets[:8]}"
+    if field == "skipped":
+        digest = (entry.task.skipped_digest or "").removeprefix("sha256:")[:8]
+        return f"{entry.task.skipped} skipped ({digest})" if entry.task.skipped else "none"
     return entry.run.dtype if field == "dtype" else str(getattr(key, field))
 
 

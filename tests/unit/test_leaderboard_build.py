@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import runpy
 import shutil
@@ -43,8 +45,8 @@ def test_golden_files(scene, tmp_path):
     assert f"{text}\n" == (REFERENCE / "scene.json").read_text(encoding="utf-8")
     assert summary.markdown.read_bytes() == (REFERENCE / "scene.md").read_bytes()
     assert summary.text == (REFERENCE / "scene_summary.md").read_text(encoding="utf-8")
-    assert (summary.tables, summary.compared) == (3, 6)
-    assert len(summary.refusals) == 14
+    assert (summary.tables, summary.compared) == (4, 10)
+    assert len(summary.refusals) == 15
 
 
 @pytest.mark.parametrize("name", ["leaderboard.json", "leaderboard.md", "leaderboard.csv"])
@@ -452,3 +454,43 @@ def test_the_summary_shows_unparsed_answers_and_empty_intervals(tmp_path):
     printed = build([tmp_path / "runs"], tmp_path / "out", draws=200).text
     assert printed.count("100.0 %") == 2
     assert "not that the difference is known: pas." in printed
+
+
+def test_failed_damaged_skipped_and_unparsed_samples_are_shown(tmp_path):
+    """In every file: which rows have them, how many, and what is wrong with the videos."""
+    for name in ("baseline", "pas"):
+        failed = 1 if name == "pas" else 0
+        damage = {
+            "skipped": 4,
+            "skipped_digest": "sha256:aa",
+            "damaged": 6,
+            "videos": {"total": 5, "damaged": 3, "flags": {"corrupt_packets": 1, "truncated": 2}},
+        }
+        tasks = lines(TASK, failed=failed, per_video=5)
+        made["write_run"](tmp_path / "runs" / name, name, tasks=tasks, task_changes=damage)
+    summary = build([tmp_path / "runs"], tmp_path / "out", draws=100)
+    note = (
+        "mini_action: 3 of 5 videos damaged: truncated 2, corrupt_packets 1; 4 questions left out, "
+        "whose videos are not there."
+    )
+    assert f"> {note}" in summary.text.splitlines()
+    assert note.replace("_", r"_") in summary.markdown.read_text(encoding="utf-8")
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert note in page
+    assert "1 failed, 6 over damaged videos, 4 skipped" in page
+    header = next(line for line in summary.text.splitlines() if line.startswith("| method"))
+    assert header.split("|")[-5:-1] == [" unparsed ", " failed ", " damaged ", " skipped "]
+    (table,) = record(summary)["tables"]
+    cell = table["rows"][1]["cells"][0]
+    assert cell["videos"] == {
+        "total": 5,
+        "damaged": 3,
+        "flags": {"corrupt_packets": 1, "truncated": 2},
+    }
+    costs = cell["costs"]
+    assert [costs[key] for key in ("failed", "unparsed", "damaged", "skipped")] == [1, 1, 6, 4]
+    text = (tmp_path / "out" / "leaderboard.csv").read_text(encoding="utf-8")
+    row = list(csv.DictReader(io.StringIO(text)))[1]
+    named = ("failed", "unparsed", "damaged", "skipped", "videos", "damaged_videos", "damage")
+    found = [row[name] for name in named]
+    assert found == ["1", "1", "6", "4", "5", "3", "truncated 2, corrupt_packets 1"]

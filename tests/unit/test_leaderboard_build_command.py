@@ -185,3 +185,88 @@ def test_an_old_terminal_shows_escapes(runs, tmp_path):
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"\\u0394 [95 % CI]" in done.stdout
+
+
+def left(tmp_path):
+    folder = tmp_path / "out"
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def test_only_files_of_the_last_leaderboard_are_replaced_or_deleted(call, runs, tmp_path):
+    own = {
+        "plots/budget-2026.png": b"mine",
+        "plots/pareto-notes.svg": b"mine",
+        "notes.md": b"mine",
+    }
+    (tmp_path / "out" / "plots").mkdir(parents=True)
+    for name, content in own.items():
+        (tmp_path / "out" / name).write_bytes(content)
+    assert call()[0] == 0
+    before = document(tmp_path)["files"]
+    assert set(before) == left(tmp_path).keys() - own.keys()
+    assert any(name.startswith("plots/") for name in before)
+    # Another model: other names of plots, and those of before go.
+    for path in runs.glob("*/run.json"):
+        path.write_text(path.read_text().replace('"model": "mini"', '"model": "other"'))
+    assert call()[0] == 0
+    after = document(tmp_path)["files"]
+    assert set(after) == left(tmp_path).keys() - own.keys()
+    assert set(before) - set(after)
+    assert own.items() <= left(tmp_path).items()
+
+
+@pytest.mark.parametrize("name", ["index.html", "leaderboard.json", "leaderboard.csv"])
+def test_a_file_of_somebody_else_is_refused_before_writing(call, tmp_path, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    code, out, err = call()
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {tmp_path / 'out' / name} ")
+    assert "choose another -o" in err
+    assert left(tmp_path) == {name: b"mine"}
+
+
+def test_a_list_of_files_cannot_reach_outside(call, runs, tmp_path):
+    assert call()[0] == 0
+    path = tmp_path / "out" / "leaderboard.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "out" / "notes.md").write_text("mine")
+    found["files"] += ["../precious", "notes.md", str(tmp_path / "precious"), 3]
+    path.write_text(json.dumps(found), encoding="utf-8")
+    assert call()[0] == 0
+    assert (tmp_path / "precious").exists()
+    assert (tmp_path / "out" / "notes.md").exists()
+
+
+def test_a_misspelt_baseline_is_refused_before_writing(call, tmp_path):
+    assert call()[0] == 0
+    before = left(tmp_path)
+    code, out, err = call("--baseline", "basline")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: no run of the method 'basline'; did you mean 'baseline'? Known: ")
+    assert left(tmp_path) == before
+
+
+def test_a_leaderboard_is_not_replaced_by_an_empty_one(call, runs, tmp_path):
+    assert call()[0] == 0
+    before = left(tmp_path)
+    path = runs / "baseline" / "run.json"
+    path.write_text(path.read_text().replace('"complete"', '"failed"'))
+    code, out, err = call()
+    assert (code, out) == (2, "")
+    assert "holds a leaderboard with tables, and of these runs none could be compared: " in err
+    assert left(tmp_path) == before
+
+
+def test_trial_runs_are_compared_and_not_called_incomparable(call, runs):
+    for path in runs.glob("*/run.json"):
+        path.write_text(path.read_text().replace('"limit": null', '"limit": 30'))
+    code, out, _ = call()
+    assert code == 0
+    trial = (
+        "Every run was comparable. Compared and not ranked, because they are trial runs over some "
+        "of the samples (--limit): baseline, pas."
+    )
+    assert trial in out.splitlines()

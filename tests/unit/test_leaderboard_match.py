@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tempeval.leaderboard.match import match
 
 MAKER = Path(__file__).parents[1] / "reference" / "leaderboard" / "make_runs.py"
 made = runpy.run_path(str(MAKER))
-TASK = "tempeval_mini_action"
+TASK, OTHER = "tempeval_mini_action", "tempeval_mini_order"
 
 
 def lines(**options):
@@ -649,3 +650,75 @@ def test_a_limit_is_named_before_the_digests_that_follow_from_it(tmp_path):
         "full run",
     )
     assert "sample_set, dataset_digest, prompt_hash differ too" in refusal.reason
+
+
+def partial_run(root, name, *, changes, status="partial", **options):
+    """Write a run of two tasks, with the counts of the second changed in its record."""
+    tasks = {task: made["sample_lines"](task, videos=10, **options) for task in (TASK, OTHER)}
+    folder = made["write_run"](root / name, name, tasks=tasks, status=status, error="2 failed")
+    raw = json.loads((folder / "run.json").read_text())
+    raw["tasks"][OTHER] |= changes
+    (folder / "run.json").write_text(json.dumps(raw))
+    return folder
+
+
+@pytest.mark.parametrize("status", ["partial", "interrupted"])
+@pytest.mark.parametrize(
+    ("changes", "kind", "reason", "action"),
+    [
+        (
+            {"failed": 30, "answered": 0},
+            "failures",
+            "30 of 30 samples failed; the run says: 2 failed",
+            "--skip-missing",
+        ),
+        (
+            {"answered": 20},
+            "unfinished",
+            "10 of 30 samples have no answer yet; the run says: 2 failed",
+            "Run the same command, which goes on where it stopped",
+        ),
+        (
+            {"videos": {"total": 5, "damaged": 3, "flags": {"corrupt_packets": 1, "truncated": 2}}},
+            "damaged",
+            "3 of 5 videos damaged: truncated 2, corrupt_packets 1; the run says: 2 failed",
+            "--max-damaged",
+        ),
+    ],
+)
+def test_a_run_ranks_on_its_complete_tasks(tmp_path, status, changes, kind, reason, action):
+    """What is left out is listed, with a remedy that can work."""
+    tasks = {task: made["sample_lines"](task, videos=10) for task in (TASK, OTHER)}
+    made["write_run"](tmp_path / "baseline", tasks=tasks)
+    partial_run(tmp_path, "pas", status=status, changes=changes)
+    loaded = load([tmp_path])
+    assert [(e.run.name, e.task.name) for e in loaded.entries] == [
+        ("baseline", TASK),
+        ("baseline", OTHER),
+        ("pas", TASK),
+    ]
+    (refusal,) = loaded.refusals
+    assert (refusal.run, refusal.tasks, refusal.kind) == ("pas", (OTHER,), kind)
+    assert refusal.reason == reason
+    assert action in refusal.action
+
+
+def test_a_partial_run_whose_counts_do_not_say_why_is_not_trusted(tmp_path):
+    partial_run(tmp_path, "pas", changes={})
+    loaded = load([tmp_path])
+    assert loaded.entries == ()
+    assert [(r.tasks, r.kind) for r in loaded.refusals] == [((), "unfinished")]
+
+
+def test_runs_that_skipped_other_samples_are_not_paired(tmp_path):
+    for name, digest in (("baseline", "sha256:aa"), ("pas", "sha256:bb"), ("vrope", "sha256:aa")):
+        changes = {"skipped": 5, "skipped_digest": digest}
+        made["write_run"](tmp_path / name, name, tasks=lines(), task_changes=changes)
+    found = matched(tmp_path)
+    assert partners(found) == {("baseline", "vrope")}
+    refusal = only_refusal(found)
+    assert (refusal.field, refusal.value, refusal.other) == (
+        "skipped",
+        "5 skipped (bb)",
+        "5 skipped (aa)",
+    )

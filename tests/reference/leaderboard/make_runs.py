@@ -104,6 +104,10 @@ def write_run(
             "answered": len(lines) - failed,
             "failed": failed,
             "unparsed": 0,
+            "skipped": 0,
+            "skipped_digest": None,
+            "videos": {"total": len({str(x.get("video_id")) for x in lines}), "damaged": 0, "flags": {}},
+            "damaged": 0,
             "samples_file": f"20260101_120000_samples_{task}.jsonl",
             "score_key": "score",
             "cluster_key": "video_id",
@@ -160,6 +164,10 @@ def write_scene(root: Path) -> Path:
     write_run(root / "vrope", "vrope", tasks=every(flip=0.4, failed=2))
     write_run(root / "intp_two_tasks", "intp", tasks=every(TASKS[:2], flip=0.3, tokens=36.5))
     wide: dict[str, Any] = {"frame_policy": {"rule": "uniform", "num_frames": 16, "fps": None}}
+    wide["task_changes"] = {
+        "damaged": 9,
+        "videos": {"total": 40, "damaged": 3, "flags": {"corrupt_packets": 1, "truncated": 2}},
+    }
     write_run(root / "16_frames" / "baseline", tasks=every(accuracy=0.8, tokens=72), **wide)
     write_run(
         root / "16_frames" / "pas", "pas", tasks=every(accuracy=0.8, tokens=72, flip=0.1), **wide
@@ -168,6 +176,10 @@ def write_scene(root: Path) -> Path:
     write_run(root / "limit" / "baseline", tasks=every(TASKS[:1], videos=10, per_video=2), **few)
     limited = every(TASKS[:1], videos=10, per_video=2, flip=0.5)
     write_run(root / "limit" / "pas", "pas", tasks=limited, **few)
+    # One task of this run failed; it is ranked on the others.
+    broken_task = every(TASKS[:2], flip=0.3) | every(TASKS[2:], failed=VIDEOS * PER_VIDEO)
+    said = "240 of 360 answered, 120 failed, 0 unparsed; first failure 0000: no such file"
+    write_run(root / "partly", "rearrange", tasks=broken_task, status="partial", error=said)
     # None of the following can be compared.
     write_run(root / "bad" / "half", "pas", tasks=every(), dtype="float16")
     write_run(
