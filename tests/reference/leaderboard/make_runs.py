@@ -96,6 +96,7 @@ def write_run(
     for task, lines in tasks.items():
         counts = [line["token_counts"] for line in lines]
         failed = sum(isinstance(c, list) and any((x or {}).get("error") for x in c) for c in counts)
+        shown = {str(line.get("video_id")) for line in lines}
         records[task] = {
             "version": 1,
             "prompt_hash": f"sha256:{hashlib.sha256(task.encode()).hexdigest()}",
@@ -106,7 +107,11 @@ def write_run(
             "unparsed": 0,
             "skipped": 0,
             "skipped_digest": None,
-            "videos": {"total": len({str(x.get("video_id")) for x in lines}), "damaged": 0, "flags": {}},
+            "videos": {
+                "total": len(shown),
+                "damaged": 0,
+                "flags": {},
+            },
             "damaged": 0,
             "samples_file": f"20260101_120000_samples_{task}.jsonl",
             "score_key": "score",
