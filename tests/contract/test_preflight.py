@@ -322,3 +322,24 @@ def test_a_run_that_answered_nothing_blocks_nothing(videos: Path, options: Any) 
     other = RunOptions(**{**vars(chosen), "seed": 7})
     run_matrix(other, load=lambda _options: FakeModel())
     assert task_of(chosen)["answered"] == 8
+
+
+def test_feature_files_that_a_method_reads_are_looked_for(
+    videos: Path, options: Any, tmp_path: Path
+) -> None:
+    """Without them one method would fail; they are left out of every method alike."""
+    put(videos, *NAMES)
+    features = tmp_path / "features"
+    features.mkdir()
+    for name in ("a", "b", "c"):
+        (features / f"{name}.safetensors").touch()
+    pave = f"pave[adapter=mini:audio;side_channel=features;features={features}]"
+    chosen = options(methods=["baseline", pave])
+    with pytest.raises(MissingVideos) as caught:
+        run_matrix(chosen, load=pytest.fail)
+    said = f"{TASK}: 3 of 4 features files of {features} there, 2 questions will fail"
+    assert said in str(caught.value)
+    skipping = RunOptions(**{**vars(chosen), "skip_missing": True})
+    run_matrix(skipping, load=lambda _options: FakeModel())
+    assert task_of(skipping)["skipped"] == 2, "of the baseline too"
+    run_matrix(options(), load=lambda _options: FakeModel())

@@ -138,6 +138,28 @@ def test_a_rank_that_fails_says_why_and_is_not_done(
         other.wait_for_others("answered0")
 
 
+def test_an_interrupt_of_another_rank_is_an_interrupt_here(
+    options: RunOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SLURM may end one node before the other: the records of rank 0 say what happened."""
+    folder = options.out / JOURNAL_NAME
+    said = "interrupted by SIGTERM; run the same command to go on where it stopped"
+
+    class Watched(Journalled):
+        def answer_all(self, requests: Any, methods: Any) -> Any:
+            as_rank(monkeypatch, 1)
+            other = Ranks(folder)
+            other.name = "this"
+            other.failed(said)
+            as_rank(monkeypatch, 0)
+            yield None
+
+    as_rank(monkeypatch, 0)
+    with pytest.raises(RankDied, match="rank 1 of 2 failed: interrupted by SIGTERM"):
+        run_matrix(options, load=lambda _options: Watched())
+    assert [status for status, _ in records(options)] == ["interrupted", "interrupted"]
+
+
 def test_the_first_rank_ends_when_another_fails(
     options: RunOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
