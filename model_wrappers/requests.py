@@ -6,11 +6,14 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from tempeval.engine.continuations import Continuations
 from tempeval.engine.question import Picture, Question
-from tempeval.errors import InvalidSetting
+from tempeval.errors import BadVideo, InvalidSetting
 from tempeval.video.clip import VideoPath, VideoRef
 from tempeval.video.frame_list import FrameList
+from tempeval.video.still import read_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -178,10 +181,14 @@ def _picture(image: Any) -> Picture:
         stat = path.stat() if path.exists() else None
         key = ("image", str(path), stat and (stat.st_size, stat.st_mtime_ns))
         return Picture(key, str(path))
-    if not hasattr(image, "tobytes"):
+    if not isinstance(image, Image.Image):
         raise InvalidSetting(
             f"an image of type {type(image).__name__} was given; accepted are paths and PIL images"
         )
-    # Mode and palette belong to the content: two palette images can have equal bytes.
-    content = hashlib.sha256(image.convert("RGBA").tobytes()).hexdigest()
-    return Picture(("image", image.size, content), image)
+    # As the model sees it: two palette images can have equal bytes, two 16-bit ones equal upper
+    # halves.
+    try:
+        shown = read_rgb(image)
+    except BadVideo as error:
+        return Picture(("image", "unreadable", error.reason), image)  # its sample will say so
+    return Picture(("image", shown.size, hashlib.sha256(shown.tobytes()).hexdigest()), shown)

@@ -216,6 +216,8 @@ MVBENCH = Benchmark(
         "they cannot read the frame folders of episodic_reasoning; those on the chat path see the "
         "part, and every image of a folder.",
         "A part that lies outside its video is a failure of its sample.",
+        "The parts of episodic_reasoning are numbers of images from 1, round(seconds * 3), as "
+        "official.",
         "lmms-eval's copy has videos that are cut already, and videos in place of frame folders: "
         "its scores are not those of the official files.",
     ),

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from PIL import Image
-
 from tempeval.engine.answer import draws
-from tempeval.errors import BadVideo
 from tempeval.video.clip import VideoRef
+from tempeval.video.still import read_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
+
+    from PIL import Image
 
     from tempeval.engine.answer import Answer
     from tempeval.engine.continuations import Continuations
@@ -118,20 +118,13 @@ def content_stamp(path: str) -> tuple[int, str] | None:
     return stat.st_size, str(stat.st_mtime_ns)
 
 
-def read_picture(picture: Picture) -> Any:
-    """Return a loaded PIL image.
+def read_picture(picture: Picture) -> Image.Image:
+    """Return the image of a prompt as RGB; see `read_rgb`.
 
     Raises:
         BadVideo: if it cannot be read.
     """
-    if not isinstance(picture.image, (str, Path)):
-        return picture.image
-    try:
-        with Image.open(picture.image) as image:
-            image.load()
-            return image
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadVideo(str(picture.image), f"the image cannot be read: {error}") from error
+    return read_rgb(picture.image)
 
 
 def _texts(content: Any) -> list[Any]:

@@ -14,8 +14,8 @@ from tempeval.families.llava_onevision_budget import FixedFrames
 from tempeval.families.llava_onevision_checkpoint import load_llava_onevision, newline_position
 from tempeval.families.llava_onevision_vision import ImageTokens, VisionTower
 from tempeval.families.mrope import POSITION_RULES
-from tempeval.families.qwen_vision import read_rgb
 from tempeval.families.sequence_layout import SequenceLayoutBuilder, TokenRun, grid_run
+from tempeval.video.still import read_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -189,7 +189,7 @@ class LlavaOnevision(Family):
         """Run the vision tower and projector on one still image and its tiles.
 
         Args:
-            image: PIL image, or path of one; transparency is laid on white.
+            image: PIL image, or path of one; as `read_rgb` reads it.
             num_visuals: visuals in the prompt, which share the visual-token budget.
 
         Raises:

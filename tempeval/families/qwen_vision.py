@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -160,25 +159,6 @@ def strided_order(num_frames: int, num_groups: int, frames_per_grid: int) -> NDA
         .transpose(0, 2, 1)
         .reshape(-1)
     )
-
-
-def read_rgb(image: Any) -> Image.Image:
-    """Return an RGB copy of a PIL image or image file; transparency is laid on white.
-
-    Raises:
-        InvalidSetting: if it is neither.
-    """
-    if isinstance(image, str | Path):
-        with Image.open(image) as opened:
-            return read_rgb(opened)
-    if not isinstance(image, Image.Image):
-        raise InvalidSetting(f"an image must be a PIL image or a path, got {type(image).__name__}")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, rgba)
-    rgb: Image.Image = image.convert("RGB")
-    return rgb
 
 
 def _tensor(array: NDArray[np.uint8]) -> torch.Tensor:

@@ -19,8 +19,9 @@ from tempeval.families.pixel_budget import (
 )
 from tempeval.families.qwen_checkpoint import load_checkpoint
 from tempeval.families.qwen_layout import LayoutBuilder, RotaryTable
-from tempeval.families.qwen_vision import VisionTower, read_rgb
+from tempeval.families.qwen_vision import VisionTower
 from tempeval.video.clip import FramePlan, Sampling
+from tempeval.video.still import read_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -202,7 +203,7 @@ class QwenVL(Family):
         It is resized within the pixel limits (without the caps for video), or to the budget.
 
         Args:
-            image: PIL image, or path of one; transparency is laid on white.
+            image: PIL image, or path of one; as `read_rgb` reads it.
             num_visuals: visuals in the prompt, which share the visual-token budget.
         """
         rgb = read_rgb(image)

@@ -9,10 +9,10 @@ import torch
 from tempeval.families.base import Family
 from tempeval.families.frame_choice import fit_frames
 from tempeval.families.llava_onevision_budget import FixedFrames
-from tempeval.families.qwen_vision import read_rgb
 from tempeval.families.sequence_layout import SequenceLayoutBuilder, TokenRun, grid_run
 from tempeval.families.video_llava_loading import load_parts
 from tempeval.families.video_llava_prompt import OriginalPrompt
+from tempeval.video.still import read_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -161,7 +161,7 @@ class VideoLlava(Family):
         """Run the port's image tower and projector on one still image.
 
         Args:
-            image: PIL image, or path of one; transparency is laid on white.
+            image: PIL image, or path of one; as `read_rgb` reads it.
             num_visuals: visuals in the prompt, which share the visual-token budget.
 
         Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +14,13 @@ from tempeval.errors import BadVideo, InfeasibleBudget, UnknownName, Unsupported
 from tempeval.video import decord_reader, flags, pyav_reader
 from tempeval.video.clip import Clip
 from tempeval.video.container import FRAME_FOLDER, check_file, reason_of
-from tempeval.video.sampling import SamplingError, duration, frame_indices, trim
+from tempeval.video.sampling import (
+    SamplingError,
+    duration,
+    frame_indices,
+    part_of_folder,
+    trim,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,9 +64,11 @@ def read_clip(
     check_decoder(decoder)
     began = time.perf_counter()
 
+    start, end = ref.start, ref.end
+
     def choose(times: NDArray[np.float64]) -> NDArray[np.int64]:
         try:
-            return frame_indices(sampling, times, ref.start, ref.end)
+            return frame_indices(sampling, times, start, end)
         except SamplingError as error:
             raise BadVideo(ref.path, str(error)) from error
 
@@ -76,7 +85,9 @@ def read_clip(
         from tempeval.video import folder
 
         used = "images"
-        reading = folder.read(ref.path, ref.fps, choose, size)
+        rate = folder.rate_of(ref.path, ref.fps)
+        start, end = part_of_folder(ref.path, rate, start, end)
+        reading = folder.read(ref.path, rate, choose, size)
     elif ref.fps is not None:
         check_file(ref.path, FRAME_FOLDER)
         raise BadVideo(
@@ -92,7 +103,7 @@ def read_clip(
             raise BadVideo(ref.path, f"decoding failed: {reason_of(error)}") from error
     _check_one_frame(ref.path, reading)
     elapsed = (time.perf_counter() - began) * 1e3
-    return _clip(ref, reading, used, elapsed)
+    return _clip(replace(ref, start=start, end=end), reading, used, elapsed)
 
 
 def check_decoder(name: str) -> None:

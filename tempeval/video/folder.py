@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from av.video.frame import VideoFrame
-from PIL import Image, ImageFile, ImageOps
 
 from tempeval.errors import BadVideo
 from tempeval.video import flags
 from tempeval.video.container import reason_of
 from tempeval.video.reading import Choose, Gatherer, Reading
 from tempeval.video.sampling import is_posed, is_scene, scene_views
+from tempeval.video.still import read_rgb
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -146,13 +146,7 @@ def _has_gaps(images: list[Path]) -> bool:
 
 
 def _load(path: str, image: Path) -> NDArray[np.uint8]:
-    # Some of lmms-eval's task modules set this for the whole process; a cut image would then come
-    # back half grey, without a word.
-    lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
     try:
-        with Image.open(image) as picture:
-            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadVideo(path, f"image {image.name!r} cannot be read: {reason_of(error)}") from error
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = lenient
+        return np.asarray(read_rgb(image))
+    except BadVideo as error:
+        raise BadVideo(path, error.reason.replace("the image", f"image {image.name!r}")) from error

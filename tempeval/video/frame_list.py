@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tempeval.video.folder import rate_of, shown_images
-from tempeval.video.sampling import trim
+from tempeval.video.sampling import part_of_folder, trim
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,8 @@ class FrameList(list[str]):
         clip = self.clip
         rate = rate_of(clip, clip.fps)
         images = shown_images(clip)
-        first, last = trim(np.arange(len(images)) / rate, clip.start, clip.end)
+        start, end = part_of_folder(clip, rate, clip.start, clip.end)
+        first, last = trim(np.arange(len(images)) / rate, start, end)
         return [str(image) for image in images[first : last + 1]]
 
     def __len__(self) -> int:

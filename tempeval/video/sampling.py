@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,13 @@ SCENES, SCENE_VIEWS = ("posed_images_new", "posed_images"), 32
 The first is PAVE's, and holds the views; the second EmbodiedScan's, of the whole scan. Depth maps
 lie beside the images.
 Source: dragonlzm/PAVE (facts in papers.md, A2 and B10).
+"""
+
+TVQA_FRAMES = "frames_fps3_hq"
+"""Folder of TVQA's frame folders, `frames_fps3_hq/<clip>/00001.jpg`: image n is at n / 3 seconds.
+
+Source: MVBench, `read_frame` of OpenGVLab/Ask-Anything's video_chat2/mvbench.ipynb @ 4dd8210, which
+takes `round(seconds * 3)` for the number of an image, counted from 1.
 """
 
 
@@ -91,6 +99,30 @@ def trim(
     first = 0 if start is None else _nearest(timestamps, start)
     last = count - 1 if end is None else _nearest(timestamps, end)
     return first, last
+
+
+def part_of_folder(
+    path: str | Path, fps: float, start: float | None, end: float | None
+) -> tuple[float | None, float | None]:
+    """Return a part of a frame folder in seconds from its first image.
+
+    Both are given so for all folders but TVQA's, whose clock begins one image before the first.
+
+    Args:
+        path: the folder, of which the name alone matters.
+        fps: its frame rate (1/s).
+        start: where the part begins in seconds; None is the first image.
+        end: where it ends in seconds; None is the last image.
+    """
+    if PurePath(path).parent.name != TVQA_FRAMES or not math.isfinite((start or 0) + (end or 0)):
+        return start, end
+    first = None if start is None else max(round(start * fps), 1) - 1
+    last = None if end is None else round(end * fps) - 1
+    begin = None if first is None else first / fps
+    if last is None:
+        return begin, None
+    # A part of one image is no empty one.
+    return begin, (last + 0.25 if last == (first or 0) else last) / fps
 
 
 def duration(timestamps: NDArray[np.float64]) -> float:

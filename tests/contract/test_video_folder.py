@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +13,10 @@ from video_files import numbers_of, picture
 
 from tempeval.errors import BadVideo
 from tempeval.video import flags
-from tempeval.video.clip import Sampling, VideoRef
+from tempeval.video.clip import Sampling, VideoPath, VideoRef
 from tempeval.video.decode import read_clip
 from tempeval.video.folder import natural_key
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tempeval.video.frame_list import FrameList
 
 
 def fill(folder: Path, names: list[str], first: int = 0) -> Path:
@@ -62,6 +60,20 @@ def test_a_part_is_chosen_by_time(tmp_path: Path) -> None:
     clip = read_clip(VideoRef(str(tmp_path), start=1.0, end=3.0, fps=5.0), Sampling("segment", 5))
     assert numbers_of(clip) == [6, 8, 10, 12, 14]
     assert clip.source_frames == 11
+
+
+def test_a_part_of_a_tvqa_folder_counts_images_from_one(tmp_path: Path) -> None:
+    """MVBench's annotations: 3.9 s is image `round(11.7)`, which is the twelfth."""
+    folder = tmp_path / "frames_fps3_hq" / "clip_18_0"
+    folder.mkdir(parents=True)
+    fill(folder, [f"{number:05d}.jpg" for number in range(1, 61)], first=1)
+    ref = VideoRef(str(folder), start=3.9, end=15.1, fps=3.0)
+    clip = read_clip(ref, Sampling("segment", 16))
+    size = (45 - 12) / 16
+    assert numbers_of(clip) == [int(12 + size / 2 + np.round(size * i)) for i in range(16)]
+    assert (clip.source_frames, clip.flags) == (34, ())
+    images = FrameList(VideoPath(str(folder), start=3.9, end=15.1, fps=3.0))
+    assert [Path(images[0]).name, Path(images[-1]).name] == ["00012.jpg", "00045.jpg"]
 
 
 def test_gaps_in_the_numbers_are_flagged_and_strides_are_not(tmp_path: Path) -> None:

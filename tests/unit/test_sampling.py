@@ -12,6 +12,7 @@ from tempeval.video.sampling import (
     frame_indices,
     is_posed,
     is_scene,
+    part_of_folder,
     scene_views,
     trim,
 )
@@ -60,6 +61,36 @@ def test_segment_of_a_part_equals_the_official_code(
     end = data.draw(st.integers(int(start * 30) + 1, count + 60)) / 30 + 0.01
     got = frame_indices(Sampling("segment", k), steady(count), start, end)
     np.testing.assert_array_equal(got, official_mvbench_index(k, (start, end), 30.0, count - 1))
+
+
+def official_tvqa_numbers(
+    num_segments: int, start: float, end: float, max_frame: int
+) -> np.ndarray:
+    """Image numbers of `read_frame` in the same notebook: `first_idx` is 1, `fps` is 3."""
+    start_idx = max(1, round(start * 3))
+    end_idx = min(round(end * 3), max_frame)
+    seg_size = float(end_idx - start_idx) / num_segments
+    return np.array(
+        [int(start_idx + (seg_size / 2) + np.round(seg_size * idx)) for idx in range(num_segments)]
+    )
+
+
+@given(st.integers(10, 400), wanted, st.data())
+def test_a_part_of_a_tvqa_folder_equals_the_official_code(
+    count: int, k: int, data: st.DataObject
+) -> None:
+    # Sixths of a second are ties of the rounding, which the official code gives to even numbers.
+    start = data.draw(st.integers(0, 2 * count - 4)) / 6
+    shortest = max(start + 0.01, 0.34)  # before, the official code asks for an image 0
+    end = data.draw(st.floats(shortest, count / 3 + 5) | st.just(start + 1 / 6 + 1 / 3))
+    part = part_of_folder("video/tvqa/frames_fps3_hq/clip_18_0", 3.0, start, end)
+    got = frame_indices(Sampling("segment", k), np.arange(count) / 3, *part)
+    np.testing.assert_array_equal(got + 1, official_tvqa_numbers(k, start, end, count))
+
+
+def test_parts_of_other_folders_begin_at_their_first_image() -> None:
+    assert part_of_folder("jester/00001", 12.0, 1.0, None) == (1.0, None)
+    assert part_of_folder("frames_fps3_hq/clip", 3.0, None, None) == (None, None)
 
 
 @given(counts, wanted, st.sampled_from(["uniform", "segment", "fps"]), st.data())
