@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tempeval.benchmarks.breakfast import ALIASES
 from tempeval.metrics.label_match import match_label
+from tempeval.tasks.answers import final_answer
 from tempeval.tasks.label_classification import labels_of, process_list
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ def process_list_with_aliases(doc: Doc, results: Sequence[str]) -> dict[str, Any
     """
     labels = labels_of(doc)
     found = process_list(doc, results)
-    index = match_label(results[0], labels).index
+    said = final_answer(results[0])
+    index = match_label(said, labels).index
     if index is None:
-        index = match_label(results[0], [ALIASES.get(label, label) for label in labels]).index
+        index = match_label(said, [ALIASES.get(label, label) for label in labels]).index
     return {**found, "top1_aliases": float(index == doc["answer_index"])}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tempeval.benchmarks.sources import load_docs
 from tempeval.errors import TempevalError
 from tempeval.tasks import multiple_choice
-from tempeval.tasks.multiple_choice import LETTERS, parse_option
+from tempeval.tasks.options import LETTERS, parse_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

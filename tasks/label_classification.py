@@ -14,6 +14,7 @@ from tempeval.benchmarks.document import identity
 from tempeval.benchmarks.sources import label_set
 from tempeval.metrics import classification
 from tempeval.metrics.label_match import match_label
+from tempeval.tasks.answers import final_answer
 from tempeval.tasks.choice_task import choose
 from tempeval.tasks.documents import clip
 from tempeval.tasks.means import parts
@@ -108,7 +109,7 @@ def process_choices(doc: Doc, results: Sequence[tuple[Any, bool]]) -> dict[str, 
 def process_list(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Score a text that should be one of all labels."""
     labels = labels_of(doc)
-    matched = match_label(results[0], labels)
+    matched = match_label(final_answer(results[0]), labels)
     return scored(
         doc,
         gold=doc["answer_index"],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tempeval.benchmarks.seeded_options import seeded_options
 from tempeval.tasks.documents import as_dataset, clip, docs_of
 from tempeval.tasks.label_classification import readable_labels, scored
-from tempeval.tasks.multiple_choice import parse_option
+from tempeval.tasks.options import LETTERS, parse_option
 from tempeval.tasks.turns import ask
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Doc = dict[str, Any]
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def load_mcq(rows: Dataset) -> Dataset:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tempeval.tasks.answers import final_answer
 from tempeval.tasks.means import parts
 from tempeval.tasks.open_ended import sample
 
@@ -30,9 +31,9 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
         `overall_<rule>`, `<modality>_<rule>` and `<modality>_<type>_<rule>` for the rules `exact`
         (the main one: equality without case and outer blanks) and `substring`.
     """
-    said, known = results[0].strip().lower(), doc["answers"][0].lower()
+    said, known = final_answer(results[0]).lower(), doc["answers"][0].lower()
     modality, _, kind = doc["category"].lower().replace("-", "_").partition("/")
-    exact, substring = float(said == known), float(known in results[0].lower())
+    exact, substring = float(said == known), float(known in said)
     return {
         **sample(doc, said, exact),
         **_named("exact", exact, modality, kind),

@@ -9,21 +9,18 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tempeval.tasks import multiple_choice
+from tempeval.tasks.answers import Parsed, final_answer, official_text
 from tempeval.tasks.documents import clip
-from tempeval.tasks.multiple_choice import LETTERS, Parsed, lettered
+from tempeval.tasks.multiple_choice import lettered
+from tempeval.tasks.options import LETTERS, parse_option
 from tempeval.tasks.turns import ask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Doc = dict[str, Any]
-#: `(B` needs no closing bracket, as the official prompt opens one; "(a cup" is no letter.
-_START = re.compile(r"[*\s]*(?:[(\[]\s*([A-Z]\b|[a-z]\b(?![ \t]+\w))|([A-Za-z])\s*(?=[).:,*]|$))")
-#: The "a" of "the answer is a cup" is no letter.
-_NAMED = re.compile(
-    r"\b(?:answer|option)\b(?:\s+is)?\s*:?\s*[(\[*]*(?!(?-i:a)[ \t]+\w)([A-Za-z])(?=[\s)\].:,*]|$)",
-    re.IGNORECASE,
-)
+#: `(B a cup`: the official prompt opens a bracket that its answers may repeat and not close.
+_OPENED = re.compile(r"[(\[]\s?([A-Z])(?=\s[^)\]]*$)")
 
 
 def doc_to_text(doc: Doc) -> str:
@@ -37,35 +34,35 @@ def doc_to_messages(doc: Doc) -> list[dict[str, Any]]:
     return ask(clip(doc), doc_to_text(doc))
 
 
-def strict_letter(text: str, options: int) -> Parsed:
-    """Read a letter and nothing else: at the start, else after "answer" or "option".
-
-    At the start it is in brackets, or before `)`, `.`, `:`, `,`, `*` or the end.
+def strict_letter(text: str, options: int, choices: Sequence[str] = ()) -> Parsed:
+    """Read the letter of the first line that says something; an option's text alone is none.
 
     Args:
         text: what the model wrote.
         options: how many there are.
+        choices: their texts, of which one after its letter belongs to it.
     """
-    stripped = text.strip()
-    if not stripped:
+    if not text.strip():
         return Parsed(None, "empty")
-    match = _START.match(stripped) or _NAMED.search(stripped)
-    letter = next(filter(None, match.groups()), None) if match else None
-    index = options if letter is None else LETTERS.index(letter.upper())
-    return Parsed(index, "parsed") if index < options else Parsed(None, "unparsed")
+    first = final_answer(text).partition("\n")[0]
+    said = _OPENED.sub(r"(\1)", first, count=1) if _OPENED.match(first) else first
+    texts = choices or [""] * options
+    return parse_option(said or "-", texts, by_text=False)
 
 
 def check_ans(text: str, option: str) -> bool:
-    """Tell whether the official rule takes an answer as right.
+    """Return True if the official rule takes an answer as right.
 
-    Its first word, full stops removed, only has to be contained in the right `(x)`, so an empty
-    answer and `(` are right; a word that begins with the right `(x)` is right too.
+    A bracket comes before its first line, as the official prompt ends in one. The first word of
+    both, full stops removed, only has to be contained in the right `(x)`, so an empty answer is
+    right; a word that contains the right `(x)` is right too.
 
     Args:
         text: what the model wrote.
         option: letter and text of the right option, such as `(A) a cup`.
     """
-    said = text.lower().split(" ")[0]
+    line = "(" + text.strip().split("\n")[0]
+    said = line.lower().split(" ")[0]
     right = option.lower().split(" ")[0]
     return said.replace(".", "") in right or right in said
 
@@ -78,9 +75,10 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
         `acc_strict_macro` (of which the group takes the mean over tasks), and `acc_official`.
     """
     choices = doc["choices"]
-    found = multiple_choice.scored(doc, strict_letter(results[0], len(choices)))
+    found = multiple_choice.scored(doc, strict_letter(results[0], len(choices), choices))
     right = doc["answer_index"]
-    official = check_ans(results[0], f"({LETTERS[right]}) {choices[right]}")
+    said = official_text(results[0])
+    official = said is not None and check_ans(said, f"({LETTERS[right]}) {choices[right]}")
     return {
         **{name: value for name, value in found.items() if name != "acc"},
         "acc_strict": found["acc"],

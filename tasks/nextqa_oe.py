@@ -12,6 +12,7 @@ from tempeval.benchmarks.nextqa import PARTS, official_type, parts_of
 from tempeval.metrics.unavailable import MetricUnavailable, or_none
 from tempeval.metrics.wups import answer_score, clean
 from tempeval.metrics.wups_words import nltk_words
+from tempeval.tasks.answers import final_answer
 from tempeval.tasks.documents import clip
 from tempeval.tasks.means import mean_of_known, parts
 from tempeval.tasks.open_ended import sample
@@ -53,9 +54,9 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
         `METRICS`, None for the groups and types that the question is not of, and what
         `open_ended.sample` gives. `wups0` is the main one, with its cluster.
     """
-    kind = official_type(doc["category"])
+    kind, said = official_type(doc["category"]), final_answer(results[0])
     try:
-        scores: dict[str, Any] = _scores(kind, results[0], doc["answers"])
+        scores: dict[str, Any] = _scores(kind, said, doc["answers"])
         main: dict[str, Any] = {"score": scores["wups0"], "cluster": doc["cluster"]}
     except MetricUnavailable as error:
         names = (*THRESHOLDS, *(f"{base}_{more}" for base in THRESHOLDS for more in VARIANTS))
@@ -63,7 +64,7 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
         scores = dict.fromkeys(names, main)
     of_parts = {f"{base}_{part}": scores[base] for base in THRESHOLDS for part in parts_of(kind)}
     return {
-        **sample(doc, results[0].strip(), main.get("score")),
+        **sample(doc, said, main.get("score")),
         **parts(METRICS, scores | of_parts),
         "wups0": main,
     }

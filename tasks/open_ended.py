@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tempeval.benchmarks.document import identity
 from tempeval.metrics.answer_cleaning import clean_answer
 from tempeval.metrics.exact_match import exact_match, refined_match, refined_match_strict
+from tempeval.tasks.answers import final_answer
 from tempeval.tasks.documents import clip
 from tempeval.tasks.turns import ask
 
@@ -56,12 +57,14 @@ def process_cleaned(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
         `em` (the main score, with its cluster), `em_refined` (official: an empty answer and `no` in
         `piano` are hits), `em_refined_strict` (an empty one is wrong), and what `sample` gives.
     """
-    said = clean_answer(results[0])
+    final = final_answer(results[0])
+    said = clean_answer(final)
     known = [clean_answer(answer) for answer in doc["answers"]]
     score = float(exact_match(said, known))
     return {
         **sample(doc, said, score),
         "em": {"score": score, "cluster": doc["cluster"]},
-        "em_refined": float(refined_match(said, known)),
+        # An empty answer is a hit as official; thinking that came to no answer is none.
+        "em_refined": float(refined_match(said, known) and bool(final or not results[0].strip())),
         "em_refined_strict": float(refined_match_strict(said, known)),
     }

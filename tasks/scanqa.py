@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tempeval.metrics.answer_cleaning import clean_answer
 from tempeval.metrics.captions import METRICS, caption_score
 from tempeval.metrics.unavailable import or_none
+from tempeval.tasks.answers import final_answer
 from tempeval.tasks.open_ended import process_cleaned
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
         As `open_ended.process_cleaned`, and an item for each of the caption scores.
     """
     item = {
-        "prediction": clean_answer(results[0]),
+        "prediction": clean_answer(final_answer(results[0])),
         "references": [clean_answer(answer) for answer in doc["answers"]],
     }
     return {**process_cleaned(doc, results), **dict.fromkeys(METRICS, item)}

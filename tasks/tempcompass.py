@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from tempeval.benchmarks.tempcompass import DIMENSIONS
 from tempeval.tasks import multiple_choice
+from tempeval.tasks.answers import Parsed, final_answer, official_text, strict_yes_no
 from tempeval.tasks.documents import clip
 from tempeval.tasks.means import parts
-from tempeval.tasks.multiple_choice import LETTERS, Parsed, parse_option
+from tempeval.tasks.options import LETTERS, parse_option
 from tempeval.tasks.turns import ask
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 Doc = dict[str, Any]
 _BEST, _YES_NO = "\nPlease directly give the best option:", "\nPlease answer yes or no:"
-_YES_NO_FIRST = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
-_YES_NO_LAST = re.compile(r"\b(?:is|answer|:)\s*:?\W*(yes|no)\W*$", re.IGNORECASE)
 #: Fine types of `meta_info.json` to the names of their metrics.
 FINE = {
     "fine-grained action": "fine_grained_action",
@@ -124,23 +123,36 @@ def official_caption_matching(text: str, answer: str, question: str) -> bool | N
 
 def process_multi_choice(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Score a text of the multiple-choice format."""
-    text = _cleaned(results[0])
-    strict = parse_option(text, doc["choices"])
-    return _scored(doc, official_multi_choice(text, doc["answers"][0]), strict)
+    text = _official(results[0])
+    official = None if text is None else official_multi_choice(text, doc["answers"][0])
+    return _scored(doc, official, parse_option(results[0], doc["choices"]))
 
 
 def process_yes_no(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Score a text of the yes/no format."""
-    text = _cleaned(results[0])
-    return _scored(doc, official_yes_no(text, doc["answers"][0]), strict_yes_no(text))
+    text = _official(results[0])
+    official = None if text is None else official_yes_no(text, doc["answers"][0])
+    return _scored(doc, official, strict_yes_no(results[0]))
 
 
 def process_caption_matching(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Score a text of the caption-matching format."""
-    text = _cleaned(results[0])
-    strict = parse_option(_with_letters(text, doc["question"]), doc["choices"])
-    official = official_caption_matching(text, doc["answers"][0], doc["question"])
-    return _scored(doc, official, strict)
+    text, question = _official(results[0]), doc["question"]
+    official = (
+        None if text is None else official_caption_matching(text, doc["answers"][0], question)
+    )
+    return _scored(doc, official, strict_caption_matching(results[0], question, doc["choices"]))
+
+
+def strict_caption_matching(text: str, question: str, choices: Sequence[str]) -> Parsed:
+    """Read which caption a text means, by its label, its sentence or both.
+
+    Args:
+        text: what the model wrote.
+        question: with one option a line after its first line, each after its label.
+        choices: the options' sentences.
+    """
+    return parse_option(_with_letters(final_answer(text), question), choices)
 
 
 def _with_letters(text: str, question: str) -> str:
@@ -167,23 +179,10 @@ def by_aspect(doc: Doc, score: float) -> dict[str, Any]:
     return {**parts((*DIMENSIONS, *FINE.values()), known), "fine_type": doc["fine"]}
 
 
-def strict_yes_no(text: str) -> Parsed:
-    """Read an answer whose first word is yes or no, or that ends in "is yes" or "answer: no".
-
-    Both words in one text are ambiguous; "no" elsewhere ("there is no ball") is no answer.
-    """
-    if not text.strip():
-        return Parsed(None, "empty")
-    match = _YES_NO_FIRST.match(text) or _YES_NO_LAST.search(text)
-    if match is None:
-        return Parsed(None, "unparsed")
-    if len({word.lower() for word in re.findall(r"\b(?:yes|no)\b", text, re.IGNORECASE)}) > 1:
-        return Parsed(None, "ambiguous")
-    return Parsed(("yes", "no").index(match[1].lower()), "parsed")
-
-
-def _cleaned(text: str) -> str:
-    return text.replace("</s>", "").strip()
+def _official(text: str) -> str | None:
+    """Return what the official rules are given, None where a text is nothing but thinking."""
+    said = official_text(text)
+    return None if said is None else said.replace("</s>", "").strip()
 
 
 def _scored(doc: Doc, official: bool | None, strict: Parsed) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tempeval.benchmarks.document import identity
 from tempeval.console import visible
+from tempeval.tasks.answers import final_answer
 from tempeval.tasks.documents import clip, load
 from tempeval.tasks.judge import JudgeFailed, named_judge
 from tempeval.tasks.tempcompass import by_aspect
@@ -90,7 +91,7 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
         `avg` and the aspects with a missing reply as 0, `avg_official` with the -1 that the
         official code adds up for it, `parse_failure` (1 without a reply), and the reply itself.
     """
-    caption = results[0].replace("</s>", "").strip()
+    caption = final_answer(results[0])
     judge = named_judge()
     reply, status = "", "empty"
     if caption:
