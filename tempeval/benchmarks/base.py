@@ -15,7 +15,19 @@ if TYPE_CHECKING:
 
 
 class MissingData(TempevalError):
-    """Files of a benchmark that are not where they are looked for."""
+    """Files of a benchmark that are not where they are looked for.
+
+    Args:
+        reason: what is not where.
+        action: what to do about it; `tempeval data check` says it in its own way.
+    """
+
+    def __init__(self, reason: str, action: str = "") -> None:
+        self.reason, self.action = reason, action
+        super().__init__(f"{reason}. {action}" if action else reason)
+
+    def __reduce__(self) -> tuple[type[MissingData], tuple[str, str]]:
+        return type(self), (self.reason, self.action)
 
 
 class BadData(TempevalError):

@@ -190,7 +190,7 @@ def _check_split(
     try:
         root = benchmark_root(chosen, split, given)
     except MissingData as error:
-        report.problem = str(error) if data_root(given) else "no data root is given"
+        report.problem = error.reason if data_root(given) else "no data root is given"
     else:
         report.source, report.root = "local", str(root)
         files = chosen.annotations(root, split)
@@ -200,7 +200,7 @@ def _check_split(
     try:
         docs = load_docs({"benchmark": chosen.name, "split": split}, given)
     except MissingData as error:
-        report.problem = report.problem or str(error)
+        report.problem = report.problem or error.reason
         return report, []
     except BadData as error:
         report.problem = f"damaged: {error}"

@@ -25,7 +25,7 @@ def human_bytes(count: int) -> str:
 
 def report_lines(report: Report) -> list[str]:
     """Return what `tempeval data check` prints."""
-    lines = [f"{report.title} ({report.name}): {'complete' if report.complete else 'incomplete'}"]
+    lines = [f"{report.title} ({report.name}): {_state(report)}"]
     for split in report.splits:
         lines += _split_lines(split, brief=len(report.splits) > 2)
     if len(report.splits) > 1:
@@ -41,6 +41,18 @@ def report_lines(report: Report) -> list[str]:
         lines += ["  - " + step.replace("\n", "\n    ") for step in report.next]
         lines += [f"licence: {report.licence}", "expected:", textwrap.indent(report.tree, "  ")]
     return lines
+
+
+def _state(report: Report) -> str:
+    """Say whether all is there; of several splits, which are complete and which are not."""
+    names: dict[bool, list[str]] = {True: [], False: []}
+    for split in report.splits:
+        names[split.complete].append(split.split)
+    if not names[False]:
+        return "complete"
+    if not names[True]:
+        return "incomplete"
+    return f"{', '.join(names[True])} complete, {', '.join(names[False])} incomplete"
 
 
 def _split_lines(split: SplitReport, brief: bool) -> list[str]:

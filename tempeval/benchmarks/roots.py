@@ -76,6 +76,6 @@ def benchmark_root(benchmark: Benchmark, split: str, given: str | Path | None = 
         else:
             return place
     raise MissingData(
-        f"{benchmark.title} ({split}) is not under {root}: {'; '.join(reasons)}. "
-        f"How to get it: tempeval data check {benchmark.name}"
+        f"{benchmark.title} ({split}) is not under {root}: {'; '.join(reasons)}",
+        f"How to get it: tempeval data check {benchmark.name}",
     )

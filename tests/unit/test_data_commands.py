@@ -207,6 +207,18 @@ def test_videos_of_two_splits_are_counted_once_in_all(tmp_path) -> None:
     assert "in all: 3 items, 2 of 2 videos, 33 B" in "\n".join(report_lines(report))
 
 
+def test_a_whole_split_is_complete_whatever_another_lacks(tmp_path) -> None:
+    """And what is missing is not to be got by the command that says so."""
+    put(tmp_path, ("a.mp4",))
+    report = check("toy", tmp_path, ["test", "train"])
+    lines = report_lines(report)
+    assert lines[0].endswith("(toy): test complete, train incomplete")
+    (problem,) = (line for line in lines if line.strip().startswith("problem"))
+    assert "is not under" in problem
+    assert "data check" not in problem
+    assert report_lines(check("toy", tmp_path, ["test"]))[0].endswith("(toy): complete")
+
+
 def test_damaged_annotations_are_reported_with_file_and_line(tmp_path) -> None:
     put(tmp_path)
     (tmp_path / "toy" / "test.txt").write_text("a.mp4\n\nb\n")
