@@ -45,6 +45,10 @@ def reusable(plans: Sequence[Plan], replace: bool, allowed: Allowed) -> dict[Pat
         complete = status_of(record, allowed) == "complete"
         old = _settings(record.get("request", {}))
         new = _settings(plan.request)
+        if record.get("left_out"):  # what it could not evaluate, it may evaluate now
+            known, now = (request.get("annotations") or {} for request in (old, new))
+            old["annotations"] = {key: known[key] for key in known.keys() & now.keys()}
+            new["annotations"] = {key: now[key] for key in known.keys() & now.keys()}
         old["method_fingerprint"] = record.get("method_fingerprint")
         new["method_fingerprint"] = plan.chain.fingerprint
         if (

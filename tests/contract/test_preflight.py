@@ -11,9 +11,9 @@ from fake_model import FakeModel
 from tenacity import Future, RetryError
 from video_task import CHOICE_TASK, TASK, show_tasks, write_task
 
-from tempeval import host, reuse
+from tempeval import host, matrix, reuse
 from tempeval.benchmarks import sources
-from tempeval.benchmarks.base import BadData
+from tempeval.benchmarks.base import BadData, MissingData
 from tempeval.errors import TempevalError
 from tempeval.host import UnloadableTask
 from tempeval.matrix import RunOptions
@@ -310,6 +310,33 @@ def test_skip_unloadable_runs_the_other_tasks(
     run_matrix(chosen, load=pytest.fail)
     with pytest.raises(UnloadableTask, match="no task can be loaded"):
         run_matrix(RunOptions(**{**vars(chosen), "tasks": ["tempeval_broken"]}), load=pytest.fail)
+
+
+def test_a_task_that_can_be_loaded_again_is_evaluated_too(
+    videos: Path, options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same command goes on; the annotations that are there now are no other setting."""
+    put(videos, *NAMES)
+    yaml = (tmp_path / "tasks" / "tempeval_videos.yaml").read_text()
+    second = yaml.replace("task: tempeval_videos", "task: tempeval_second")
+    (tmp_path / "tasks" / "tempeval_second.yaml").write_text(second)
+    show_tasks(tmp_path / "tasks", monkeypatch)
+    chosen = options(tasks=[TASK, "tempeval_second"], methods=["baseline"], skip_unloadable=True)
+
+    def away(name: str) -> None:
+        if name == "tempeval_second":
+            raise MissingData("no folder second")
+
+    monkeypatch.setattr(host, "read_documents", away)
+    run_matrix(chosen, load=lambda _options: FakeModel())
+    run_matrix(chosen, load=pytest.fail)
+    monkeypatch.setattr(host, "read_documents", lambda _name: None)
+    digests = {"second/test": "sha256:0"}
+    monkeypatch.setattr(matrix, "source_digests", lambda _names, **_: digests)
+    (folder,) = run_matrix(chosen, load=lambda _options: FakeModel())
+    record = json.loads((folder / "run.json").read_text())
+    assert sorted(record["tasks"]) == ["tempeval_second", TASK]
+    assert (record["status"], record["left_out"]) == ("complete", {})
 
 
 def test_a_run_that_answered_nothing_blocks_nothing(videos: Path, options: Any) -> None:
