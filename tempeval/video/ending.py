@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
+_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 # Boxes that hold pictures or say where they are; a cut in padding or tags costs nothing.
 _PICTURE_BOXES = frozenset({b"mdat", b"moov", b"moof"})
 # Writers of AVI disagree on whether padding counts.
@@ -115,9 +117,45 @@ def _avi_cut(file: BinaryIO, size: int) -> bool:
     return length < 0xFFFFFFFF and 8 + length > size + _RIFF_SLACK
 
 
+def _asf_cut(file: BinaryIO, size: int) -> bool:
+    """Return True if the header or data object ends after the file; live ones have size 0."""
+    begin = 0
+    for name in (_ASF_HEADER, _ASF_DATA):
+        file.seek(begin)
+        head = file.read(24)
+        if head[:16] != name:
+            return False
+        begin += int.from_bytes(head[16:24], "little")
+        if begin > size:
+            return True
+    return False
+
+
+def _ogg_cut(file: BinaryIO, size: int) -> bool:
+    """Return True if a stream lacks the page that ends it. Source: RFC 3533, 6."""
+    ended: dict[bytes, bool] = {}
+    while (page := file.read(27))[:4] == b"OggS" and len(page) == 27:
+        ended[page[14:18]] = bool(page[5] & 4)
+        file.seek(sum(file.read(page[26])), 1)
+    return not all(ended.values()) or file.tell() > size
+
+
+def _png_cut(file: BinaryIO, _size: int) -> bool:
+    """Return True if an animated PNG has no last chunk. Source: PNG specification, 5.3."""
+    file.read(8)
+    while len(head := file.read(8)) == 8:
+        if head[4:] == b"IEND":
+            return False
+        file.seek(int.from_bytes(head[:4], "big") + 4, 1)
+    return True
+
+
 _KINDS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO, int], bool]], ...] = (
     (lambda head: head[:4] == b"GIF8", _gif_cut),
     (lambda head: head[:4] == _EBML.to_bytes(4, "big"), _matroska_cut),
     (lambda head: head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"), _mp4_cut),
+    (lambda head: head[:12] == _ASF_HEADER[:12], _asf_cut),
+    (lambda head: head[:4] == b"OggS", _ogg_cut),
+    (lambda head: head[:8] == b"\x89PNG\r\n\x1a\n", _png_cut),
     (lambda head: head[:4] == b"RIFF" and head[8:12] == b"AVI ", _avi_cut),
 )

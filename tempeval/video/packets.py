@@ -109,7 +109,7 @@ def index_packets(container: InputContainer, stream: VideoStream) -> PacketIndex
         timeless=timeless,
         damaged=damaged,
         truncated=_is_truncated(container, stream, seen, last_end),
-        skips=_skips(container, times, float(stream.time_base or 1)),
+        skips=_skips(container, np.array(pts, dtype=np.int64), float(stream.time_base or 1)),
         held=max(seen, stream.frames),
     )
 
@@ -119,15 +119,16 @@ def _skips(container: InputContainer, pts: NDArray[np.int64], unit: float) -> bo
 
     A decoder of VP8 or VP9 does not notice that frames are missing, so their times are all there
     is to see. One frame left out may be one that a camera dropped, and recordings that leave out
-    frames without motion do so in many places. In a GIF a pause is drawn on purpose.
+    frames without motion do so in many places. In a GIF a pause is drawn on purpose. A copy of a
+    part of a video with B-frames lacks those of its last group, which were stored behind the end.
 
     Args:
         container: the file.
-        pts: `[n]`, when its frames are shown, sorted.
+        pts: `[n]`, when its frames are shown, in the order of their packets.
         unit: seconds per unit of `pts`.
     """
     steps = np.diff(pts) * unit
-    if len(steps) < _CLOCK_STEPS or container.format.name in _DRAWN_CLOCKS:
+    if len(steps) < _CLOCK_STEPS or container.format.name in _DRAWN_CLOCKS or steps.min() < 0:
         return False
     usual = np.median(steps)
     off = np.abs(steps - usual) > max(_CLOCK_ROUNDING_S, 0.05 * usual)

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 COUNT = 150
 FASTSTART = {"movflags": "faststart"}
+PYRAMID = {
+    "preset": "ultrafast",
+    "x264-params": "bframes=3:b-adapt=0:b-pyramid=none:keyint=500",
+}
 VP9 = {"codec": "libvpx-vp9", "options": {"cpu-used": "8", "deadline": "realtime", "g": "30"}}
 
 
@@ -157,6 +161,9 @@ ENDINGS: dict[str, dict[str, Any]] = {
     "end.mp4": {"container": FASTSTART},
     "fragmented_end.mp4": {"container": {"movflags": "frag_keyframe+empty_moov"}},
     "end.avi": {"codec": "mpeg4"},
+    "end.asf": {"codec": "msmpeg4"},
+    "end.ogg": {"codec": "libvpx", "options": {"cpu-used": "8", "g": "40"}},
+    "end.apng": {"codec": "apng", "pixel_format": "rgb24"},
 }
 
 
@@ -170,6 +177,8 @@ def test_a_file_that_is_shorter_than_its_container_says_is_flagged(
     data = path.read_bytes()
     if name.startswith("fragmented"):  # its last box is an index of the fragments
         data = data[: data.rindex(b"mfra") - 4]
+    if name == "end.asf":  # and so is its last object
+        data = data[: data.rindex(bytes.fromhex("90080033b1e5cf1189f400a0c90349cb"))]
     path.write_bytes(data[:-lost])
     assert flags.TRUNCATED in clip_of(path, 30).flags
 
@@ -209,6 +218,13 @@ def test_dropped_frames_and_pauses_that_are_meant_are_no_gap(folder: Path) -> No
         times = np.cumsum([0, *[long.get(place, step) for place, step in enumerate(steps)]])
         path = write_video(folder / name, range(61), milliseconds=times.tolist())
         assert clip_of(path).flags == (), name
+    whole = write_video(folder / "b_frames.mp4", range(60), options=PYRAMID)
+    path = cut_without_encoding(
+        whole, folder / "cut_b.mp4", 0.0, lambda n, packet: packet if n < 54 else None
+    )
+    clip = clip_of(path, 60)
+    assert np.diff(numbers_of(clip)).max() > 2
+    assert clip.flags == (flags.REPEATED_FRAMES,)
     pauses = [100 * n + (400 if n > 15 else 0) for n in range(30)]
     path = write_video(folder / "pause.gif", range(30), milliseconds=pauses, **ENDINGS["end.gif"])
     assert clip_of(path).flags == ()
