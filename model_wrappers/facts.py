@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,12 +10,35 @@ import torch
 from tempeval.versions import versions
 
 if TYPE_CHECKING:
-    from tempeval.engine.inference import Inference
+    from tempeval.engine.inference import Answered, Inference
     from tempeval.methods.base import Chain
 
 
-def run_facts(name: str, chain: Chain, inference: Inference, world_size: int) -> dict[str, Any]:
-    """Return what a record says about model, method and frames."""
+@dataclass
+class Tally:
+    """How the answers of one chain came about.
+
+    Attributes:
+        kernels: names of the attention kernels that they were made with.
+        replayed: answers that earlier runs had journalled.
+        computed: all others.
+    """
+
+    kernels: set[str] = field(default_factory=set)
+    replayed: int = 0
+    computed: int = 0
+
+    def add(self, answered: Answered) -> None:
+        """Count one answer."""
+        self.replayed += answered.earlier
+        self.computed += not answered.earlier
+        self.kernels.update((answered.outcome.ledger.attention_kernel or "").split("+"))
+
+
+def run_facts(
+    name: str, chain: Chain, inference: Inference, world_size: int, tally: Tally
+) -> dict[str, Any]:
+    """Return what a record says about model, method, frames and answers."""
     family = inference.family
     cuda = family.device.type == "cuda"
     notes = chain.labels(inference.facts(chain))
@@ -36,7 +60,9 @@ def run_facts(name: str, chain: Chain, inference: Inference, world_size: int) ->
         "system_prompt": family.options.system_prompt,
         **family.settings,
         "dtype": str(family.model.dtype).removeprefix("torch."),
-        "attention_kernel": "+".join(sorted(inference.kernels)) or "replayed",
+        "attention_kernel": "+".join(sorted(tally.kernels - {""})) or None,
+        "replayed": tally.replayed,
+        "computed": tally.computed,
         "decoder": inference.encoder.options.decoder,
         "device": str(family.device),
         "gpu": torch.cuda.get_device_name(family.device) if cuda else None,

@@ -44,7 +44,7 @@ from tempeval.model_wrappers.arguments import (
     device_of_rank,
     read_batch_size,
 )
-from tempeval.model_wrappers.facts import run_facts
+from tempeval.model_wrappers.facts import Tally, run_facts
 from tempeval.model_wrappers.requests import (
     chat_question,
     is_padding,
@@ -197,6 +197,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         )
         self.store: AnswerStore | None = None
         self.failures: dict[str, str] = {}
+        self.tally = Tally()
         self._frames_given = num_frames is not None
         self._plan_frames()
         if self.checks_at_once:
@@ -228,6 +229,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         self.inference.check(chain)
         self.chain = chain
         self.failures = {}
+        self.tally = Tally()
 
     def set_budget(self, visual_token_budget: int | None) -> None:
         """Change the visual-token budget; None for none.
@@ -347,7 +349,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
 
     def run_facts(self) -> dict[str, Any]:
         """Return what a record says about model, method and frames."""
-        return run_facts(self._name, self.chain, self.inference, self._world_size)
+        return run_facts(self._name, self.chain, self.inference, self._world_size, self.tally)
 
     def generate_until(self, requests: Sequence[Any]) -> list[GenerationResult]:
         """Answer generation requests, video by video; results in the order of the requests."""
@@ -426,6 +428,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         with self._bar(len(questions), self.chain.spec) as bar:
             for answered in self.inference.run(work, [self.chain], self.store):
                 number, outcome = answered.question.number, answered.outcome
+                self.tally.add(answered)
                 request = requests[number]
                 if outcome.ledger.error is not None and not is_padding(request):
                     self.failures[f"{request.task_name}/{request.doc_id}"] = outcome.ledger.error

@@ -23,6 +23,7 @@ from tempeval.engine.store import Keys, Memory
 from tempeval.engine.work import Batch, plan_work
 from tempeval.errors import BadVideo, BudgetMissed
 from tempeval.families.pixel_budget import MIN_FILL_PERCENT
+from tempeval.source_digest import answer_code, chain_code
 from tempeval.versions import versions
 from tempeval.video.clip import FramePlan
 from tempeval.video.sampling import nearest_multiple
@@ -48,12 +49,14 @@ class Answered:
         chain: the methods it was answered under.
         outcome: what became of it.
         replayed: whether it came from the store instead of being computed.
+        earlier: whether an earlier run had put it there.
     """
 
     question: Question
     chain: Chain
     outcome: Outcome
     replayed: bool
+    earlier: bool = False
 
 
 class Inference:
@@ -91,7 +94,6 @@ class Inference:
         self.batch_size, self.seed = batch_size, seed
         cache = feature_cache if feature_cache is not None else FeatureCache(GIB)
         self.encoder = Encoder(family, decoding or DecodeOptions(), cache)
-        self.kernels: set[str] = set()
         self.missed: dict[Chain, BudgetMissed] = {}
 
     def check(self, chain: Chain) -> None:
@@ -166,6 +168,7 @@ class Inference:
             self.encoder.options.decoder,
             family.device.type,
             versions(),
+            sorted(answer_code(self._family_module).items()),
         ]
         return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
@@ -173,7 +176,16 @@ class Inference:
         """Return the keys of answers of this model, these frames and this seed."""
         # Which numbers a question draws depends on the questions that it is answered with.
         drawing = f"seed {self.seed}, batches of {self.batch_size}"
-        return Keys(self.fingerprint(), drawing, _SideStamps(self))
+        return Keys(
+            self.fingerprint(),
+            drawing,
+            lambda chain: chain_code(chain, self._family_module),
+            _SideStamps(self),
+        )
+
+    @property
+    def _family_module(self) -> str:
+        return type(self.family).__module__
 
     def run(
         self,
@@ -267,9 +279,11 @@ class Inference:
             for batch in batches:
                 if batch not in pending:
                     for item in batch.items:
-                        outcome = store.get(keys.of(chain, item))
+                        key = keys.of(chain, item)
+                        outcome = store.get(key)
                         if outcome is not None:
-                            yield Answered(item.question, chain, outcome, replayed=True)
+                            earlier = not store.is_new(key)
+                            yield Answered(item.question, chain, outcome, True, earlier)
         if not pending:
             return
         try:
@@ -292,7 +306,6 @@ class Inference:
                     store.append({keys.of(chain, item): outcome for item, outcome in entries})
                     for item, outcome in zip(batch.items, outcomes, strict=True):
                         yield Answered(item.question, chain, outcome, replayed=False)
-        self.kernels |= session.kernels
 
     @staticmethod
     def _fail_all(

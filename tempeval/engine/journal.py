@@ -2,8 +2,9 @@
 
 One line per batch, written, flushed and fsynced before the next batch starts. A line is
 `<crc32 of the rest, 8 hex digits> <JSON>`; a line that was cut or damaged is detected by its
-checksum and its batch is computed again. Each rank writes a file of its own and reads all. A line
-may also name keys to forget, in the lines before it of the same file.
+checksum, one of another shape by what it lacks, and its batch is computed again. Each rank writes a
+file of its own and reads all. A line may also name keys to forget, in the lines before it of the
+same file.
 """
 
 from __future__ import annotations
@@ -12,25 +13,33 @@ import fcntl
 import json
 import logging
 import os
+import re
 import time
 import zlib
+from dataclasses import dataclass, fields
 from typing import IO, TYPE_CHECKING, Any
 
-from tempeval.engine.answer import Answer, Score
+from tempeval.engine.answer import Answer
 from tempeval.engine.ledger import Ledger
 from tempeval.engine.question import Outcome
 from tempeval.engine.scores import Scores
 from tempeval.errors import RunFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
     from types import TracebackType
 
-FORMAT = 1
+#: Of a line; those of other formats are computed again.
+FORMAT = 2
 #: How long a journal may be locked by a rank that only looks (see `tempeval.ranks`).
 LOCK_SECONDS = 0.5
 _LOG = logging.getLogger(__name__)
+#: A rank's own file; copies that other programs lay beside it have longer names.
+_FILE_NAME = re.compile(r"rank(\d+)\.jsonl")
+_NUMBERS = tuple(
+    f.name for f in fields(Ledger) if f.name not in ("flags", "error", "attention_kernel")
+)
 
 
 class JournalError(RunFailed):
@@ -48,7 +57,7 @@ class Journal:
         rank: names this process's own file.
 
     Attributes:
-        damaged: lines that were dropped because they were cut or damaged.
+        damaged: lines that were dropped because they were cut, damaged or of another format.
 
     Raises:
         JournalError: if the folder cannot be written, or another process has this rank's file.
@@ -59,6 +68,7 @@ class Journal:
         self.path = folder / f"rank{rank}.jsonl"
         self.damaged = 0
         self._outcomes: dict[str, Outcome] = {}
+        self._new: set[str] = set()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file: IO[bytes] = self.path.open("ab+", buffering=0)
@@ -70,14 +80,11 @@ class Journal:
             _lock(self._file)
         except OSError as error:
             self._file.close()
-            raise JournalError(
-                f"another process is writing the journal {self.path}; wait for it, or choose "
-                "another folder"
-            ) from error
+            raise JournalError(_why_not_locked(self.path, error)) from error
         self._repair()
         #: Where this run begins in each file: behind its last whole line, for a rank that opens its
         #: file later cuts a torn end off.
-        self._begins = {path.name: path.read_bytes().rfind(b"\n") + 1 for path in self._files()}
+        self._begins = {path.name: _content(path).rfind(b"\n") + 1 for path in self._files()}
         self.reload()
 
     def __enter__(self) -> Journal:
@@ -101,6 +108,10 @@ class Journal:
         """Return what is known under a key."""
         return self._outcomes.get(key)
 
+    def is_new(self, key: str) -> bool:
+        """Return True if a key was answered since the journal was opened, by any rank read."""
+        return key in self._new
+
     def reload(self) -> None:
         """Read the answers of all ranks, and the failures of this run but of no earlier one."""
         now: dict[str, Outcome] = {}
@@ -109,6 +120,7 @@ class Journal:
             self._outcomes |= earlier
             now |= later
         self._outcomes |= now
+        self._new |= now.keys()
 
     def append(self, outcomes: Mapping[str, Outcome]) -> None:
         """Write one batch: on return it is on disk.
@@ -118,6 +130,7 @@ class Journal:
         """
         self._write({"batch": {k: _record(o) for k, o in outcomes.items()}})
         self._outcomes.update(outcomes)
+        self._new.update(outcomes)
 
     def forget(self, keys: Collection[str]) -> None:
         """Forget earlier answers in this rank's file, for good; all ranks are to do it.
@@ -136,23 +149,22 @@ class Journal:
         self._file.close()
 
     def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("rank*.jsonl"))
+        return sorted(path for path in self.folder.iterdir() if _FILE_NAME.fullmatch(path.name))
 
     def _read(self, path: Path) -> tuple[dict[str, Outcome], dict[str, Outcome]]:
         """Return what earlier runs left in a file, and what this one has written there."""
         parts: tuple[dict[str, Outcome], dict[str, Outcome]] = ({}, {})
         begin, position = self._begins.get(path.name, 0), 0
-        for line in path.read_bytes().split(b"\n"):
+        for line in _content(path).split(b"\n"):
             part = parts[position >= begin]
             position += len(line) + 1
-            record = _parse(line)
-            if record is None:
+            found = _parse(line)
+            if found is None:
                 continue
-            for key in record.get("forget", ()):
+            for key in found.forget:
                 for known in parts:
                     known.pop(key, None)
-            for key, entry in record["batch"].items():
-                outcome = _outcome(entry)
+            for key, outcome in found.batch.items():
                 # A failure hides no answer of an earlier run.
                 if outcome.ledger.error is None or part is parts[1]:
                     part[key] = outcome
@@ -176,12 +188,13 @@ class Journal:
 
     def _repair(self) -> None:
         """Cut a torn end off this rank's own file, so that the next line starts clean."""
-        content = self.path.read_bytes()
+        content = _content(self.path)
         lines = content.split(b"\n")
         self.damaged = sum(1 for line in lines if line and _parse(line) is None)
         if self.damaged:
             _LOG.warning(
-                "%s: %d damaged lines dropped; their batches are computed again",
+                "%s: %d lines are damaged, or of another version of tempeval; their batches are "
+                "computed again",
                 self.path,
                 self.damaged,
             )
@@ -206,8 +219,8 @@ def forget_left_over(folder: Path, world_size: int, keys: Collection[str]) -> No
     Raises:
         JournalError: if another process still writes one of them, or it cannot be written.
     """
-    for path in sorted(folder.glob("rank*.jsonl")):
-        rank = int(path.stem.removeprefix("rank"))
+    names = [_FILE_NAME.fullmatch(path.name) for path in folder.iterdir()]
+    for rank in sorted(int(match[1]) for match in names if match):
         if rank >= world_size:
             with Journal(folder, rank) as journal:
                 journal.forget(keys)
@@ -227,15 +240,57 @@ def _lock(file: IO[bytes]) -> None:
             return
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """Return the record of a sound line, or None."""
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise JournalError(
+            f"cannot read the journal {path}: {error.strerror or error}; remove it, or choose "
+            "another folder"
+        ) from error
+
+
+def _why_not_locked(path: Path, error: OSError) -> str:
+    """Tell a lock that another process holds from a file system without locks."""
+    if isinstance(error, BlockingIOError):
+        return (
+            f"another process is writing the journal {path}; wait for it, or choose another folder"
+        )
+    return (
+        f"cannot lock the journal {path}: {error.strerror or error}. Its file system seems to have "
+        "no locks, which keep two processes from writing one journal; choose a folder on a local "
+        "disk, or have the file system mounted with locks (NFS: its lock service; Lustre: flock)"
+    )
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What a sound line says."""
+
+    batch: Mapping[str, Outcome]
+    forget: tuple[str, ...]
+
+
+def _parse(line: bytes) -> _Line | None:
+    """Return what a line says; None if it is cut, damaged, or of another format or shape.
+
+    A carriage return at its end, which some tools for copying files add, is no part of it.
+    """
+    line = line.removesuffix(b"\r")
     if len(line) < 10 or line[8:9] != b" ":
         return None
     body = line[9:]
     if line[:8] != b"%08x" % zlib.crc32(body):
         return None
-    record: dict[str, Any] = json.loads(body)
-    return record if record["v"] == FORMAT else None
+    try:
+        record = json.loads(body)
+        if record["v"] != FORMAT:
+            return None
+        batch = {key: _outcome(entry) for key, entry in record["batch"].items()}
+        forget = tuple(record.get("forget", ()))
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
+        return None
+    return _Line(batch, forget) if all(isinstance(key, str) for key in forget) else None
 
 
 def _record(outcome: Outcome) -> dict[str, Any]:
@@ -252,14 +307,34 @@ def _record(outcome: Outcome) -> dict[str, Any]:
 
 
 def _outcome(record: Mapping[str, Any]) -> Outcome:
-    answer: Answer | Scores | None = None
-    if (held := record["answer"]) is not None:
-        if "text" in held:
-            answer = Answer(held["text"], tuple(held["token_ids"]), held["tail_bytes"])
-        elif "log_likelihood" in held:  # as written before a question had all its choices
-            answer = Scores.of([Score(**held)])
-        else:
-            answer = Scores.from_dict(held)
+    """Read what `_record` wrote.
+
+    Raises:
+        ValueError, TypeError, LookupError, AttributeError, OverflowError: for anything else.
+    """
     ledger = dict(record["ledger"])
-    ledger["flags"] = tuple(ledger["flags"])
+    ledger["flags"] = tuple(_texts(ledger["flags"]))
+    _texts(text for text in (ledger["error"], ledger["attention_kernel"]) if text is not None)
+    for name in _NUMBERS:
+        if not isinstance(ledger[name], (int, float, type(None))):
+            raise TypeError(f"{name} is {ledger[name]!r}, not a number")
+    held = record["answer"]
+    answer: Answer | Scores | None = None
+    if held is None:
+        if ledger["error"] is None:
+            raise ValueError("neither an answer nor an error")
+    elif "text" in held:
+        (text,) = _texts([held["text"]])
+        answer = Answer(text, tuple(map(int, held["token_ids"])), int(held["tail_bytes"]))
+    else:
+        answer = Scores.from_dict(held)
+        if len(answer.token_counts) != len(answer):
+            raise ValueError("as many counts of tokens as log-likelihoods are needed")
     return Outcome(answer, Ledger(**ledger))
+
+
+def _texts(values: Iterable[object]) -> list[str]:
+    found = list(values)
+    if not all(isinstance(value, str) for value in found):
+        raise TypeError(f"{found!r} are no texts")
+    return [str(value) for value in found]

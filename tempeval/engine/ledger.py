@@ -41,6 +41,7 @@ class Ledger:
         amortised_ms: wall milliseconds per sample as this run shared them: decode and encode over
             all samples and methods of the video, prefill over the questions of the prefix.
         peak_memory_bytes: CUDA peak while the sample's batch ran; None on CPU.
+        attention_kernel: names of the attention kernels that ran, joined by `+`; None for none.
         flags: what was wrong with the video though it could be decoded.
         error: why the sample failed; None when it was answered.
     """
@@ -61,6 +62,7 @@ class Ledger:
     answer_ms: float | None = None
     amortised_ms: float | None = None
     peak_memory_bytes: int | None = None
+    attention_kernel: str | None = None
     flags: tuple[str, ...] = ()
     error: str | None = None
 
@@ -78,8 +80,10 @@ def combined(ledgers: Sequence[Ledger]) -> Ledger:
     first = next((ledger for ledger in ledgers if ledger.error is not None), ledgers[0])
     if first.error is not None:
         return first
+    kernels = {name for ledger in ledgers for name in (ledger.attention_kernel or "").split("+")}
     return replace(
         first,
+        attention_kernel="+".join(sorted(kernels - {""})) or None,
         output_tokens=sum(ledger.output_tokens or 0 for ledger in ledgers),
         kv_bytes=max(ledger.kv_bytes or 0 for ledger in ledgers),
         answer_ms=sum(ledger.answer_ms or 0.0 for ledger in ledgers),

@@ -72,5 +72,5 @@ class Scores:
         for number in record["greedy"]:
             greedy[number] = 1
         return cls(
-            array("d", record["log_likelihoods"]), counts, bytes(greedy), record["tail_bytes"]
+            array("d", record["log_likelihoods"]), counts, bytes(greedy), int(record["tail_bytes"])
         )

@@ -73,16 +73,12 @@ class Session:
         encoded: the prompt's visuals.
         share: samples over which each cost of the video is amortised.
         seed: of the run, for answers that are drawn.
-
-    Attributes:
-        kernels: names of the attention kernels that ran.
     """
 
     def __init__(
         self, family: Family, chain: Chain, encoded: Sequence[Encoded], share: Share, seed: int
     ) -> None:
         self.family, self.chain, self.seed = family, chain, seed
-        self.kernels: set[str] = set()
         start = now(family.device)
         self.visuals = [chain.encode(entry.tokens) for entry in encoded]
         fold_ms = (now(family.device) - start) * 1e3
@@ -157,18 +153,15 @@ class Session:
             return
         layout = plan.layout
         with Attachment(self.family, plan) as attachment:
-            try:
-                if plan.exact_prefill and layout.length:
-                    for batch in batches:
-                        outcomes: list[Outcome] = []
-                        for part in _questions(batch):
-                            outcomes += next(self._on_prefix(attachment, [part], len(part)))
-                        yield outcomes
-                else:
-                    parts = [batch.items for batch in batches]
-                    yield from self._on_prefix(attachment, parts, questions)
-            finally:
-                self.kernels |= attachment.kernels
+            if plan.exact_prefill and layout.length:
+                for batch in batches:
+                    outcomes: list[Outcome] = []
+                    for part in _questions(batch):
+                        outcomes += next(self._on_prefix(attachment, [part], len(part)))
+                    yield outcomes
+            else:
+                parts = [batch.items for batch in batches]
+                yield from self._on_prefix(attachment, parts, questions)
 
     def _on_prefix(
         self, attachment: Attachment, parts: Sequence[Sequence[Item]], questions: int
@@ -238,6 +231,7 @@ class Session:
                 answer_ms=answer_ms,
                 amortised_ms=shared_ms + answer_ms,
                 peak_memory_bytes=peak_memory(family.device),
+                attention_kernel="+".join(sorted(attachment.kernels)) or None,
                 error=problem_of(answer),
             )
             outcomes.append(Outcome(answer if ledger.error is None else None, ledger))

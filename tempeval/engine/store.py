@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ class AnswerStore(Protocol):
         """Return what is known under a key."""
         ...
 
+    def is_new(self, key: str) -> bool:
+        """Return True if a key was answered in this run, not in an earlier one."""
+        ...
+
     def append(self, outcomes: Mapping[str, Outcome]) -> None:
         """Keep one batch."""
         ...
@@ -36,6 +41,10 @@ class Memory:
         """Return what is known under a key."""
         return self._outcomes.get(key)
 
+    def is_new(self, key: str) -> bool:
+        """Return True for all that is known: nothing outlives the process."""
+        return key in self._outcomes
+
     def append(self, outcomes: Mapping[str, Outcome]) -> None:
         """Keep one batch."""
         self._outcomes.update(outcomes)
@@ -47,6 +56,7 @@ class Keys:
     Args:
         fingerprint: everything besides question and chain that an answer depends on.
         drawing: what a sampled answer depends on besides; greedy answers and scores do not.
+        code: digest of the code that a chain brings; None where it brings none.
         beside: what an answer to a question under a chain depends on beside its videos, such as
             files of features; None where there is nothing.
     """
@@ -55,9 +65,11 @@ class Keys:
         self,
         fingerprint: str,
         drawing: str,
+        code: Callable[[Chain], str | None],
         beside: Callable[[Chain, Question], Sequence[str]] | None = None,
     ) -> None:
         self._fingerprint, self._drawing, self._beside = fingerprint, drawing, beside
+        self._code = cache(code)
         self._digests: dict[int, str] = {}
         self._seen: dict[str, int] = {}
 
@@ -68,7 +80,8 @@ class Keys:
             digest = item.question.digest()
             repeat = self._seen[digest] = self._seen.get(digest, 0) + 1
             self._digests[number] = f"{digest}#{repeat}"
-        record = f"{self._fingerprint} {chain.fingerprint} {self._digests[number]}"
+        record = f"{self._fingerprint} {chain.fingerprint} {self._code(chain)} "
+        record += self._digests[number]
         if item.question.samples:
             record += f" {self._drawing}"
         stamps = self._beside(chain, item.question) if self._beside else ()

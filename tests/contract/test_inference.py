@@ -126,9 +126,9 @@ def dict_of(outcomes):
 
 
 def test_the_kernels_that_ran_are_recorded(build, videos):
-    runner = build()
-    list(runner.run(interleaved(videos)))
-    assert runner.inference.kernels
+    outcomes = list(build().run(interleaved(videos)))
+    assert outcomes
+    assert all(outcome.ledger.attention_kernel for _, outcome in outcomes)
 
 
 def test_a_run_that_is_left_leaves_the_model_as_it_was(build, videos):

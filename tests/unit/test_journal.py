@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import subprocess
 import sys
 import threading
+import zlib
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tempeval.engine.answer import Answer, Score
-from tempeval.engine.journal import Journal, JournalError, forget_left_over
+from tempeval.engine.journal import FORMAT, Journal, JournalError, forget_left_over
 from tempeval.engine.ledger import Ledger
 from tempeval.engine.question import Outcome
 from tempeval.engine.scores import Scores
@@ -38,16 +40,130 @@ def test_round_trip(tmp_path):
         assert journal.get("d") is None
 
 
-def test_a_line_of_one_choice_is_read_as_it_was_written_before(tmp_path):
-    """A choice once was a question of its own, and other tasks' choices still are."""
-    answer = {"log_likelihood": -0.1, "num_tokens": 3, "is_greedy": True, "tail_bytes": 12}
-    entry = {"answer": answer, "ledger": Ledger(visual_tokens=36).to_dict()}
+def sealed(text: str) -> bytes:
+    """A line with a sound checksum, whatever it says."""
+    return f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
+
+
+GOOD = {
+    "answer": {"text": "left", "token_ids": [1], "tail_bytes": 8},
+    "ledger": Ledger(frames=8).to_dict(),
+}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        None,
+        [],
+        7,
+        {"v": FORMAT},
+        {"v": FORMAT - 1, "batch": {"odd": GOOD}},
+        {"v": FORMAT, "batch": None},
+        {"v": FORMAT, "batch": [GOOD]},
+        {"v": FORMAT, "batch": {}, "forget": 3},
+        {"v": FORMAT, "batch": {}, "forget": [["first"]]},
+        {"v": FORMAT, "batch": {"odd": None}},
+        {"v": FORMAT, "batch": {"odd": {}}},
+        {"v": FORMAT, "batch": {"odd": GOOD | {"answer": None}}},
+        {"v": FORMAT, "batch": {"odd": GOOD | {"answer": "left"}}},
+        {"v": FORMAT, "batch": {"odd": GOOD | {"answer": {"text": 3}}}},
+        {"v": FORMAT, "batch": {"odd": GOOD | {"answer": GOOD["answer"] | {"text": None}}}},
+        {"v": FORMAT, "batch": {"odd": GOOD | {"answer": GOOD["answer"] | {"token_ids": 1}}}},
+        {"v": FORMAT, "batch": {"odd": GOOD | {"answer": {"log_likelihood": -1.0}}}},
+        {"v": FORMAT, "batch": {"odd": GOOD | {"ledger": None}}},
+        {"v": FORMAT, "batch": {"odd": GOOD | {"ledger": GOOD["ledger"] | {"frames": "8"}}}},
+        {"v": FORMAT, "batch": {"odd": GOOD | {"ledger": GOOD["ledger"] | {"flags": None}}}},
+        {"v": FORMAT, "batch": {"odd": GOOD | {"ledger": GOOD["ledger"] | {"error": 1}}}},
+        {"v": FORMAT, "batch": {"odd": GOOD | {"ledger": GOOD["ledger"] | {"new": 1}}}},
+    ],
+)
+def test_a_sound_line_of_another_shape_counts_as_damaged(tmp_path, record):
     with Journal(tmp_path) as journal:
-        journal._write({"batch": {"a": entry}})
+        journal.append({"first": outcome()})
+        path = journal.path
+    with path.open("ab") as file:
+        file.write(sealed(json.dumps(record)))
     with Journal(tmp_path) as journal:
-        assert journal.get("a") == Outcome(
-            Scores.of([Score(-0.1, 3, True, 12)]), Ledger(visual_tokens=36)
-        )
+        assert journal.damaged == 1
+        assert "first" in journal
+        assert len(journal) == 1
+        journal.append({"last": outcome()})
+    with Journal(tmp_path) as journal:
+        assert len(journal) == 2
+
+
+def test_the_line_that_those_differ_from_is_read(tmp_path):
+    path = tmp_path / "rank0.jsonl"
+    path.write_bytes(sealed(json.dumps({"v": FORMAT, "batch": {"odd": GOOD}})))
+    with Journal(tmp_path) as journal:
+        assert (journal.damaged, len(journal)) == (0, 1)
+
+
+def test_a_journal_with_windows_line_ends_is_read(tmp_path):
+    with Journal(tmp_path) as journal:
+        for key in "abc":
+            journal.append({key: outcome(key)})
+        path = journal.path
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    with Journal(tmp_path) as journal:
+        assert journal.damaged == 0
+        assert [journal.get(key) for key in "abc"] == [outcome(key) for key in "abc"]
+        journal.forget(["a"])
+        journal.append({"d": outcome("d")})
+    with Journal(tmp_path) as journal:
+        assert (journal.damaged, [key in journal for key in "abcd"]) == (0, [False, *[True] * 3])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rank0.sync-conflict-20260101.jsonl",
+        "rank0 (copy).jsonl",
+        "rank.jsonl",
+        "rank0.jsonl.bak",
+        "rank-1.jsonl",
+    ],
+)
+def test_copies_that_other_programs_lay_beside_a_journal_are_left_alone(tmp_path, name):
+    with Journal(tmp_path) as journal:
+        journal.append({"a": outcome()})
+    copy = tmp_path / name
+    copy.write_bytes(b"anything")
+    with Journal(tmp_path) as journal:
+        assert "a" in journal
+        journal.forget(["a"])
+        forget_left_over(tmp_path, 1, ["a"])
+        journal.reload()
+        assert "a" not in journal
+    assert copy.read_bytes() == b"anything"
+
+
+def test_answers_of_this_run_are_told_from_earlier_ones(tmp_path):
+    with Journal(tmp_path) as journal:
+        journal.append({"old": outcome()})
+    with Journal(tmp_path) as zero, Journal(tmp_path, rank=1) as one:
+        zero.append({"mine": outcome()})
+        one.append({"other": outcome()})
+        zero.reload()
+        assert [zero.is_new(key) for key in ("old", "mine", "other", "none")] == [
+            False,
+            True,
+            True,
+            False,
+        ]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_file_system_without_locks_is_no_other_process(tmp_path, monkeypatch, number):
+    def flock(_file, _how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(JournalError, match=r"cannot lock .* local disk") as raised:
+        Journal(tmp_path)
+    assert os.strerror(number) in str(raised.value)
+    assert "another process" not in str(raised.value)
 
 
 def test_failures_are_tried_again_by_a_later_run(tmp_path):
