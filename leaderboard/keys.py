@@ -15,6 +15,8 @@ _DRIVE = re.compile(r"[A-Za-z]:/")
 # Types whose rounding is of one size; any other is a family of its own.
 _HALF = ("float16", "bfloat16")
 HALF = "16-bit float"
+#: The part of a run's code that is its methods' own, and no other run's.
+OWN_CODE = "methods"
 
 
 class Key(NamedTuple):
@@ -35,9 +37,12 @@ class Key(NamedTuple):
     dataset_digest: str
     targets: str
     prompt_hash: str
+    task_digest: str
+    videos: str
     frame_policy: str
     position_rule: str
     dtype: str
+    code: str
 
     def differing(self, other: Key) -> list[str]:
         """Name the fields whose values are not those of another key.
@@ -58,6 +63,8 @@ class Key(NamedTuple):
             dataset_digest="",
             targets="",
             prompt_hash="",
+            task_digest="",
+            videos="",
         )
 
 
@@ -100,9 +107,12 @@ def key_of(entry: Entry, on: str = "visual_tokens") -> Key:
         dataset_digest=task.dataset_digest,
         targets=samples.targets,
         prompt_hash=task.prompt_hash,
+        task_digest=task.task_digest,
+        videos=task.videos_digest,
         frame_policy=run.frame_policy if on == "visual_tokens" else _uncounted(run.frame_policy),
         position_rule=run.position_rule,
         dtype=dtype_family(run.dtype),
+        code=json.dumps({k: v for k, v in run.code.items() if k != OWN_CODE}, sort_keys=True),
     )
 
 

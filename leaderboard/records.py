@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -49,6 +49,8 @@ class TaskRecord:
     `skipped` were left out of the run because their video is not there, and are not in `expected`;
     `skipped_digest` says which, None for none. `damaged` were answered over a damaged video; it and
     `videos` are None where the record does not say.
+    `task_digest` is of what asks and scores (YAML, code, data of metrics), `videos_digest` of the
+    videos; both are empty where the record does not say.
     """
 
     name: str
@@ -68,6 +70,8 @@ class TaskRecord:
     skipped_digest: str | None = None
     damaged: int | None = None
     videos: VideoCounts | None = None
+    task_digest: str = ""
+    videos_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,8 @@ class Run:
 
     `name` is the run folder relative to what all runs have in common, so that output does not
     depend on where the folder lies. `frame_policy` is canonical JSON. `wall_seconds` is in
-    seconds, `limit` in samples (a fraction of the samples below 1).
+    seconds, `limit` in samples (a fraction of the samples below 1). `code` is the digest of each
+    part of the code that its answers went through; empty where the record does not say.
     """
 
     name: str
@@ -107,6 +112,7 @@ class Run:
     finished: str | None
     wall_seconds: float | None
     command: str
+    code: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,12 +65,15 @@ _TASK_TYPES: dict[str, tuple[type, ...]] = {
     "higher_is_better": (bool,),
     "group": (str, _NONE),
 }
-# What records of before do not say: then no sample was left out, and nothing is known of damage.
+# What records of before do not say: then no sample was left out, nothing is known of damage, and the
+# run is compared with none whose record has the digests.
 _TASK_EXTRA: dict[str, tuple[type, ...]] = {
     "skipped": (int,),
     "skipped_digest": (str, _NONE),
     "damaged": (int,),
     "videos": (dict,),
+    "task_digest": (str,),
+    "videos_digest": (str,),
 }
 _VIDEO_TYPES: dict[str, tuple[type, ...]] = {"total": (int,), "damaged": (int,), "flags": (dict,)}
 
@@ -140,6 +143,7 @@ def parse_run(path: Path, name: str, raw: dict[str, Any]) -> Run:
     fields["frame_policy"] = json.dumps(_policy(raw), sort_keys=True)
     fields["packages"] = {str(k): str(v) for k, v in sorted(raw["packages"].items())}
     fields["tasks"] = tuple(tasks)
+    fields["code"] = _code(path, raw)
     return Run(name=name, status=raw["status"], method=raw["method"], **fields)
 
 
@@ -147,6 +151,14 @@ def _videos(path: Path, where: str, raw: dict[str, Any]) -> VideoCounts:
     _check(path, where, raw, _VIDEO_TYPES)
     _check(path, f"{where}flags.", raw["flags"], dict.fromkeys(raw["flags"], (int,)))
     return VideoCounts(raw["total"], raw["damaged"], dict(sorted(raw["flags"].items())))
+
+
+def _code(path: Path, raw: dict[str, Any]) -> dict[str, str]:
+    if "code" not in raw:
+        return {}
+    _check(path, "", raw, {"code": (dict,)})
+    _check(path, "code.", raw["code"], dict.fromkeys(raw["code"], (str,)))
+    return dict(sorted(raw["code"].items()))
 
 
 def _policy(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ _WORDS = {
     "dataset_digest": "data",
     "prompt_hash": "prompt",
     "targets": "right answers",
+    "task_digest": "task code",
 }
 
 

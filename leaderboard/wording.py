@@ -30,6 +30,9 @@ _ACTIONS = {
     "frame_policy": "Run a baseline with this frame policy",
     "position_rule": "Run a baseline with this position rule",
     "dtype": "Run a baseline in this dtype",
+    "task_digest": "Run the older one again: it is scored anew from its journal",
+    "videos": "Run the older one again, over the videos that are there now",
+    "code": "Run the older one again with this version of the code",
 }
 _MOST_NAMES = 6
 
@@ -70,12 +73,16 @@ def no_baseline(
     tail = f"; {', '.join(fields[1:])} differ too" if len(fields) > 1 else ""
     if len(fields) == 2:
         tail = f"; {fields[1]} differs too"
+    if field == "code":
+        tail = f" ({', '.join(_parts(key, other))}){tail}"
     if field == "sample_set":
         tail = f" ({_samples(entry, anchor)}){tail}"
     older = version_order(key.task_version) < version_order(other.task_version)
     kind: Kind = "older_version" if field == "task_version" and older else "settings"
     reason = f"no {baseline!r} run has this {field}; the nearest is run {anchor.run.name}{tail}"
     values = (_value(field, key, entry), _value(field, other, anchor))
+    if field == "code":
+        values = (_code(key, other), _code(other, key))
     return refusal(entry, kind, field, *values, reason, _ACTIONS[field])
 
 
@@ -203,7 +210,25 @@ def _value(field: str, key: Key, entry: Entry) -> str:
     if field == "skipped":
         digest = (entry.task.skipped_digest or "").removeprefix("sha256:")[:8]
         return f"{entry.task.skipped} skipped ({digest})" if entry.task.skipped else "none"
+    if field in ("task_digest", "videos"):
+        return _digest(getattr(key, field))
     return entry.run.dtype if field == "dtype" else str(getattr(key, field))
+
+
+def _digest(value: str) -> str:
+    return value.removeprefix("sha256:")[:8] or "not recorded"
+
+
+def _parts(key: Key, other: Key) -> list[str]:
+    """List the parts of the code that differ."""
+    mine, theirs = json.loads(key.code), json.loads(other.code)
+    return sorted(name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name))
+
+
+def _code(key: Key, other: Key) -> str:
+    """Give the digests of the parts of the code that differ from another's."""
+    mine = json.loads(key.code)
+    return ", ".join(f"{name} {_digest(mine.get(name, ''))}" for name in _parts(key, other))
 
 
 def _samples(entry: Entry, anchor: Entry) -> str:

@@ -13,6 +13,7 @@ from tempeval.engine.question import Picture, Question
 from tempeval.errors import BadVideo, InvalidSetting
 from tempeval.video.clip import VideoPath, VideoRef
 from tempeval.video.frame_list import FrameList
+from tempeval.video.stamp import content_stamp
 from tempeval.video.still import read_rgb
 
 if TYPE_CHECKING:
@@ -175,12 +176,9 @@ def _video(part: Mapping[str, Any]) -> VideoRef:
 
 
 def _picture(image: Any) -> Picture:
-    key: Hashable
     if isinstance(image, (str, Path)):
-        path = Path(image)
-        stat = path.stat() if path.exists() else None
-        key = ("image", str(path), stat and (stat.st_size, stat.st_mtime_ns))
-        return Picture(key, str(path))
+        path = str(image)
+        return Picture(("image", path, content_stamp(path)), path)
     if not isinstance(image, Image.Image):
         raise InvalidSetting(
             f"an image of type {type(image).__name__} was given; accepted are paths and PIL images"

@@ -14,7 +14,6 @@ from tempeval.errors import InvalidSetting, UnknownName
 from tempeval.methods.registry import method_names, parse_chain
 from tempeval.record import Allowed
 from tempeval.task_sources import source_digests
-from tempeval.tasklist import tasks_digest
 from tempeval.video.decode import check_decoder
 
 if TYPE_CHECKING:
@@ -209,7 +208,6 @@ def _request(
         "visual_token_budget": budget,
         "pretrained": options.pretrained,
         "tasks": list(options.tasks),
-        "tasks_digest": tasks_digest(options.tasks),
         "num_frames": options.num_frames,
         "fps": options.fps,
         "sampling": options.sampling,

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 LOG_NAME = "host.log"
 INTERRUPTED = "interrupted"
 _LOG = logging.getLogger(__name__)
-_NOT_MODEL_ARGS = ("tasks", "tasks_digest", "annotations", "limit", "seed", "tempeval_version")
+_NOT_MODEL_ARGS = ("tasks", "annotations", "limit", "seed", "tempeval_version")
 #: Names in a run folder: what it holds, and what a killed process left half written.
 _HALF_WRITTEN = (f".{FILE_NAME}.*", ".*_samples_*.jsonl.*")
 _RUN_FILES = ("*_results.json", "*_samples_*.jsonl", LOG_NAME, FILE_NAME, *_HALF_WRITTEN)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tempeval.errors import TempevalError, UnknownName
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from yaml import SafeLoader
 
@@ -106,31 +105,6 @@ def group_of(task: str) -> str | None:
         if task in entry.members:
             return entry.name
     return None
-
-
-def tasks_digest(names: Iterable[str]) -> str:
-    """Return the digest of what defines tasks: their folders, helpers, readers and metrics.
-
-    Args:
-        names: tasks and groups; those of the host itself are left out (its version says it).
-    """
-    entries = task_entries()
-    ours = [name for name in names if name in entries]
-    folders = {entries[name].path.parent for name in (*ours, *expand_tasks(ours))}
-    package = Path(__file__).parent
-    code = (tasks_path(), package / "benchmarks", package / "metrics")
-    files = [path for folder in code for path in sorted(folder.glob("*.py"))]
-    files += sorted(tasks_path().rglob("_*_yaml"))  # a template may lie in another folder
-    files += sorted(
-        path
-        for folder in folders
-        for path in folder.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    )
-    whole = hashlib.sha256()
-    for path in files:
-        whole.update(f"{path.name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return f"sha256:{whole.hexdigest()}"
 
 
 @cache

@@ -9,13 +9,14 @@ import torch
 
 from tempeval.engine.clock import now
 from tempeval.engine.feature_cache import Encoded, FeatureCache, Heard
-from tempeval.engine.question import Picture, content_stamp, read_picture
+from tempeval.engine.question import Picture, read_picture
 from tempeval.errors import BadVideo, UnknownName
 from tempeval.side_channels.align import frame_spans
 from tempeval.side_channels.base import doc_of
 from tempeval.video.clip import Clip, FramePlan, VideoRef
 from tempeval.video.decode import DECODERS
 from tempeval.video.pool import ClipRequest, ClipStream
+from tempeval.video.stamp import content_stamp
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence

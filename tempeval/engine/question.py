@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tempeval.engine.answer import draws
 from tempeval.video.clip import VideoRef
+from tempeval.video.stamp import content_stamp
 from tempeval.video.still import read_rgb
 
 if TYPE_CHECKING:
@@ -98,24 +99,6 @@ class Outcome:
 
     answer: Answer | Scores | None
     ledger: Ledger
-
-
-def content_stamp(path: str) -> tuple[int, str] | None:
-    """Size and modification times, so that a replaced file is decoded again; None if missing.
-
-    For a folder of images, those of every entry: the folder's own time does not change when a file
-    in it is written anew.
-    """
-    place = Path(path)
-    try:
-        if place.is_dir():
-            stats = [(e.name, e.stat()) for e in sorted(place.iterdir())]
-            text = repr([(name, s.st_size, s.st_mtime_ns) for name, s in stats])
-            return len(stats), hashlib.sha256(text.encode()).hexdigest()
-        stat = place.stat()
-    except OSError:
-        return None
-    return stat.st_size, str(stat.st_mtime_ns)
 
 
 def read_picture(picture: Picture) -> Image.Image:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import zipfile
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tempeval.archives import default_cache
@@ -13,7 +15,6 @@ from tempeval.metrics.unavailable import MetricUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 #: NLTK's name of each package to its resource.
 PACKAGES = {
@@ -61,6 +62,22 @@ def _is_there(resource: str) -> bool:
     except (LookupError, OSError, zipfile.BadZipFile):
         return False
     return True
+
+
+def stamps() -> dict[str, str]:
+    """Return the digest of each package's file, or of its files' names and sizes; or `missing`."""
+    found = {}
+    for name, resource in PACKAGES.items():
+        try:
+            place = Path(str(located(resource)).partition(".zip")[0])
+        except (LookupError, OSError, zipfile.BadZipFile):
+            found[name] = "missing"
+            continue
+        archive = place.with_suffix(".zip")
+        files = [archive] if archive.is_file() else sorted(place.rglob("*"))
+        sizes = [(path.name, path.stat().st_size) for path in files if path.is_file()]
+        found[name] = hashlib.sha256(repr(sizes).encode()).hexdigest()
+    return found
 
 
 def check(metric: str, packages: Iterable[str] = ALWAYS) -> None:

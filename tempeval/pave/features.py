@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from tempeval.engine.question import content_stamp
 from tempeval.stages import VisualTokens
+from tempeval.video.stamp import content_stamp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
-from tempeval.engine.question import content_stamp
 from tempeval.errors import BadSideChannel, InvalidSetting
 from tempeval.side_channels.base import Channel, video_part, video_path
 from tempeval.side_channels.decoding import SideDecoder
 from tempeval.side_channels.shuffle import VideoSiblings, check_shuffle
 from tempeval.stages import SideFeatures
+from tempeval.video.stamp import content_stamp
 
 if TYPE_CHECKING:
     from typing import Any

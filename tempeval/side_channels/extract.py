@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tempeval.calibration_clips import VIDEO_SUFFIXES
-from tempeval.engine.question import content_stamp
 from tempeval.errors import BadSideChannel, BadVideo, InvalidSetting
 from tempeval.families.registry import family_class, family_of
 from tempeval.mini.paths import located
@@ -23,6 +22,7 @@ from tempeval.versions import versions
 from tempeval.video.clip import Sampling, VideoRef
 from tempeval.video.folder import natural_key
 from tempeval.video.pool import ClipRequest, ClipStream
+from tempeval.video.stamp import content_stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

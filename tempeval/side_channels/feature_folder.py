@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from tempeval.engine.question import content_stamp
 from tempeval.errors import BadSideChannel, InvalidSetting
 from tempeval.shards import DAMAGED
 from tempeval.side_channels.base import video_id
 from tempeval.side_channels.content import content_key
 from tempeval.side_channels.shuffle import another, pairs
+from tempeval.video.stamp import content_stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
-from tempeval.engine.question import content_stamp
 from tempeval.errors import BadSideChannel, InvalidSetting
 from tempeval.side_channels.align import frame_spans
 from tempeval.side_channels.base import Channel, video_part, video_path
@@ -23,6 +22,7 @@ from tempeval.side_channels.decoding import FixedSize, SideDecoder
 from tempeval.side_channels.shuffle import VideoSiblings, check_shuffle
 from tempeval.stages import SideFeatures
 from tempeval.video.clip import Sampling, VideoRef
+from tempeval.video.stamp import content_stamp
 
 if TYPE_CHECKING:
     from tempeval.engine.encoder import DecodeOptions

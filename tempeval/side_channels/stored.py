@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from safetensors.torch import save_file
 
-from tempeval.engine.question import content_stamp
 from tempeval.errors import BadSideChannel, InvalidSetting
 from tempeval.side_channels.align import clip_span
 from tempeval.side_channels.base import is_whole, video_id, video_part
@@ -31,6 +30,7 @@ from tempeval.side_channels.feature_folder import (
 from tempeval.side_channels.folder_channel import FolderChannel, FolderSettings
 from tempeval.side_channels.origin import described, is_accepted, origin_of
 from tempeval.stages import SideFeatures
+from tempeval.video.stamp import content_stamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,13 +15,14 @@ import tempeval.engine.session as session_module
 from tempeval.engine.continuations import Continuations
 from tempeval.engine.feature_cache import FeatureCache
 from tempeval.engine.inference import Inference
-from tempeval.engine.question import Picture, Question, content_stamp
+from tempeval.engine.question import Picture, Question
 from tempeval.engine.store import Memory
 from tempeval.errors import InfeasibleBudget
 from tempeval.methods.base import Chain
 from tempeval.methods.pas import PAS
 from tempeval.methods.temporal_exit import TemporalExit
 from tempeval.video.clip import Sampling, VideoRef
+from tempeval.video.stamp import content_stamp
 
 
 @pytest.fixture(scope="module")

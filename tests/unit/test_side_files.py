@@ -16,7 +16,6 @@ import torch
 from safetensors.torch import save_file
 
 from tempeval.engine.encoder import DecodeOptions
-from tempeval.engine.question import content_stamp
 from tempeval.errors import BadSideChannel
 from tempeval.methods.pave_patch import PavePatch
 from tempeval.methods.pave_state import PatchSizes
@@ -27,6 +26,7 @@ from tempeval.side_channels.registry import build_side_channel, side_spec
 from tempeval.side_channels.stored import read_facts, read_features, write_features
 from tempeval.stages import SideFeatures
 from tempeval.video.clip import Clip
+from tempeval.video.stamp import content_stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
