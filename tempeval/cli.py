@@ -1,5 +1,6 @@
 """The command line. Every command imports what it needs when it runs, so that `--help` is quick."""
 
+import errno
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -50,6 +51,16 @@ app.add_typer(mini_app, name="mini")
 app.add_typer(pave_app, name="pave")
 
 USAGE_ERROR, RUN_FAILED = 2, 1
+#: Errors that say something of a disk, wherever they come from, and nothing of the program.
+_OF_DISKS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EROFS,
+    errno.ENOLCK,
+    errno.ESTALE,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -63,6 +74,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except TempevalError as error:
         say(f"error: {error}", error=True)
         sys.exit(RUN_FAILED if isinstance(error, RunFailed) else USAGE_ERROR)
+    except OSError as error:
+        if error.errno not in _OF_DISKS:
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        say(
+            f"error: cannot read or write{where}: {error.strerror}; free some space or mend the "
+            "disk, and run the same command again",
+            error=True,
+        )
+        sys.exit(RUN_FAILED)
 
 
 @app.callback(invoke_without_command=True)

@@ -5,22 +5,26 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import logging
 import os
 import sys
 from argparse import Namespace
 from collections import ChainMap
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 from tempeval.engine.continuations import Continuations
-from tempeval.errors import TempevalError, UnknownName
+from tempeval.errors import RunFailed, TempevalError, UnknownName
 from tempeval.host_files import MODEL_NAME
 from tempeval.record import TaskFacts, digest
-from tempeval.task_sources import read_documents
+from tempeval.task_sources import definition_digest, object_digest, read_documents
 from tempeval.tasklist import LIST_HINT, group_of, task_entries, tasks_path
+from tempeval.video.stamp import video_digests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-    from pathlib import Path
+
+_LOG = logging.getLogger(__name__)
 
 #: What `lmms-eval` itself strips from answers before scoring, unless told otherwise.
 REASONING_TAGS = '[["<think>", "</think>"], ["<analysis>", "</analysis>"]]'
@@ -49,13 +53,19 @@ def import_host() -> Any:
 
 @contextlib.contextmanager
 def host_log(path: Path) -> Iterator[None]:
-    """Send the host's log to a file; warnings also go to stderr, nothing to stdout."""
+    """Send the host's log to a file; warnings also go to stderr, nothing to stdout.
+
+    A disk that is full costs lines of the log, and nothing else.
+
+    Raises:
+        RunFailed: if the file cannot be opened.
+    """
     from loguru import logger
 
     import_host()  # which adds a sink of its own
     logger.remove()
     sinks = [
-        logger.add(path, level="INFO", mode="w"),
+        logger.add(_LogFile(path), level="INFO"),
         logger.add(sys.stderr, level="WARNING", format="{level}: {message}", filter=_is_news),
     ]
     try:
@@ -64,6 +74,46 @@ def host_log(path: Path) -> Iterator[None]:
         for sink in sinks:
             with contextlib.suppress(ValueError):  # the host removes all sinks now and then
                 logger.remove(sink)
+
+
+class _LogFile:
+    """A log that goes on without its file when that cannot be written.
+
+    loguru's own would print a traceback for each line, and raise when it is closed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file: IO[str] | None = path.open("w", encoding="utf-8", buffering=1)
+        except OSError as error:
+            raise RunFailed(
+                f"cannot write {path}: {error.strerror or error}; free some space, or choose "
+                "another -o"
+            ) from error
+
+    def write(self, text: str) -> None:
+        """Write a line, if the file still takes any."""
+        if self._file is not None:
+            try:
+                self._file.write(text)
+            except OSError as error:
+                self._give_up(error)
+
+    def stop(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            try:
+                self._file.close()
+            except OSError as error:
+                self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        file, self._file = self._file, None
+        _LOG.warning("%s ends early: %s", self._path, error.strerror or error)
+        with contextlib.suppress(OSError):  # what is in its buffer cannot be written either
+            if file is not None:
+                file.close()
 
 
 def _is_news(record: Any) -> bool:
@@ -132,6 +182,7 @@ class HostTasks:
         self._tree: dict[Any, Any] = {}
         self._loaded: dict[str, Any] = {}
         self._videos: dict[str, list[tuple[str, ...]]] = {}
+        self._video_digests: dict[str, tuple[str, str]] = {}
         self._prompt_hashes: dict[str, str] = {}
 
     def load(self) -> dict[str, TaskFacts]:
@@ -186,6 +237,31 @@ class HostTasks:
             known = _names_videos(task)
             self._videos[name] = [_paths(task, docs[i]) if known else () for i in range(number)]
         return self._videos[name]
+
+    def video_digests(self, name: str) -> tuple[str, str]:
+        """Return the digests of a task's videos, as they are when this is first asked.
+
+        Returns:
+            That of their stamps, and that of their contents (`tempeval.video.stamp`).
+        """
+        if name not in self._video_digests:
+            self._video_digests[name] = video_digests(self.videos(name))
+        return self._video_digests[name]
+
+    def task_digest(self, name: str) -> str:
+        """Return the digest of what makes a loaded task, or a group, ask and score as it does."""
+        ours = task_entries()
+        if name in ours:
+            return definition_digest(ours[name].path)
+        index = getattr(self._manager, "task_index", {})
+        path = index.get(name, {}).get("yaml_path", -1)
+        if isinstance(path, (str, os.PathLike)):
+            return definition_digest(Path(path))
+        return object_digest(vars(self._loaded[name].config)) if name in self._loaded else ""
+
+    def group_digests(self) -> dict[str, str]:
+        """Return the digests of the groups that were asked for, whose own scores they make."""
+        return {name: self.task_digest(name) for name in self.names if name not in self._loaded}
 
     def leave_out(self, missing: Mapping[str, Collection[int]]) -> None:
         """Leave documents out of every run; a task that keeps none is left out itself.

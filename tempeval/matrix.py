@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from tempeval import __version__
 from tempeval.errors import InvalidSetting, UnknownName
+from tempeval.families.registry import family_module
 from tempeval.methods.registry import method_names, parse_chain
 from tempeval.record import Allowed
+from tempeval.source_digest import run_code
 from tempeval.task_sources import source_digests
 from tempeval.video.decode import check_decoder
 
@@ -107,12 +109,14 @@ class Plan:
         budget: visual tokens per sample, or None.
         folder: where it writes.
         request: what was asked for, as the record keeps it.
+        code: digests of the code that answers go through, part by part.
     """
 
     chain: Chain
     budget: int | None
     folder: Path
     request: Mapping[str, Any]
+    code: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan_matrix(options: RunOptions) -> list[Plan]:
@@ -121,7 +125,7 @@ def plan_matrix(options: RunOptions) -> list[Plan]:
     Raises:
         TempevalError: naming the first option that cannot be honoured.
     """
-    _check_options(options)
+    family = _check_options(options)
     chains = [_chain(text, options.settings) for text in options.methods]
     named = {method.name for chain in chains for method in chain.methods}
     for name in options.settings:
@@ -137,11 +141,13 @@ def plan_matrix(options: RunOptions) -> list[Plan]:
             if folder in plans:
                 raise InvalidSetting(f"{chain.spec!r} (budget {budget}) is listed twice")
             request = _request(options, chain, budget, annotations)
-            plans[folder] = Plan(chain, budget, folder, request)
+            code = run_code(chain, family_module(family))
+            plans[folder] = Plan(chain, budget, folder, request, code)
     return list(plans.values())
 
 
-def _check_options(options: RunOptions) -> None:
+def _check_options(options: RunOptions) -> str:
+    """Check what can be checked without a model; return the family of the checkpoint."""
     whole = {"num_frames": options.num_frames, "limit": options.limit}
     whole |= {"batch_size": options.batch_size}
     whole |= {f"budget {budget}": budget for budget in options.budgets}
@@ -176,7 +182,7 @@ def _check_options(options: RunOptions) -> None:
     from tempeval.families.registry import family_of
     from tempeval.mini.paths import located
 
-    family_of(located(options.pretrained))
+    return family_of(located(options.pretrained))
 
 
 def _chain(text: str, settings: Mapping[str, Mapping[str, str]]) -> Chain:

@@ -14,6 +14,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import TempevalError
+from tempeval.host_files import file_facts
 from tempeval.methods.registry import BASELINE
 from tempeval.record import identity, read_record, write_record
 
@@ -59,6 +60,9 @@ def _pair_run(folder: Path, baseline: Path) -> None:
             changes = _pair_samples(folder / task["samples_file"], expected)
             task["p_c_change"] = sum(changes) / len(changes) if changes else None
             task["p_c_pairs"] = len(changes)
+            name = task["samples_file"]
+            if "files" in record:
+                record["files"][name] = file_facts(folder / name)
     if json.dumps(record) != before:
         write_record(folder, record)
 

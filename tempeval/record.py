@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from tempeval.errors import InvalidSetting, TempevalError
+from tempeval.errors import InvalidSetting, RunFailed, TempevalError
+from tempeval.host_files import bring_to_disk
 from tempeval.video.flags import DAMAGE
 
 if TYPE_CHECKING:
@@ -22,6 +24,30 @@ MAX_QUOTED_FAILURES = 20
 
 Status = Literal["complete", "partial", "failed", "interrupted"]
 Json = dict[str, Any]
+
+_KINDS = {dict: "an object", int: "a whole number", str: "a text"}
+#: What a record holds that a later run reads: its type, and whether every record has it.
+_SHAPE: dict[str, tuple[type, bool]] = {
+    "status": (str, True),
+    "tasks": (dict, True),
+    "request": (dict, True),
+    "method_fingerprint": (str, True),
+    "model_revision": (str, False),
+    "packages": (dict, False),
+    "code": (dict, False),
+    "groups": (dict, False),
+    "files": (dict, False),
+    "videos": (dict, False),
+    "failures": (dict, False),
+}
+_TASK_SHAPE: dict[str, tuple[type, bool]] = {
+    **dict.fromkeys(("expected", "answered", "failed", "unparsed"), (int, True)),
+    "samples_file": (str, True),
+    "videos": (dict, False),
+    "task_digest": (str, False),
+    "videos_digest": (str, False),
+    "video_stamps": (str, False),
+}
 
 
 @dataclass(frozen=True)
@@ -295,13 +321,50 @@ def read_record(folder: Path) -> Json | None:
         raise TempevalError(
             f"{path} cannot be read ({error}); remove it, or pass --overwrite"
         ) from error
+    if problem := _wrong_shape(record):
+        raise TempevalError(f"{path}: {problem}; remove it, or pass --overwrite")
+    return dict(record)
+
+
+def _wrong_shape(record: object) -> str | None:
+    """Say what keeps a value from being a record that this version wrote; None for nothing."""
     if not isinstance(record, dict):
-        raise TempevalError(f"{path} is not a JSON object; remove it, or pass --overwrite")
-    return record
+        return f"it is {_short(record)}, not a JSON object"
+    if record.get("schema") != SCHEMA:
+        return f"its schema is {_short(record.get('schema'))}, not {SCHEMA}"
+    if problem := _wrong_field("", record, _SHAPE):
+        return problem
+    for name, task in record["tasks"].items():
+        if not isinstance(task, dict):
+            return f"tasks.{name} is {_short(task)}, not an object"
+        if problem := _wrong_field(f"tasks.{name}.", task, _TASK_SHAPE):
+            return problem
+    for name, facts in record.get("files", {}).items():
+        if not isinstance(facts, dict):
+            return f"files.{name} is {_short(facts)}, not an object"
+    return None
+
+
+def _wrong_field(
+    where: str, fields: Mapping[str, Any], shape: Mapping[str, tuple[type, bool]]
+) -> str | None:
+    for name, (kind, needed) in shape.items():
+        if name not in fields:
+            if needed:
+                return f"it has no {where}{name}"
+            continue
+        value = fields[name]
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            return f"{where}{name} is {_short(value)}, not {_KINDS[kind]}"
+    return None
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> Path:
-    """Write `run.json` whole or not at all: beside its place, flushed, then renamed."""
+    """Write `run.json` whole or not at all: beside its place, flushed, then renamed.
+
+    Raises:
+        RunFailed: if it cannot be written.
+    """
     path = folder / FILE_NAME
     part = folder / f".{FILE_NAME}.{os.getpid()}"
     try:
@@ -311,8 +374,15 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> Path:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+    except OSError as error:
+        raise RunFailed(
+            f"cannot write {path}: {error.strerror or error}; free some space and run the same "
+            "command again"
+        ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    bring_to_disk([folder])
     return path
 
 

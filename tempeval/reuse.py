@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import TempevalError
+from tempeval.host_files import is_whole
 from tempeval.record import differences, read_record, status_of, write_record
 from tempeval.video.clip import FramePlan
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from tempeval.host import HostTasks
     from tempeval.matrix import Plan
     from tempeval.methods.base import Chain
     from tempeval.record import Allowed
@@ -66,6 +68,40 @@ def reusable(plans: Sequence[Plan], replace: bool, allowed: Allowed) -> dict[Pat
         if complete and not changes and not _reads_features(plan.chain):
             kept[plan.folder] = record
     return kept
+
+
+def outdated(plan: Plan, record: Mapping[str, Any], tasks: HostTasks) -> list[str]:
+    """Say why an equal, complete run does not stand: what it was made of is another by now.
+
+    Whatever of it is still the same comes from the journal when the run is made again.
+
+    Args:
+        plan: the run.
+        record: its record.
+        tasks: loaded.
+    """
+    reasons = [f"{what} changed" for what in _code_parts(record.get("code", {}), plan.code)]
+    for name in tasks.load():
+        task = record["tasks"].get(name, {})
+        if task.get("video_stamps") != tasks.video_digests(name)[0]:
+            reasons.append(f"videos of {name} changed")
+        if task.get("task_digest") != tasks.task_digest(name):
+            reasons.append(f"questions or scores of {name} are made otherwise")
+    groups = tasks.group_digests()
+    if record.get("groups") != groups:
+        reasons.append(f"scores of {', '.join(groups) or 'groups'} are made otherwise")
+    files = record.get("files", {})
+    named = [record.get("results_file"), *(t["samples_file"] for t in record["tasks"].values())]
+    for name in dict.fromkeys([*named, *files]):
+        if not isinstance(name, str) or not is_whole(plan.folder / name, files.get(name, {})):
+            reasons.append(f"{name or 'the results file'} is missing or damaged")
+    return reasons
+
+
+def _code_parts(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """Name the parts of the code that differ."""
+    names = sorted({*old, *new})
+    return [f"code ({name})" for name in names if old.get(name) != new.get(name)]
 
 
 def _reads_features(chain: Chain) -> bool:

@@ -16,8 +16,16 @@ from tempeval.paired import pair_with_baselines
 from tempeval.preflight import preflight, stands
 from tempeval.ranks import Ranks
 from tempeval.record import FILE_NAME
-from tempeval.reuse import keep, reusable
-from tempeval.scoring import LOG_NAME, Run, counts, describe, ending, remove_half_written
+from tempeval.reuse import keep, outdated, reusable
+from tempeval.scoring import (
+    LOG_NAME,
+    Run,
+    counts,
+    describe,
+    ending,
+    remove_half_written,
+    replayed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,7 +85,14 @@ def run_matrix(
     kept = {}
     if not options.overwrite:
         equal = reusable(plans, options.overwrite_different, options.allowed)
-        kept = {folder: record for folder, record in equal.items() if stands(tasks, folder, record)}
+        for plan in plans:
+            record = equal.get(plan.folder)
+            if record is None or not stands(tasks, plan.folder, record):
+                continue
+            if reasons := outdated(plan, record, tasks):
+                report(f"{_name(plan, options)}: made again from the journal: {'; '.join(reasons)}")
+            else:
+                kept[plan.folder] = record
     for plan in plans:
         if old := kept.get(plan.folder):
             own = since is not None and (plan.folder / FILE_NAME).stat().st_mtime >= since
@@ -138,6 +153,8 @@ class _Matrix:
     def _budget(self, model: ChainModel, ranks: Ranks, runs: Sequence[Run], step: str) -> list[Bad]:
         """Answer and score the runs of one budget; what ends them all early is in their records."""
         if ranks.is_first:
+            for name in self.tasks.load():
+                self.tasks.video_digests(name)  # as they are before anything is answered
             for run in runs:
                 run.begin(ranks.world_size)
         try:
@@ -178,7 +195,8 @@ class _Matrix:
             else:
                 run.end("failed", str(problem))
             record, seconds = run.record, time.perf_counter() - began
-            said = counts(record) if record["tasks"] else record["error"]
+            whole = f"{counts(record)}{replayed(record)}"
+            said = whole if record["tasks"] else record["error"]
             self.report(f"{name}: {record['status']}, {said}, scored in {seconds:.1f} s")
             if record["status"] != "complete":
                 bad.append(Bad(run.plan.folder, record["status"], record["error"]))

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tempeval import __version__
-from tempeval.errors import TempevalError
+from tempeval.errors import RunFailed, TempevalError
 from tempeval.host import host_log
-from tempeval.host_files import save_host_files
+from tempeval.host_files import file_facts, save_host_files
 from tempeval.ranks import RankDied
 from tempeval.record import (
     FILE_NAME,
@@ -26,6 +26,7 @@ from tempeval.record import (
     videos_record,
     write_record,
 )
+from tempeval.source_digest import git_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -124,15 +125,22 @@ class Run:
             "wall_seconds": None,
             "command": shlex.join(sys.argv),
             "request": dict(plan.request),
+            "code": dict(plan.code),
+            "git": git_state(),
         }
 
     def begin(self, world_size: int) -> None:
         """Clear what an earlier run left, and say that this one has not finished."""
         folder = self.plan.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        for pattern in _RUN_FILES:
-            for stale in folder.glob(pattern):
-                stale.unlink()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for pattern in _RUN_FILES:
+                for stale in folder.glob(pattern):
+                    stale.unlink()
+        except OSError as error:
+            raise RunFailed(
+                f"cannot write to {folder}: {error.strerror or error}; choose another -o"
+            ) from error
         self.record["world_size"] = world_size
         write_record(folder, self.record)
 
@@ -181,7 +189,12 @@ class Run:
                 videos_of=tasks.videos(name).__getitem__,
                 skipped=tasks.skipped.get(name, ()),
             )
+            | _digests(tasks, name)
             for name, facts in tasks.load().items()
+        }
+        self.record["groups"] = tasks.group_digests()
+        self.record["files"] = {
+            name: file_facts(self.plan.folder / name) for name in (results_file, *names.values())
         }
         self.record["left_out"] = dict(tasks.left_out)
         self.record["videos"] = videos_record(
@@ -208,11 +221,28 @@ class Run:
         }
         try:
             write_record(self.plan.folder, self.record)
-        except OSError as error:
+        except RunFailed as error:
             # A full disk has a message of its own by now; the record on disk says "did not finish".
             _LOG.warning("cannot write the record in %s: %s", self.plan.folder, error)
             if status == "complete":
                 raise
+
+
+def _digests(tasks: HostTasks, name: str) -> dict[str, str]:
+    """Return what a task's questions, scores and videos were, for its record."""
+    stamps, contents = tasks.video_digests(name)
+    return {
+        "task_digest": tasks.task_digest(name),
+        "videos_digest": contents,
+        "video_stamps": stamps,
+    }
+
+
+def replayed(record: Mapping[str, Any]) -> str:
+    """Say how many answers of a run came from the journal; nothing if none did."""
+    known = record.get("replayed") or 0
+    whole = known + (record.get("computed") or 0)
+    return f", {known} of {whole} answers taken from the journal" if known else ""
 
 
 def counts(record: Mapping[str, Any]) -> str:

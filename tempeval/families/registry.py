@@ -70,6 +70,11 @@ def family_class(name: str) -> type[Family]:
     return typing.cast("type[Family]", getattr(importlib.import_module(module), attribute))
 
 
+def family_module(name: str) -> str:
+    """Return the dotted name of the module of a family's class, which is not imported."""
+    return FAMILIES[name].path.partition(":")[0]
+
+
 def family_of(pretrained: str, revision: str | None = None) -> str:
     """Name the family of a checkpoint folder or hub id, from its `config.json`.
 

@@ -19,7 +19,7 @@ from tempeval.errors import TempevalError
 from tempeval.methods.registry import method_names, parse_chain
 from tempeval.plugin import MODELS
 from tempeval.side_channels.registry import SIDE_CHANNELS
-from tempeval.tasklist import expand_tasks, group_of, task_entries, tasks_digest, tasks_path
+from tempeval.tasklist import expand_tasks, group_of, task_entries, tasks_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,12 +129,6 @@ def test_groups_are_expanded_once_and_in_order() -> None:
     assert expand_tasks([members[3], "tempeval_mini"]) == [members[3], *members[:3], members[4]]
     assert {group_of(name) for name in members} == {"tempeval_mini"}
     assert group_of("tempeval_mini") is None
-
-
-def test_the_digest_of_tasks_ignores_the_order_of_names() -> None:
-    members = expand_tasks(["tempeval_mini"])
-    assert tasks_digest(members) == tasks_digest(reversed(members))
-    assert tasks_digest(["mvbench"]) != tasks_digest(members)
 
 
 def test_tasks_path_prints_the_path_and_nothing_else(call: Any) -> None:

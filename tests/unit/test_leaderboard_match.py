@@ -143,6 +143,10 @@ def test_methods_go_to_the_baseline_of_their_budget(tmp_path):
         ("prompt_hash", {"task_changes": {"prompt_hash": "sha256:ef"}}),
         ("dataset_digest", {"task_changes": {"dataset_digest": "sha256:ef"}}),
         ("metric", {"task_changes": {"higher_is_better": False}}),
+        ("task_digest", {"task_changes": {"task_digest": "sha256:ef"}}),
+        ("videos", {"task_changes": {"videos_digest": "sha256:ef"}}),
+        ("code", {"code": {"engine": "sha256:ef", "video": "sha256:01"}}),
+        ("code", {"code": {"engine": "sha256:01"}}),
     ],
 )
 def test_settings_that_differ_are_named_with_both_values(tmp_path, field, changes):
@@ -153,6 +157,23 @@ def test_settings_that_differ_are_named_with_both_values(tmp_path, field, change
     assert refusal.value != refusal.other
     assert "run base" in refusal.reason
     assert refusal.action
+
+
+def test_a_part_of_the_code_that_differs_is_named(tmp_path):
+    for name, engine in (("base", "sha256:01"), ("pas", "sha256:ef")):
+        code = {"engine": engine, "video": "sha256:01"}
+        made["write_run"](tmp_path / name, name, tasks=lines(), code=code)
+    refusal = only_refusal(matched(tmp_path, baseline="base"))
+    assert "no 'base' run has this code; the nearest is run base (engine)" in refusal.reason
+    assert (refusal.value, refusal.other) == ("engine ef", "engine 01")
+
+
+def test_the_code_of_its_own_methods_makes_no_run_incomparable(tmp_path):
+    code = {"engine": "sha256:01"}
+    made["write_run"](tmp_path / "base", tasks=lines(), code=code)
+    own = code | {"methods": "sha256:02"}
+    made["write_run"](tmp_path / "pas", "pas", tasks=lines(), code=own)
+    assert partners(matched(tmp_path)) == {("base", "pas")}
 
 
 def test_facts_that_do_not_decide_do_not_separate(tmp_path):
