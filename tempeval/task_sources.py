@@ -277,7 +277,7 @@ def _described(value: object) -> str:
 def _without_training(config: Mapping[str, Any]) -> Any:
     kwargs = config.get("dataset_kwargs")
     files = kwargs.get("data_files") if isinstance(kwargs, dict) else None
-    if not isinstance(files, dict):
+    if not isinstance(kwargs, dict) or not isinstance(files, dict):
         return kwargs
     used = {name: value for name, value in files.items() if name != config.get("training_split")}
     return {**kwargs, "data_files": used}
