@@ -65,8 +65,8 @@ _TASK_TYPES: dict[str, tuple[type, ...]] = {
     "higher_is_better": (bool,),
     "group": (str, _NONE),
 }
-# What records of before do not say: then no sample was left out, nothing is known of damage, and the
-# run is compared with none whose record has the digests.
+# What records of before do not say: then no sample was left out, nothing is known of damage, and
+# the run is compared with none whose record has the digests.
 _TASK_EXTRA: dict[str, tuple[type, ...]] = {
     "skipped": (int,),
     "skipped_digest": (str, _NONE),
