@@ -29,6 +29,8 @@ _LOG = logging.getLogger(__name__)
 #: What `lmms-eval` itself strips from answers before scoring, unless told otherwise.
 REASONING_TAGS = '[["<think>", "</think>"], ["<analysis>", "</analysis>"]]'
 
+_LONGEST_PATH = 4096
+
 #: What the names of our tasks begin with.
 PREFIX = "tempeval_"
 
@@ -449,8 +451,18 @@ def _paths(task: Any, doc: Any) -> tuple[str, ...]:
     except (OSError, LookupError, ValueError, TypeError, AttributeError):
         return ()
     shown = shown if isinstance(shown, (list, tuple)) else [shown]
-    texts = [str(one) for one in shown if isinstance(one, (str, os.PathLike))]
-    return tuple(text for text in texts if "://" not in text and not text.startswith("data:"))
+    return tuple(
+        os.fspath(one)
+        for one in shown
+        if isinstance(one, os.PathLike) or (isinstance(one, str) and _is_path(one))
+    )
+
+
+def _is_path(text: str) -> bool:
+    """Return True if a visual that is a text names a file, not an address or the content itself."""
+    if "://" in text or text.startswith("data:") or "\n" in text or len(text) > _LONGEST_PATH:
+        return False
+    return os.sep in text or "." in text[1:]
 
 
 def _doc_name(doc: Any, number: int) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +21,8 @@ from tempeval.host import UnloadableTask
 from tempeval.matrix import RunOptions
 from tempeval.preflight import MissingVideos
 from tempeval.run import IncompleteRuns, run_matrix
+from tempeval.video.clip import VideoPath
+from tempeval.video.folder import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -370,3 +374,34 @@ def test_feature_files_that_a_method_reads_are_looked_for(
     run_matrix(skipping, load=lambda _options: FakeModel())
     assert task_of(skipping)["skipped"] == 2, "of the baseline too"
     run_matrix(options(), load=lambda _options: FakeModel())
+
+
+@pytest.mark.parametrize(
+    ("visual", "paths"),
+    [
+        (["/data/a.mp4"], ("/data/a.mp4",)),
+        (VideoPath("clips/a", fps=3.0), ("clips/a",)),
+        (["a.webm", object(), None], ("a.webm",)),
+        (["https://host/a.mp4", "data:video/mp4;base64,AA", "dQw4w9WgXcQ", "", "/9j/" * 2000], ()),
+        (None, ()),
+    ],
+)
+def test_only_what_names_a_file_is_looked_for(visual: Any, paths: tuple[str, ...]) -> None:
+    task = SimpleNamespace(
+        config=SimpleNamespace(doc_to_visual="shown"), doc_to_visual=lambda _doc: visual
+    )
+    assert host._paths(task, {}) == paths
+
+
+def test_a_task_that_exits_for_a_missing_video_lacks_it() -> None:
+    """As tasks of lmms-eval do; whatever else their code raises is no missing video."""
+
+    def exits(_doc: Any) -> Any:
+        sys.exit("video path:/data/a.mp4 does not exist")
+
+    task = SimpleNamespace(config=SimpleNamespace(doc_to_visual="shown"), doc_to_visual=exits)
+    (said,) = host._paths(task, {})
+    assert "/data/a.mp4" in said
+    assert not is_there(said)
+    task.doc_to_visual = lambda doc: doc["video"]
+    assert host._paths(task, {}) == ()
