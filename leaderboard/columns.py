@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: The score by the sum of log-likelihoods in a line of a choice task.
 SUM_KEY = "accuracy_sum"
+#: Why a sample failed, in a line of a tempeval task; in others of no meaning that is known here.
+FAILURE = "failure"
 _TIMES = ("decode_ms", "encode_ms", "prefill_ms", "answer_ms")
 _AMORTISED = "amortised_ms"
 _DIRECT = tuple(name for name in MEASURES if not name.endswith("seconds"))
@@ -104,10 +106,10 @@ def target(raw: dict[str, Any]) -> str:
 def append_row(rows: array[float], raw: dict[str, Any], score_key: str) -> bool:
     """Append the numbers of a line to a flat array.
 
-    A failed sample (an `error` in token_counts) has score 0. A question with several requests
-    (one per label) has one token_counts entry for all, in first place, or one for each: they
-    share the video, so tokens, bytes and the decode, encode and prefill times are taken once (the
-    largest), and the answer and amortised times are added.
+    A failed sample (an `error` in token_counts, or a `failure`) has score 0. A question with
+    several requests (one per label) has one token_counts entry for all, in first place, or one for
+    each: they share the video, so tokens, bytes and the decode, encode and prefill times are taken
+    once (the largest), and the answer and amortised times are added.
 
     Args:
         rows: gets WIDTH numbers; NaN or infinite where not measured.
@@ -123,7 +125,7 @@ def append_row(rows: array[float], raw: dict[str, Any], score_key: str) -> bool:
     entries = raw.get("token_counts")
     size = len(rows)
     score = raw.get(score_key)
-    usual = isinstance(score, (float, int)) and -_MOST < score < _MOST
+    usual = isinstance(score, (float, int)) and -_MOST < score < _MOST and FAILURE not in raw
     if usual and type(entries) is list and len(entries) == 1:
         (entry,) = entries
         if type(entry) is dict and entry.get("error") is None:
@@ -166,7 +168,7 @@ def _slow_row(raw: dict[str, Any], score_key: str) -> tuple[bool, list[float]]:
     if not isinstance(entries, list):
         raise BadLine(f"'token_counts' is {_short(entries)}, not a list")
     counts = [entry for entry in entries if isinstance(entry, dict)]
-    failed = any(entry.get("error") is not None for entry in counts)
+    failed = any(entry.get("error") is not None for entry in (*counts, {"error": raw.get(FAILURE)}))
     if not counts or not isinstance(entries[0], dict):
         measured = [_NAN] * len(_FIELDS)
     else:

@@ -10,9 +10,13 @@ class Tempeval(TempevalModel):
 
 
 class TempevalMatrix(Tempeval):
-    """For `tempeval run`, which sets one chain after the other: each is checked when it is set."""
+    """For `tempeval run`, which sets one chain after the other: each is checked when it is set.
+
+    Failed samples are on the run's console and in its record.
+    """
 
     checks_at_once = False
+    says_failures = False
 
 
 class TempevalSimple(Tempeval):

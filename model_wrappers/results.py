@@ -1,18 +1,20 @@
-"""What goes back to lmms-eval: texts and scores that carry the ledger into its samples file."""
+"""What goes back to lmms-eval: texts, scores and failures, with the ledger for its samples file."""
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lmms_eval.api.instance import GenerationResult, TokenCounts
 
 from tempeval.engine.ledger import Ledger
+from tempeval.tasks.failed import Failure
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Iterator
 
+    from tempeval.engine.question import Outcome
     from tempeval.engine.scores import Scores
 
 
@@ -82,11 +84,6 @@ class ChoiceScores(tuple):  # type: ignore[type-arg]  # what it holds is not wha
         """Build from the engine's scores, whose columns are shared."""
         return cls(scores.log_likelihoods, scores.token_counts, scores.greedy)
 
-    @classmethod
-    def failed(cls, choices: int) -> ChoiceScores:
-        """Build for a failed sample with so many choices."""
-        return cls(array("d", bytes(8 * choices)), array("I", [0] * choices), bytes(choices))
-
     def __iter__(self) -> Iterator[tuple[float, bool]]:
         for total, count, greedy in zip(*super().__iter__(), strict=True):
             yield (ChoiceLoss(total, count), bool(greedy)) if count else failed_choice()
@@ -105,18 +102,28 @@ class ChoiceResult(GenerationResult):  # type: ignore[misc]  # lmms-eval is unty
     """`(loss, is_greedy)` that also carries token counts.
 
     lmms-eval 0.7.3 turns a plain tuple into its string before scoring; a `GenerationResult` gets
-    through. Iterating gives the pair that `loglikelihood` is documented to return. The result of
-    `Continuations` holds the pairs of all choices, as `ChoiceScores`.
+    through. Iterating gives the pair that `loglikelihood` is documented to return, `failed_choice`
+    of a failed sample. The result of `Continuations` holds the pairs of all choices, as
+    `ChoiceScores`. What lmms-eval reads is `text`, a `Failure` where there are no scores.
     """
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.text)
+        return iter(self._given)
 
     def __len__(self) -> int:
-        return len(self.text)
+        return len(self._given)
 
     def __getitem__(self, index: int) -> Any:
-        return self.text[index]
+        return self._given[index]
+
+    @property
+    def _given(self) -> Any:
+        return failed_choice() if isinstance(self.text, Failure) else self.text
+
+
+def failure_of(outcome: Outcome) -> Failure:
+    """Return what stands in the place of the answer of a failed question."""
+    return Failure(outcome.ledger.error or "no reason was recorded")
 
 
 def failed_choice() -> tuple[float, bool]:

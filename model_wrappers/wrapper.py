@@ -6,6 +6,7 @@ One class, over 300 lines because each of its arguments has a line of its own.
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import sys
 from contextlib import suppress
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from lmms_eval.api.instance import GenerationResult
 from lmms_eval.api.model import lmms
@@ -27,7 +29,7 @@ from tempeval.engine.continuations import Continuations
 from tempeval.engine.encoder import GIB, DecodeOptions
 from tempeval.engine.feature_cache import FeatureCache
 from tempeval.engine.inference import Inference
-from tempeval.engine.journal import Journal, forget_left_over
+from tempeval.engine.journal import Journal, JournalError, forget_left_over
 from tempeval.engine.ledger import combined
 from tempeval.engine.scores import Scores
 from tempeval.engine.store import AnswerStore, Memory
@@ -37,7 +39,7 @@ from tempeval.families.base import LoadOptions
 from tempeval.families.registry import family_class, family_of
 from tempeval.methods.registry import BASELINE
 from tempeval.mini.paths import located
-from tempeval.model_wrappers import sharding
+from tempeval.model_wrappers import failures, response_cache, sharding
 from tempeval.model_wrappers.arguments import (
     chain_with_settings,
     check_results_name,
@@ -55,6 +57,7 @@ from tempeval.model_wrappers.requests import (
 from tempeval.model_wrappers.results import (
     ChoiceResult,
     ChoiceScores,
+    failure_of,
     token_counts,
 )
 from tempeval.video.clip import Sampling
@@ -71,6 +74,9 @@ if TYPE_CHECKING:
     from tempeval.video.decode import Decoder
 
 DEFAULT_FRAMES = 8
+#: Failed samples whose reasons a warning quotes.
+MAX_QUOTED = 3
+_LOG = logging.getLogger(__name__)
 #: Most frames of a clip sampled at a fixed rate, as lmms-eval's own Qwen wrappers.
 DEFAULT_CAP = 32
 
@@ -120,6 +126,8 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
     fixed_method: ClassVar[str | None] = None
     #: Whether the first chain is checked before it is asked for anything.
     checks_at_once: ClassVar[bool] = True
+    #: Whether failed samples are summed up in a warning; not where the caller says it.
+    says_failures: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -167,6 +175,8 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         self._rank = int(os.environ.get("RANK", "0"))
         self._world_size = int(os.environ.get("WORLD_SIZE", "1"))
         sharding.install(self._world_size)
+        failures.install()
+        response_cache.install()
         self._name = pretrained
         folder = located(pretrained)
         loader = family_class(family or family_of(folder, revision))
@@ -198,6 +208,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         self.store: AnswerStore | None = None
         self.failures: dict[str, str] = {}
         self.tally = Tally()
+        self._unsaid: list[tuple[int, dict[str, str]]] = []
         self._frames_given = num_frames is not None
         self._plan_frames()
         if self.checks_at_once:
@@ -279,6 +290,18 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         """
         self.store = Journal(folder, self._rank)
 
+    def use_cache(self, folder: Path) -> None:
+        """Keep answers where lmms-eval's `--use_cache` says, unless a journal is open.
+
+        Where another process has it, which costs time and changes no answer, a warning says so.
+        """
+        if self.store is not None:
+            return
+        try:
+            self.open_journal(folder)
+        except JournalError as error:
+            _LOG.warning("--use_cache: answers are neither looked up nor kept: %s", error)
+
     def close_journal(self) -> None:
         """Let go of the journal; answers are found no more."""
         if isinstance(self.store, Journal):
@@ -355,8 +378,10 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         """Answer generation requests, video by video; results in the order of the requests."""
         results: list[GenerationResult | None] = [None] * len(requests)
         for number, outcome in self._run("generate_until", requests):
-            text = outcome.answer.text if isinstance(outcome.answer, Answer) else ""
-            results[number] = GenerationResult(text, token_counts(outcome.ledger))
+            answer = outcome.answer
+            said = answer.text if isinstance(answer, Answer) else failure_of(outcome)
+            results[number] = GenerationResult(said, token_counts(outcome.ledger))
+        self._say_failures(alone=True)
         return _all_answered(results)
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[ChoiceResult]:
@@ -371,14 +396,12 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
             request = requests[number]
             asked = request.args[1]
             together = isinstance(asked, Continuations)
-            if isinstance(outcome.answer, Scores):
-                scores = ChoiceScores.of(outcome.answer)
-            else:
-                scores = ChoiceScores.failed(len(asked) if together else 1)
+            answer = outcome.answer
+            scores = ChoiceScores.of(answer) if isinstance(answer, Scores) else failure_of(outcome)
             if together:
                 results[number] = ChoiceResult(scores, token_counts(outcome.ledger))
                 continue
-            results[number] = ChoiceResult(scores[0])
+            results[number] = ChoiceResult(scores[0] if isinstance(scores, tuple) else scores)
             if not is_padding(request):
                 key = (request.task_name, request.doc_id)
                 ledgers.setdefault(key, []).append((number, outcome.ledger))
@@ -388,6 +411,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
             first = min(number for number, _ in of_question)
             whole = combined([ledger for _, ledger in of_question])
             answered[first].token_counts = token_counts(whole)
+        self._say_failures(alone=True)
         return answered
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
@@ -402,7 +426,31 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         )
 
     def clean(self) -> None:
-        """Keep the weights: one model serves many methods. The host would delete them."""
+        """Keep the weights: one model serves many methods. The host would delete them.
+
+        It calls this on every rank when all requests have run: of several ranks, the first says
+        here how many samples failed on any of them.
+        """
+        self._say_failures(alone=False)
+
+    def _say_failures(self, *, alone: bool) -> None:
+        """Warn once of the samples that failed since the last time: how many, and why.
+
+        Args:
+            alone: whether no other rank takes part; then several ranks wait for `clean`.
+        """
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and dist.is_initialized()
+        if several and alone:
+            return
+        found, self._unsaid = self._unsaid, []
+        if several and self.says_failures:
+            first = self._rank == 0
+            of_ranks: list[Any] | None = [None] * dist.get_world_size() if first else None
+            dist.gather_object(found, of_ranks, dst=0)
+            found = [one for of_rank in of_ranks or () for one in of_rank]
+        failed = {name: error for _, errors in found for name, error in errors.items()}
+        if failed and self.says_failures:
+            _LOG.warning("%s", summary(failed, sum(samples for samples, _ in found)))
 
     def _reader(self, kind: str) -> Callable[[int, Any, Mapping[str, Any]], Question]:
         if kind == "loglikelihood":
@@ -415,6 +463,8 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
 
     def _run(self, kind: str, requests: Sequence[Any]) -> Iterator[tuple[int, Outcome]]:
         read = self._reader(kind)
+        for request in requests:
+            failures.guard(request)
         sources = padding_sources(requests)
         questions = [
             read(i, request, self.task_dict)
@@ -425,18 +475,43 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         for i, source in sources.items():
             padding.setdefault(source, []).append(i)
         work = self.inference.plan(questions)
+        failed: dict[str, str] = {}
+        asked = {(one.task_name, one.doc_id) for one in requests if not is_padding(one)}
+        self._unsaid.append((len(asked), failed))
         with self._bar(len(questions), self.chain.spec) as bar:
             for answered in self.inference.run(work, [self.chain], self.store):
                 number, outcome = answered.question.number, answered.outcome
                 self.tally.add(answered)
                 request = requests[number]
                 if outcome.ledger.error is not None and not is_padding(request):
-                    self.failures[f"{request.task_name}/{request.doc_id}"] = outcome.ledger.error
+                    name = f"{request.task_name}/{request.doc_id}"
+                    failed[name] = self.failures[name] = outcome.ledger.error
                 bar.update(1)
                 yield number, outcome
                 yield from ((i, outcome) for i in padding.get(number, ()))
         if self.chain in self.inference.missed:
             raise self.inference.missed[self.chain]
+
+
+def summary(failed: Mapping[str, str], samples: int) -> str:
+    """Say how many samples failed, and the first reasons.
+
+    Args:
+        failed: reasons by sample.
+        samples: all that were asked for.
+    """
+    quoted = list(failed.items())[:MAX_QUOTED]
+    reasons = "".join(f"\n  {name}: {one_line(reason)}" for name, reason in quoted)
+    more = len(failed) - len(quoted)
+    return (
+        f"{len(failed)} of {samples} samples failed; each is wrong under every metric, and the "
+        f"metric `failed` counts them:{reasons}" + (f"\n  and {more} more" if more else "")
+    )
+
+
+def one_line(text: str) -> str:
+    """Return a text of others for a terminal: on one line, with escapes for control characters."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def argument_names() -> list[str]:

@@ -10,6 +10,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tempeval.tasks.failed import STATUS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -91,11 +93,16 @@ class Parsed:
 
     Attributes:
         index: the option, or None.
-        status: `parsed`, `ambiguous` (several options), `unparsed` (none) or `empty`.
+        status: `parsed`, `ambiguous` (several options), `unparsed` (none), `empty`, or `failed`
+            where there is no answer.
     """
 
     index: int | None
     status: str
+
+
+#: What is read of a question that failed.
+NOTHING = Parsed(None, STATUS)
 
 
 def without_thinking(text: str) -> str:

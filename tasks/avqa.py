@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tempeval.tasks import multiple_choice
+from tempeval.tasks.failed import scorer
 from tempeval.tasks.means import parts
 
 if TYPE_CHECKING:
@@ -16,12 +17,16 @@ _KINDS = ("which", "come_from", "happening", "where", "why", "before_next", "whe
 _PARTS = tuple(f"acc_{kind}" for kind in _KINDS)
 
 
+def _by_kind(doc: Doc, found: dict[str, Any]) -> dict[str, Any]:
+    kind = re.sub(r"\W+", "_", doc["category"].strip().lower())
+    return {**found, **parts(_PARTS, {f"acc_{kind}": found["score"]})}
+
+
+@scorer(lambda doc: _by_kind(doc, multiple_choice.unanswered(doc)))
 def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Score a text that should name one option.
 
     Returns:
         As `multiple_choice.scored`, with `acc_<type>` by the type of the question.
     """
-    found = multiple_choice.process_results(doc, results)
-    kind = re.sub(r"\W+", "_", doc["category"].strip().lower())
-    return {**found, **parts(_PARTS, {f"acc_{kind}": found["score"]})}
+    return _by_kind(doc, multiple_choice.process_results(doc, results))

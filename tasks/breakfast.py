@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from tempeval.benchmarks.breakfast import ALIASES
 from tempeval.metrics.label_match import match_label
 from tempeval.tasks.answers import final_answer
-from tempeval.tasks.label_classification import labels_of, process_list
+from tempeval.tasks.failed import scorer
+from tempeval.tasks.label_classification import labels_of, process_list, unanswered_list
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 Doc = dict[str, Any]
 
 
+@scorer(lambda doc: {**unanswered_list(doc), "top1_aliases": 0.0})
 def process_list_with_aliases(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Score a text as `process_list` does, and once more with `ALIASES` accepted.
 

@@ -17,6 +17,7 @@ from lmms_eval.api.task import ConfigurableTask
 from tempeval.engine.continuations import Continuations
 from tempeval.errors import UnsupportedModel
 from tempeval.model_wrappers.results import ChoiceScores
+from tempeval.tasks.failed import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,13 +66,17 @@ class ChoiceTask(ConfigurableTask):  # type: ignore[misc]  # lmms-eval is untype
 
         Args:
             doc: the document.
-            results: the one result of its request.
+            results: the one result of its request; a `Failure` goes to the YAML's function, which
+                `tempeval.tasks.failed.scorer` made.
             full_docs: as the host gives it.
 
         Raises:
             UnsupportedModel: if the model did not score all choices of one request.
         """
         (scores,) = results
+        answer = answer_index(self.doc_to_target(doc), self.doc_to_choice(doc))
+        if isinstance(scores, Failure):
+            return {**probabilities((), answer), **super().process_results(doc, [scores])}
         if not isinstance(scores, ChoiceScores):
             raise UnsupportedModel(
                 f"{self.config.task}: the model answered {scores!r:.80} to a request with "
@@ -80,7 +85,6 @@ class ChoiceTask(ConfigurableTask):  # type: ignore[misc]  # lmms-eval is untype
             )
         pairs = list(scores)
         found = super().process_results(doc, pairs, full_docs)
-        answer = answer_index(self.doc_to_target(doc), self.doc_to_choice(doc))
         return {**probabilities(pairs, answer), **found}
 
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from tempeval.benchmarks.sources import load_docs
 from tempeval.errors import TempevalError
 from tempeval.tasks import multiple_choice
-from tempeval.tasks.options import LETTERS, parse_option
+from tempeval.tasks.answers import NOTHING, Parsed
+from tempeval.tasks.failed import scorer
+from tempeval.tasks.options import parse_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -25,11 +27,25 @@ NO_ANSWER = -1
 _LOG = logging.getLogger(__name__)
 
 
+@scorer(multiple_choice.unanswered)
 def process_subset(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Score a text that should name one option; a bare digit is an index from 0."""
     return multiple_choice.scored(doc, parse_option(results[0], doc["choices"], digits=True))
 
 
+def _handed_in(doc: Doc, parsed: Parsed) -> dict[str, Any]:
+    found = multiple_choice.scored(doc, parsed)
+    del found["acc"]
+    index = NO_ANSWER if parsed.index is None else parsed.index
+    return {
+        **found,
+        "score": None,
+        "answered": float(parsed.index is not None),
+        "submission": {"q_uid": doc["sample_id"], "index": index},
+    }
+
+
+@scorer(lambda doc: _handed_in(doc, NOTHING))
 def process_full(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Read an answer for the submission file; the right ones are hidden, so nothing is scored.
 
@@ -37,16 +53,7 @@ def process_full(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
         `submission` (an item of the file), `answered` (1 where the text names one option),
         `chance`, `parse_failure`, a `score` of None, and what identifies the sample.
     """
-    found = multiple_choice.scored(doc, parse_option(results[0], doc["choices"], digits=True))
-    del found["acc"]
-    letter = found["parsed"]
-    index = NO_ANSWER if letter is None else LETTERS.index(letter)
-    return {
-        **found,
-        "score": None,
-        "answered": float(letter is not None),
-        "submission": {"q_uid": doc["sample_id"], "index": index},
-    }
+    return _handed_in(doc, parse_option(results[0], doc["choices"], digits=True))
 
 
 def submission(items: Iterable[Mapping[str, Any]]) -> dict[str, int]:

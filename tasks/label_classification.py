@@ -17,6 +17,7 @@ from tempeval.metrics.label_match import match_label
 from tempeval.tasks.answers import final_answer
 from tempeval.tasks.choice_task import choose
 from tempeval.tasks.documents import clip
+from tempeval.tasks.failed import STATUS, scorer
 from tempeval.tasks.means import parts
 from tempeval.tasks.turns import ask
 
@@ -79,6 +80,22 @@ def label_target(doc: Doc) -> str:
     return str(doc["answers"][0])
 
 
+def _chosen(doc: Doc, by_mean: str | None, by_sum: str | None, *, greedy: bool) -> dict[str, Any]:
+    choices = doc_to_choice(doc)
+    gold = doc["answer_index"]
+    predicted = None if by_mean is None else choices.index(by_mean)
+    right_by_sum = float(by_sum == choices[gold])
+    status = "empty" if predicted is None else "parsed"
+    return {
+        **scored(doc, gold=gold, predicted=predicted, options=len(choices), status=status),
+        "parse_failure": 0.0,  # nothing is parsed
+        "top1_sum": right_by_sum,
+        "accuracy_sum": right_by_sum,
+        "is_greedy": greedy,
+    }
+
+
+@scorer(lambda doc: _chosen(doc, None, None, greedy=False))
 def process_choices(doc: Doc, results: Sequence[tuple[Any, bool]]) -> dict[str, Any]:
     """Score the log-likelihoods of all labels.
 
@@ -86,26 +103,17 @@ def process_choices(doc: Doc, results: Sequence[tuple[Any, bool]]) -> dict[str, 
         The metrics of `scored` by mean log-likelihood per token, `top1_sum` by its sum (also as
         `accuracy_sum`, the name that the leaderboard reads), and `is_greedy`.
     """
-    choices = doc_to_choice(doc)
-    by_mean, by_sum, greedy = choose(results, choices)
-    predicted = None if by_mean is None else choices.index(by_mean)
-    right_by_sum = float(by_sum == choices[doc["answer_index"]])
-    return {
-        **scored(
-            doc,
-            gold=doc["answer_index"],
-            predicted=predicted,
-            options=len(choices),
-            status="empty" if predicted is None else "parsed",
-        ),
-        # Nothing is parsed here; a failed sample is told by its own error.
-        "parse_failure": 0.0,
-        "top1_sum": right_by_sum,
-        "accuracy_sum": right_by_sum,
-        "is_greedy": greedy,
-    }
+    by_mean, by_sum, greedy = choose(results, doc_to_choice(doc))
+    return _chosen(doc, by_mean, by_sum, greedy=greedy)
 
 
+def unanswered_list(doc: Doc) -> dict[str, Any]:
+    """Return the metrics of a question of the `_list` variant that failed."""
+    options = len(labels_of(doc))
+    return scored(doc, gold=doc["answer_index"], predicted=None, options=options, status=STATUS)
+
+
+@scorer(unanswered_list)
 def process_list(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Score a text that should be one of all labels."""
     labels = labels_of(doc)
@@ -129,7 +137,7 @@ def scored(
         gold: index of the right label.
         predicted: index of the answered label, or None.
         options: how many answers there were to choose from.
-        status: `parsed`, `ambiguous`, `unparsed` or `empty`.
+        status: `parsed`, `ambiguous`, `unparsed`, `empty`, or `failed` without an answer.
 
     Returns:
         `top1`, `macro_f1`, `macro_f1_present`, `chance` and `parse_failure`; of Breakfast, whose

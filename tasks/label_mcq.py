@@ -6,7 +6,9 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from tempeval.benchmarks.seeded_options import seeded_options
+from tempeval.tasks.answers import NOTHING, Parsed
 from tempeval.tasks.documents import as_dataset, clip, docs_of
+from tempeval.tasks.failed import scorer
 from tempeval.tasks.label_classification import readable_labels, scored
 from tempeval.tasks.options import LETTERS, parse_option
 from tempeval.tasks.turns import ask
@@ -67,9 +69,7 @@ def letter_target(doc: Doc) -> str:
     return LETTERS[doc["answer_index"]]
 
 
-def process_mcq(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
-    """Score a text that should name one of the options."""
-    parsed = parse_option(results[0], doc["choices"])
+def _scored(doc: Doc, parsed: Parsed) -> dict[str, Any]:
     shown = doc["option_labels"]
     return scored(
         doc,
@@ -78,3 +78,9 @@ def process_mcq(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
         options=len(shown),
         status=parsed.status,
     )
+
+
+@scorer(lambda doc: _scored(doc, NOTHING))
+def process_mcq(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
+    """Score a text that should name one of the options."""
+    return _scored(doc, parse_option(results[0], doc["choices"]))

@@ -24,6 +24,16 @@ def mean_of_known(items: Sequence[float | None]) -> float | None:
     return math.fsum(known) / len(known) if known else None
 
 
+def total(items: Sequence[int]) -> int:
+    """Return the sum of a count over the samples."""
+    return sum(items)
+
+
+def total_of_tasks(totals: Sequence[int], _sizes: Sequence[int], _weight_by_size: bool) -> int:
+    """Return the sum of a count over the tasks of a group; lmms-eval hands over their sizes too."""
+    return sum(totals)
+
+
 def parts(names: Iterable[str], scores: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metrics of a task's parts for one sample.
 

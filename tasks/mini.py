@@ -8,6 +8,7 @@ from tempeval.mini.paths import suite_dir
 from tempeval.mini.questions import prompt
 from tempeval.tasks.answers import match_choice
 from tempeval.tasks.choice_task import choose
+from tempeval.tasks.failed import scorer
 from tempeval.tasks.turns import ask
 from tempeval.video.clip import VideoPath
 
@@ -67,14 +68,7 @@ def doc_to_messages(doc: Doc) -> list[dict[str, Any]]:
     return ask(doc_to_visual(doc)[0], doc_to_text(doc))
 
 
-def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
-    """Score one answer.
-
-    Returns:
-        The metrics `accuracy` (with its cluster) and `parse_failure`, and what joins samples of
-        different runs: `sample_id`, `video_id`, `content_hash`, `score` (0 or 1).
-    """
-    parsed = match_choice(results[0], doc["choices"])
+def _scored(doc: Doc, parsed: str | None) -> dict[str, Any]:
     score = float(parsed == doc["answer"])
     return {
         "accuracy": {"score": score, "video_id": doc["video_id"]},
@@ -87,6 +81,30 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     }
 
 
+@scorer(lambda doc: _scored(doc, None))
+def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
+    """Score one answer.
+
+    Returns:
+        The metrics `accuracy` (with its cluster) and `parse_failure`, and what joins samples of
+        different runs: `sample_id`, `video_id`, `content_hash`, `score` (0 or 1).
+    """
+    return _scored(doc, match_choice(results[0], doc["choices"]))
+
+
+def _chosen(
+    doc: Doc, by_mean: str | None, by_sum: str | None, *, greedy: bool, losses: list[float] | None
+) -> dict[str, Any]:
+    return {
+        **_scored(doc, by_mean),
+        "parse_failure": 0.0,  # nothing is parsed
+        "accuracy_sum": float(by_sum == doc["answer"]),
+        "is_greedy": greedy,
+        "losses": losses,
+    }
+
+
+@scorer(lambda doc: _chosen(doc, None, None, greedy=False, losses=None))
 def process_choices(doc: Doc, results: Sequence[tuple[Any, bool]]) -> dict[str, Any]:
     """Score the log-likelihoods of all choices.
 
@@ -95,16 +113,5 @@ def process_choices(doc: Doc, results: Sequence[tuple[Any, bool]]) -> dict[str, 
         `accuracy_sum` (by its sum), and what joins samples of different runs.
     """
     by_mean, by_sum, greedy = choose(results, doc["choices"])
-    score = float(by_mean == doc["answer"])
-    return {
-        "accuracy": {"score": score, "video_id": doc["video_id"]},
-        "accuracy_sum": float(by_sum == doc["answer"]),
-        "parse_failure": 0.0,
-        "score": score,
-        "sample_id": doc["sample_id"],
-        "video_id": doc["video_id"],
-        "content_hash": doc["content_hash"],
-        "parsed": by_mean,
-        "is_greedy": greedy,
-        "losses": [float(loss) for loss, _ in results],
-    }
+    losses = [float(loss) for loss, _ in results]
+    return _chosen(doc, by_mean, by_sum, greedy=greedy, losses=losses)

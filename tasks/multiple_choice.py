@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tempeval.benchmarks.document import identity
-from tempeval.tasks.answers import Parsed
+from tempeval.tasks.answers import NOTHING, Parsed
 from tempeval.tasks.documents import clip
+from tempeval.tasks.failed import scorer
 from tempeval.tasks.options import LETTERS, parse_option
 from tempeval.tasks.turns import ask
 
@@ -27,6 +28,7 @@ __all__ = [
     "parse_option",
     "process_results",
     "scored",
+    "unanswered",
 ]
 Doc = dict[str, Any]
 _INSTRUCTION = "Answer with the option's letter from the given choices directly."
@@ -71,6 +73,12 @@ def scored(doc: Doc, parsed: Parsed) -> dict[str, Any]:
     }
 
 
+def unanswered(doc: Doc) -> dict[str, Any]:
+    """Return the metrics of a question that failed."""
+    return scored(doc, NOTHING)
+
+
+@scorer(unanswered)
 def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Score a text that should name one option."""
     return scored(doc, parse_option(results[0], doc["choices"]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tempeval.tasks.answers import final_answer
+from tempeval.tasks.failed import scorer
 from tempeval.tasks.means import parts
 from tempeval.tasks.open_ended import sample
 
@@ -24,6 +25,18 @@ TYPES = {
 PARTS = (*TYPES, *(f"{modality}_{kind}" for modality, kinds in TYPES.items() for kind in kinds))
 
 
+def _scored(doc: Doc, said: str, *, exact: bool, substring: bool) -> dict[str, Any]:
+    modality, _, kind = doc["category"].lower().replace("-", "_").partition("/")
+    score = float(exact)
+    return {
+        **sample(doc, said, score),
+        **_named("exact", score, modality, kind),
+        **_named("substring", float(substring), modality, kind),
+        "overall_exact": {"score": score, "cluster": doc["cluster"]},
+    }
+
+
+@scorer(lambda doc: _scored(doc, "", exact=False, substring=False))
 def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Score one text by both rules.
 
@@ -32,14 +45,7 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
         (the main one: equality without case and outer blanks) and `substring`.
     """
     said, known = final_answer(results[0]).lower(), doc["answers"][0].lower()
-    modality, _, kind = doc["category"].lower().replace("-", "_").partition("/")
-    exact, substring = float(said == known), float(known in said)
-    return {
-        **sample(doc, said, exact),
-        **_named("exact", exact, modality, kind),
-        **_named("substring", substring, modality, kind),
-        "overall_exact": {"score": exact, "cluster": doc["cluster"]},
-    }
+    return _scored(doc, said, exact=said == known, substring=known in said)
 
 
 def _named(rule: str, score: float, modality: str, kind: str) -> dict[str, Any]:

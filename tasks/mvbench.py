@@ -9,8 +9,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tempeval.tasks import multiple_choice
-from tempeval.tasks.answers import Parsed, final_answer, official_text
+from tempeval.tasks.answers import NOTHING, Parsed, final_answer, official_text
 from tempeval.tasks.documents import clip
+from tempeval.tasks.failed import scorer
 from tempeval.tasks.multiple_choice import lettered
 from tempeval.tasks.options import LETTERS, parse_option
 from tempeval.tasks.turns import ask
@@ -67,6 +68,17 @@ def check_ans(text: str, option: str) -> bool:
     return said.replace(".", "") in right or right in said
 
 
+def _scored(doc: Doc, strict: Parsed, *, official: bool) -> dict[str, Any]:
+    found = multiple_choice.scored(doc, strict)
+    return {
+        **{name: value for name, value in found.items() if name != "acc"},
+        "acc_strict": found["acc"],
+        "acc_strict_macro": found["score"],
+        "acc_official": float(official),
+    }
+
+
+@scorer(lambda doc: _scored(doc, NOTHING, official=False))
 def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Score a text by both rules.
 
@@ -75,13 +87,7 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
         `acc_strict_macro` (of which the group takes the mean over tasks), and `acc_official`.
     """
     choices = doc["choices"]
-    found = multiple_choice.scored(doc, strict_letter(results[0], len(choices), choices))
     right = doc["answer_index"]
     said = official_text(results[0])
     official = said is not None and check_ans(said, f"({LETTERS[right]}) {choices[right]}")
-    return {
-        **{name: value for name, value in found.items() if name != "acc"},
-        "acc_strict": found["acc"],
-        "acc_strict_macro": found["score"],
-        "acc_official": float(official),
-    }
+    return _scored(doc, strict_letter(results[0], len(choices), choices), official=official)

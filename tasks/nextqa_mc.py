@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tempeval.benchmarks.nextqa import PARTS, parts_of
 from tempeval.tasks import multiple_choice
+from tempeval.tasks.failed import scorer
 from tempeval.tasks.means import parts
 
 if TYPE_CHECKING:
@@ -16,6 +17,12 @@ Doc = dict[str, Any]
 _PARTS = tuple(f"acc_{part}" for part in PARTS if part != "db")
 
 
+def _by_part(doc: Doc, found: dict[str, Any]) -> dict[str, Any]:
+    own = {f"acc_{part}": found["score"] for part in parts_of(doc["category"])}
+    return {**found, **parts(_PARTS, own)}
+
+
+@scorer(lambda doc: _by_part(doc, multiple_choice.unanswered(doc)))
 def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Score a text that should name one option.
 
@@ -23,6 +30,4 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
         As `multiple_choice.scored`, with `acc_c`, `acc_t` or `acc_d` (causal, temporal,
         descriptive) and `acc_<type>` by the type of the question.
     """
-    found = multiple_choice.process_results(doc, results)
-    own = {f"acc_{part}": found["score"] for part in parts_of(doc["category"])}
-    return {**found, **parts(_PARTS, own)}
+    return _by_part(doc, multiple_choice.process_results(doc, results))

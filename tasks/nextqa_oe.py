@@ -14,6 +14,7 @@ from tempeval.metrics.wups import answer_score, clean
 from tempeval.metrics.wups_words import nltk_words
 from tempeval.tasks.answers import final_answer
 from tempeval.tasks.documents import clip
+from tempeval.tasks.failed import scorer
 from tempeval.tasks.means import mean_of_known, parts
 from tempeval.tasks.open_ended import sample
 from tempeval.tasks.turns import ask
@@ -31,6 +32,8 @@ METRICS = tuple(
     for base in THRESHOLDS
     for name in (base, *(f"{base}_{more}" for more in (*VARIANTS, *PARTS)))
 )
+#: The metrics that every question has.
+_OVERALL = (*THRESHOLDS, *(f"{base}_{more}" for base in THRESHOLDS for more in VARIANTS))
 _INSTRUCTION = "Answer a question using a short phrase or sentence."
 
 
@@ -44,6 +47,23 @@ def doc_to_messages(doc: Doc) -> list[dict[str, Any]]:
     return ask(clip(doc), doc_to_text(doc))
 
 
+def _sample(doc: Doc, said: str, scores: dict[str, Any], main: dict[str, Any]) -> dict[str, Any]:
+    kinds = parts_of(official_type(doc["category"]))
+    of_parts = {f"{base}_{part}": scores[base] for base in THRESHOLDS for part in kinds}
+    return {
+        **sample(doc, said, main.get("score")),
+        **parts(METRICS, scores | of_parts),
+        "wups0": main,
+    }
+
+
+def _unanswered(doc: Doc) -> dict[str, Any]:
+    """Return the metrics of a question that failed: 0, for which no data are needed."""
+    main = {"score": 0.0, "cluster": doc["cluster"]}
+    return _sample(doc, "", dict.fromkeys(_OVERALL, 0.0), main)
+
+
+@scorer(_unanswered)
 def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Score one text.
 
@@ -59,15 +79,9 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
         scores: dict[str, Any] = _scores(kind, said, doc["answers"])
         main: dict[str, Any] = {"score": scores["wups0"], "cluster": doc["cluster"]}
     except MetricUnavailable as error:
-        names = (*THRESHOLDS, *(f"{base}_{more}" for base in THRESHOLDS for more in VARIANTS))
         main = {"unavailable": error.reason}
-        scores = dict.fromkeys(names, main)
-    of_parts = {f"{base}_{part}": scores[base] for base in THRESHOLDS for part in parts_of(kind)}
-    return {
-        **sample(doc, said, main.get("score")),
-        **parts(METRICS, scores | of_parts),
-        "wups0": main,
-    }
+        scores = dict.fromkeys(_OVERALL, main)
+    return _sample(doc, said, scores, main)
 
 
 def _scores(kind: str, text: str, references: Sequence[str]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from tempeval.metrics.answer_cleaning import clean_answer
 from tempeval.metrics.exact_match import exact_match, refined_match, refined_match_strict
 from tempeval.tasks.answers import final_answer
 from tempeval.tasks.documents import clip
+from tempeval.tasks.failed import scorer
 from tempeval.tasks.turns import ask
 
 if TYPE_CHECKING:
@@ -50,6 +51,22 @@ def sample(doc: Doc, text: str, score: float | None) -> dict[str, Any]:
     }
 
 
+def unanswered_cleaned(doc: Doc) -> dict[str, Any]:
+    """Return the metrics of a question that failed."""
+    return _cleaned(doc, "", em=False, refined=False, strict=False)
+
+
+def _cleaned(doc: Doc, said: str, *, em: bool, refined: bool, strict: bool) -> dict[str, Any]:
+    score = float(em)
+    return {
+        **sample(doc, said, score),
+        "em": {"score": score, "cluster": doc["cluster"]},
+        "em_refined": float(refined),
+        "em_refined_strict": float(strict),
+    }
+
+
+@scorer(unanswered_cleaned)
 def process_cleaned(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Score a text against references, both cleaned as LEO's evaluator does.
 
@@ -60,11 +77,11 @@ def process_cleaned(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     final = final_answer(results[0])
     said = clean_answer(final)
     known = [clean_answer(answer) for answer in doc["answers"]]
-    score = float(exact_match(said, known))
-    return {
-        **sample(doc, said, score),
-        "em": {"score": score, "cluster": doc["cluster"]},
+    return _cleaned(
+        doc,
+        said,
+        em=exact_match(said, known),
         # An empty answer is a hit as official; thinking that came to no answer is none.
-        "em_refined": float(refined_match(said, known) and bool(final or not results[0].strip())),
-        "em_refined_strict": float(refined_match_strict(said, known)),
-    }
+        refined=refined_match(said, known) and bool(final or not results[0].strip()),
+        strict=refined_match_strict(said, known),
+    )

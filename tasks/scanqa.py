@@ -8,7 +8,8 @@ from tempeval.metrics.answer_cleaning import clean_answer
 from tempeval.metrics.captions import METRICS, caption_score
 from tempeval.metrics.unavailable import or_none
 from tempeval.tasks.answers import final_answer
-from tempeval.tasks.open_ended import process_cleaned
+from tempeval.tasks.failed import scorer
+from tempeval.tasks.open_ended import process_cleaned, unanswered_cleaned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,17 +18,24 @@ Doc = dict[str, Any]
 Item = dict[str, Any]
 
 
+def _items(doc: Doc, said: str | None) -> dict[str, Any]:
+    item = {
+        "prediction": said,
+        "references": [clean_answer(answer) for answer in doc["answers"]],
+    }
+    return dict.fromkeys(METRICS, item)
+
+
+@scorer(lambda doc: {**unanswered_cleaned(doc), **_items(doc, None)})
 def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Score one text, and keep what the scores of the corpus need.
 
     Returns:
-        As `open_ended.process_cleaned`, and an item for each of the caption scores.
+        As `open_ended.process_cleaned`, and an item for each of the caption scores, without a
+        prediction where the question failed.
     """
-    item = {
-        "prediction": clean_answer(final_answer(results[0])),
-        "references": [clean_answer(answer) for answer in doc["answers"]],
-    }
-    return {**process_cleaned(doc, results), **dict.fromkeys(METRICS, item)}
+    said = clean_answer(final_answer(results[0]))
+    return {**process_cleaned(doc, results), **_items(doc, said)}
 
 
 def _score(metric: str, items: Sequence[Item]) -> float:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from tempeval.benchmarks.tempcompass import DIMENSIONS
 from tempeval.tasks import multiple_choice
-from tempeval.tasks.answers import Parsed, final_answer, official_text, strict_yes_no
+from tempeval.tasks.answers import NOTHING, Parsed, final_answer, official_text, strict_yes_no
 from tempeval.tasks.documents import clip
+from tempeval.tasks.failed import scorer
 from tempeval.tasks.means import parts
 from tempeval.tasks.options import LETTERS, parse_option
 from tempeval.tasks.turns import ask
@@ -121,6 +122,12 @@ def official_caption_matching(text: str, answer: str, question: str) -> bool | N
     return matches[-1] in (answer, answer.split(":")[0], *rest[:1], *label.split()[1:2])
 
 
+def unanswered(doc: Doc) -> dict[str, Any]:
+    """Return the metrics of a question that failed."""
+    return _scored(doc, None, NOTHING)
+
+
+@scorer(unanswered)
 def process_multi_choice(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Score a text of the multiple-choice format."""
     text = _official(results[0])
@@ -128,6 +135,7 @@ def process_multi_choice(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     return _scored(doc, official, parse_option(results[0], doc["choices"]))
 
 
+@scorer(unanswered)
 def process_yes_no(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Score a text of the yes/no format."""
     text = _official(results[0])
@@ -135,6 +143,7 @@ def process_yes_no(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     return _scored(doc, official, strict_yes_no(results[0]))
 
 
+@scorer(unanswered)
 def process_caption_matching(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Score a text of the caption-matching format."""
     text, question = _official(results[0]), doc["question"]
@@ -167,10 +176,14 @@ def _with_letters(text: str, question: str) -> str:
     return text
 
 
+def _by_letter(doc: Doc, found: dict[str, Any]) -> dict[str, Any]:
+    return {**found, "avg": found.pop("acc"), **by_aspect(doc, found["score"])}
+
+
+@scorer(lambda doc: _by_letter(doc, multiple_choice.unanswered(doc)))
 def process_captioning_mcq(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Score a letter that should name the information which fits the video."""
-    found = multiple_choice.process_results(doc, results)
-    return {**found, "avg": found.pop("acc"), **by_aspect(doc, found["score"])}
+    return _by_letter(doc, multiple_choice.process_results(doc, results))
 
 
 def by_aspect(doc: Doc, score: float) -> dict[str, Any]:

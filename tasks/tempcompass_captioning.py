@@ -13,6 +13,7 @@ from tempeval.benchmarks.document import identity
 from tempeval.console import visible
 from tempeval.tasks.answers import final_answer
 from tempeval.tasks.documents import clip, load
+from tempeval.tasks.failed import FAILED, scorer
 from tempeval.tasks.judge import JudgeFailed, named_judge
 from tempeval.tasks.tempcompass import by_aspect
 from tempeval.tasks.turns import ask
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 Doc = dict[str, Any]
 _LOG = logging.getLogger(__name__)
+#: What the official code adds up for a caption that the judge gave no reply to.
+_NO_REPLY = -1
 _INSTRUCTIONS = (
     "Below are a description of a video and a multiple-choice question about the same video. You "
     "cannot see the video: choose the option that follows from the description, and say briefly "
@@ -71,7 +74,7 @@ def judge_rating(reply: str, answer: str) -> int:
         with a full stop in all (so a bare "B" is 0); -1 where there is no reply; else 0.
     """
     if reply in ("", "invalid_request_error"):
-        return -1
+        return _NO_REPLY
     said = _said(reply)
     count = sum(said.count(f"{letter}.") for letter in "ABCD")
     return int(said.split(". ")[0] == answer.split(". ")[0] and count == 1)
@@ -84,24 +87,29 @@ def _said(reply: str) -> str:
     return named[-1] if named else reply
 
 
+@scorer(lambda doc: _scored(doc, "", "", rating=0))
 def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """Score a caption by the judge's answer.
 
     Returns:
         `avg` and the aspects with a missing reply as 0, `avg_official` with the -1 that the
         official code adds up for it, `parse_failure` (1 without a reply), and the reply itself.
+        Where the judge failed the sample did, `failure` says why.
     """
     caption = final_answer(results[0])
-    judge = named_judge()
-    reply, status = "", "empty"
-    if caption:
-        try:
-            reply = judge.ask(judge_prompt(caption, doc["judge_question"]))
-        except JudgeFailed as error:
-            _LOG.warning("%s: %s", visible(doc["sample_id"]), visible(str(error)))
-        status = "parsed" if reply else "unparsed"
-    # No caption is 0 for the official code too; no reply to one is -1.
-    rating = judge_rating(reply, doc["judge_answer"]) if caption else 0
+    if not caption:  # 0 for the official code too
+        return _scored(doc, "", "empty", rating=0)
+    try:
+        reply = named_judge().ask(judge_prompt(caption, doc["judge_question"]))
+    except JudgeFailed as error:
+        _LOG.warning("%s: %s", visible(doc["sample_id"]), visible(str(error)))
+        found = _scored(doc, "", "unparsed", rating=_NO_REPLY)
+        return {**found, FAILED: 1, "failure": str(error)}
+    status = "parsed" if reply else "unparsed"
+    return _scored(doc, reply, status, rating=judge_rating(reply, doc["judge_answer"]))
+
+
+def _scored(doc: Doc, reply: str, status: str, *, rating: int) -> dict[str, Any]:
     score = float(max(rating, 0))
     return {
         **identity(doc),
@@ -112,6 +120,6 @@ def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
         "avg_official": float(rating),
         **by_aspect(doc, score),
         "parse_failure": float(not reply),
-        "judge": judge.name,
+        "judge": named_judge().name,
         "judge_reply": reply,
     }

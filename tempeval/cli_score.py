@@ -18,7 +18,7 @@ def score(
     predictions: Annotated[Path, typer.Option(help="JSON file {sample_id: answer}.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     allow_missing: Annotated[
-        bool, typer.Option(help="Count samples without a prediction as empty answers.")
+        bool, typer.Option(help="Count samples without a prediction as wrong under every metric.")
     ] = False,
     submission: Annotated[
         Path | None,
@@ -48,6 +48,7 @@ def score(
                     "errors": found.errors,
                     "samples": found.samples,
                     "missing": found.missing,
+                    "failed": found.failed,
                     "unused": found.unused,
                 }
             )
@@ -57,9 +58,9 @@ def score(
 
         rows = [(name, f"{value:.2f}") for name, value in found.metrics.items()]
         say(tabulate(rows, headers=["metric", "%"], tablefmt="github", disable_numparse=True))
-        say(f"{found.samples} samples of {task}")
+        say(f"{found.samples} samples of {task}, {found.failed} failed")
     if found.missing:
-        say(f"{found.missing} samples have no prediction: counted as empty", error=True)
+        say(f"{found.missing} samples have no prediction: counted as wrong", error=True)
     if found.unused:
         say(f"{found.unused} predictions belong to no sample of {task}", error=True)
     by_reason: dict[str, list[str]] = {}

@@ -148,7 +148,8 @@ def error_of(sample: Mapping[str, Any]) -> str | None:
     for counts in sample.get("token_counts") or ():
         if counts and counts.get("error"):
             return str(counts["error"])
-    return None
+    failure = sample.get("failure")  # of what came after the answer, such as a judge
+    return None if failure is None else str(failure)
 
 
 def skipped_digest(skipped: Sequence[str]) -> str | None:

@@ -15,12 +15,17 @@ from tempeval.metrics.unavailable import MetricUnavailable
 from tempeval.task_config import task_config
 from tempeval.task_sources import source_rows
 from tempeval.tasklist import LIST_HINT, task_entries
+from tempeval.tasks.failed import FAILED, Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from tempeval.benchmarks.document import Doc
+
+
+#: In the place of an answer that the predictions do not have.
+NO_PREDICTION = Failure("the file of predictions does not have it")
 
 
 class BadPredictions(TempevalError):
@@ -36,7 +41,8 @@ class Scores:
         errors: why a metric is missing, by name.
         samples: answers that were scored.
         unused: predictions that belong to no sample of the task.
-        missing: samples without a prediction, counted as empty answers.
+        missing: samples without a prediction; they are wrong under every metric.
+        failed: samples that were not scored, for want of a prediction or of a judge's reply.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -44,6 +50,7 @@ class Scores:
     samples: int = 0
     unused: int = 0
     missing: int = 0
+    failed: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ class _Part:
     values: Mapping[str, float]
     errors: Mapping[str, str]
     size: int
+    failed: int
 
 
 def read_predictions(path: Path) -> dict[str, str]:
@@ -93,7 +101,8 @@ def rescore(
         name: task or group.
         predictions: answer by sample id.
         data_root: folder with the official annotation files (no video is needed).
-        allow_missing: count samples without a prediction as empty answers, instead of refusing.
+        allow_missing: count samples without a prediction as wrong under every metric, instead of
+            refusing. They are no empty answers, which the rules of some benchmarks take for right.
         submission: where to write the file that a task with hidden answers hands in.
 
     Returns:
@@ -171,7 +180,7 @@ def _fit(
         raise BadPredictions(
             f"{len(missing)} of {len(known)} samples have no prediction, the first is "
             f"{missing[0]!r} (the file's first id is {close!r}). Add them, or pass "
-            "--allow-missing to count them as empty answers"
+            "--allow-missing to count them as wrong"
         )
     return Scores(samples=len(known), unused=len(predictions) - used, missing=len(missing))
 
@@ -187,13 +196,15 @@ def _part(
     """Score one task as the host does: each sample, then each metric over those that gave it."""
     items: dict[str, list[Any]] = {}
     for doc in docs:
-        answer = predictions.get(doc["sample_id"], "")
+        answer = predictions.get(doc["sample_id"], NO_PREDICTION)
         for metric, value in config["process_results"](doc, [answer]).items():
             items.setdefault(metric, []).append(value)
     values: dict[str, float] = {}
     errors: dict[str, str] = {}
     for entry in config["metric_list"]:
         metric = entry["metric"]
+        if metric == FAILED:
+            continue  # a count among percentages
         if all(value is None for value in items.get(metric, ())):
             continue  # of a part that has no sample
         try:
@@ -203,7 +214,7 @@ def _part(
         else:
             if value is not None:  # it only writes a file
                 values[metric] = value
-    return _Part(values, errors, len(docs))
+    return _Part(values, errors, len(docs), sum(items.get(FAILED, ())))
 
 
 def _takes_args(aggregation: Any) -> bool:
@@ -222,6 +233,7 @@ def _aggregation(named: Any, args: Any) -> Callable[[Sequence[Any]], float | Non
 def _add(scores: Scores, prefix: str, part: _Part) -> None:
     scores.metrics.update({f"{prefix}{name}": 100 * v for name, v in part.values.items()})
     scores.errors.update({f"{prefix}{name}": why for name, why in part.errors.items()})
+    scores.failed += part.failed
 
 
 def _add_group(scores: Scores, config: Mapping[str, Any], parts: Sequence[_Part]) -> None:
@@ -229,6 +241,8 @@ def _add_group(scores: Scores, config: Mapping[str, Any], parts: Sequence[_Part]
     names = (config.get("metadata") or {}).get("score_names", {})
     for entry in config.get("aggregate_metric_list", ()):
         metric = entry["metric"]
+        if metric == FAILED:
+            continue
         name = names.get(metric, metric)
         if any(metric not in part.values for part in parts):
             scores.errors[name] = f"{metric} is missing in a member of the group"
