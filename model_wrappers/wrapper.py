@@ -23,7 +23,7 @@ from lmms_eval.api.model import lmms
 from lmms_eval.utils import simple_parse_args_string
 from tqdm import tqdm
 
-from tempeval.console import visible
+from tempeval.console import clean, visible
 from tempeval.engine.answer import Answer
 from tempeval.engine.continuations import Continuations
 from tempeval.engine.encoder import GIB, DecodeOptions
@@ -501,17 +501,12 @@ def summary(failed: Mapping[str, str], samples: int) -> str:
         samples: all that were asked for.
     """
     quoted = list(failed.items())[:MAX_QUOTED]
-    reasons = "".join(f"\n  {name}: {one_line(reason)}" for name, reason in quoted)
+    reasons = "".join(f"\n  {clean(name)}: {clean(reason)}" for name, reason in quoted)
     more = len(failed) - len(quoted)
     return (
         f"{len(failed)} of {samples} samples failed; each is wrong under every metric, and the "
         f"metric `failed` counts them:{reasons}" + (f"\n  and {more} more" if more else "")
     )
-
-
-def one_line(text: str) -> str:
-    """Return a text of others for a terminal: on one line, with escapes for control characters."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def argument_names() -> list[str]:

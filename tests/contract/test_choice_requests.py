@@ -22,7 +22,7 @@ from tempeval.engine.question import Outcome
 from tempeval.engine.scores import Scores
 from tempeval.errors import UnsupportedModel
 from tempeval.model_wrappers.baseline import TempevalBaseline
-from tempeval.model_wrappers.results import ChoiceLoss, ChoiceScores, failed_choice
+from tempeval.model_wrappers.results import ChoiceLoss, ChoiceScores
 from tempeval.tasks.choice_task import ChoiceTask, choose
 
 if TYPE_CHECKING:
@@ -114,7 +114,6 @@ def test_a_result_gives_pairs() -> None:
     loss, _ = found[1]
     assert isinstance(loss, ChoiceLoss)
     assert (loss.log_likelihood, loss.num_tokens) == (-0.1, 3)
-    assert list(ChoiceScores.failed(2)) == [failed_choice()] * 2
 
 
 def test_the_samples_file_has_the_pairs_as_it_has_the_hosts_own() -> None:
@@ -128,13 +127,10 @@ def test_the_samples_file_has_the_pairs_as_it_has_the_hosts_own() -> None:
 
 @pytest.mark.parametrize("copied", [deepcopy, lambda value: pickle.loads(pickle.dumps(value))])  # noqa: S301
 def test_a_result_survives_the_gather_between_ranks(copied: Callable[[Any], Any]) -> None:
-    for scores in (ChoiceScores.of(SCORES), ChoiceScores.failed(3)):
-        copy = copied(scores)
-        assert type(copy) is ChoiceScores
-        assert copy == scores
-        assert list(copy) == list(scores)
     copy = copied(ChoiceScores.of(SCORES))
-    assert copy != ChoiceScores.failed(3)
+    assert type(copy) is ChoiceScores
+    assert copy == ChoiceScores.of(SCORES)
+    assert list(copy) == PAIRS
     assert [loss.log_likelihood for loss, _ in copy] == [-1.5, -0.1, -4.0]
 
 

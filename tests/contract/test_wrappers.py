@@ -20,6 +20,7 @@ from tempeval.model_wrappers.requests import visuals_of
 from tempeval.model_wrappers.results import ChoiceLoss
 from tempeval.model_wrappers.staged_sparse import TempevalStagedSparse
 from tempeval.tasks.choice_task import choose
+from tempeval.tasks.failed import Failure
 from tempeval.video.clip import VideoPath
 
 PIXELS = {"min_pixels": 784, "max_pixels": 9408, "device": "cpu"}
@@ -170,13 +171,18 @@ def test_one_request_for_all_choices_gives_what_one_for_each_gives(tiny_qwen2_5_
     for number, result in enumerate(found):
         scores, counts = unwrap_generation_output(result)
         of_each = each[number :: len(asked)]
+        assert counts.ledger.error == of_each[0].token_counts.ledger.error
+        if number == 2:  # the one that is nowhere
+            assert scores == Failure(counts.ledger.error)
+            assert [r.text for r in of_each] == [scores] * 3
+            continue
         assert list(scores) == [r.text for r in of_each]
         ledger, expected = counts.ledger, of_each[0].token_counts.ledger
         for name in ("input_tokens", "output_tokens", "visual_tokens", "kv_bytes", "error"):
             assert getattr(ledger, name) == getattr(expected, name)
         assert choose(scores, labels) == choose(of_each, labels)
     assert list(model.failures) == ["task/2"]
-    assert choose(found[2], labels) == (None, None, False)
+    assert list(each[2]) == [float("inf"), False]
 
 
 def test_the_hosts_padding_of_all_choices_is_not_asked(tiny_qwen2_5_vl_folder, docs):
@@ -238,7 +244,7 @@ def test_failures_are_recorded_per_sample(tiny_qwen2_5_vl_folder, docs):
     model = TempevalBaseline(str(tiny_qwen2_5_vl_folder), **PIXELS)
     bad = [docs[0], {"path": "/nowhere", "text": "up"}, docs[1]]
     results = model.generate_until(instances(model, bad))
-    assert results[1].text == ""
+    assert results[1].text == Failure(results[1].token_counts.ledger.error)
     assert "/nowhere" in results[1].token_counts.to_dict()["error"]
     assert list(model.failures) == ["task/1"]
     assert results[0].token_counts.to_dict()["error"] is None
