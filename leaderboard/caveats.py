@@ -25,21 +25,24 @@ def caveats(table: Table) -> Iterator[str]:
 
 
 def _unsound(table: Table) -> Iterator[str]:
-    """Name damaged videos and questions that were left out, task by task."""
-    names = text.columns(table["tasks"])
-    for place, name in enumerate(names):
+    """Name damaged videos and questions that were left out, of each task and in which rows."""
+    tasks: dict[tuple[str, str], list[str]] = {}
+    for place, name in enumerate(text.columns(table["tasks"])):
         cells = [(row["label"], cell) for row in table["rows"] if (cell := row["cells"][place])]
-        said: dict[str, list[str]] = {}
+        rows: dict[str, list[str]] = {}
         for label, cell in cells:
             videos, skipped = cell["videos"], cell["costs"]["skipped"]
             facts = [text.damage(videos)] if videos and videos["damaged"] else []
             if skipped:
                 facts.append(f"{skipped} questions left out, whose videos are not there")
             if facts:
-                said.setdefault("; ".join(facts), []).append(label)
-        for fact, labels in said.items():
+                rows.setdefault("; ".join(facts), []).append(label)
+        for fact, labels in rows.items():
             where = "" if len(labels) == len(cells) else f" ({', '.join(labels)})"
-            yield f"{name}: {fact}{where}."
+            tasks.setdefault((fact, where), []).append(name)
+    for (fact, where), names in tasks.items():
+        each = "" if len(names) == 1 else ", each"
+        yield f"{', '.join(names)}{each}: {fact}{where}."
 
 
 def _no_means_of_costs(rows: Sequence[Row]) -> Iterator[str]:

@@ -138,8 +138,9 @@ def heat(table: schema.Table) -> Grid | None:
 
 def costs(table: schema.Table) -> Grid | None:
     """Give all costs that were measured, one row per method; None where the summary has them."""
-    found = cost_columns.of([row["costs"] for row in table["rows"]], full=True)
-    if all(cost.usual for cost in found):
+    known = [row["costs"] for row in table["rows"]]
+    found = cost_columns.of(known, full=True)
+    if len(found) == len(cost_columns.of(known)):
         return None
     columns = [METHOD, *[Column(cost.name, "ascending", cost.about) for cost in found]]
     rows = [_row(table, row, [_cost(table, row, cost) for cost in found]) for row in table["rows"]]
