@@ -108,7 +108,9 @@ def _save_unseen(known: Sequence[Costs]) -> bool:
     return same and len({text.tera(value) for value in operations if value is not None}) > 1
 
 
-def of(costs: Sequence[Costs | None], *, full: bool = False) -> list[CostColumn]:
+def of(
+    costs: Sequence[Costs | None], *, full: bool = False, narrow: bool = False
+) -> list[CostColumn]:
     """Give the columns of a table: the usual ones, with `full` all that have a value.
 
     The operations of the prefill are usual where they are what tells the rows apart: where those
@@ -118,6 +120,7 @@ def of(costs: Sequence[Costs | None], *, full: bool = False) -> list[CostColumn]
     Args:
         costs: of the table's rows, None where a row has none.
         full: whether the unusual ones are wanted.
+        narrow: whether there is room for the usual ones only.
     """
     known = [each for each in costs if each is not None]
     chosen = [
@@ -125,7 +128,7 @@ def of(costs: Sequence[Costs | None], *, full: bool = False) -> list[CostColumn]
         for column in COLUMNS
         if column.usual
         or (full and any(column.value(each) is not None for each in known))
-        or (column.name == _FLOPS and _save_unseen(known))
+        or (column.name == _FLOPS and not narrow and _save_unseen(known))
     ]
     rare = [column for column in _RARE if any(column.value(each) for each in known)]
     return [*chosen, *rare]

@@ -74,7 +74,7 @@ def task(table: schema.Table, place: int) -> Grid:
         Column("n", "descending", "questions"),
         Column("clusters", "descending"),
     ]
-    costs = cost_columns.of([cell["costs"] for _, cell in found])
+    costs = cost_columns.of([cell["costs"] for _, cell in found], narrow=True)
     columns += [Column(cost.name, "ascending", cost.about) for cost in costs]
     fraction = asked["fraction"]
     rows = []

@@ -45,7 +45,7 @@ def test_golden_files(scene, tmp_path):
     assert f"{text}\n" == (REFERENCE / "scene.json").read_text(encoding="utf-8")
     assert summary.markdown.read_bytes() == (REFERENCE / "scene.md").read_bytes()
     assert summary.text == (REFERENCE / "scene_summary.md").read_text(encoding="utf-8")
-    assert (summary.tables, summary.compared) == (4, 10)
+    assert (summary.tables, summary.compared) == (4, 8)
     assert len(summary.refusals) == 15
 
 
