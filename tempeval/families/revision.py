@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from pathlib import Path
 
 from tempeval.errors import InvalidSetting, UnsupportedModel
+from tempeval.shards import is_snapshot, weight_files
 
 #: What decides a model's answers: weights, configs, processor, tokenizer, chat template.
 CONTENT_PATTERNS = (
@@ -16,9 +16,11 @@ CONTENT_PATTERNS = (
     "*.txt",
     "*.model",
     "*.jinja",
+    "adapter_model.bin",
     "pytorch_model*.bin",  # Video-LLaVA was released so; read with weights_only=True
 )
 
+ADAPTER_CONFIG = "adapter_config.json"
 _BLOCK_BYTES = 1 << 22
 
 
@@ -55,6 +57,73 @@ def local_folder(pretrained: str, revision: str | None = None) -> Path:
         ) from error
 
 
+def adapter_place(pretrained: str, revision: str | None = None) -> Path | None:
+    """Return the folder of a checkpoint that is an adapter in peft's files and no whole model.
+
+    Args:
+        pretrained: folder or hub id.
+        revision: of a hub id.
+
+    Returns:
+        None for anything else; whether that is a checkpoint is for others to say.
+
+    Raises:
+        UnsupportedModel: for an adapter with trained parts outside its low-rank changes.
+    """
+    folder = Path(pretrained).expanduser()
+    if not folder.is_dir():
+        if folder.exists() or pretrained.startswith((".", "/", "~")):
+            return None
+        if not _is_hub_adapter(pretrained, revision):
+            return None
+        folder = local_folder(pretrained, revision)
+    if not (folder / ADAPTER_CONFIG).is_file() or _has_weights(folder):
+        return None
+    if (folder / "non_lora_trainables.bin").is_file():
+        raise UnsupportedModel(
+            f"{str(folder)!r} is an adapter with trained parts outside its LoRA "
+            "(non_lora_trainables.bin); one of PAVE is given as adapter= of method pave, another "
+            "has to be merged into its base model"
+        )
+    return folder
+
+
+def check_no_adapter(folder: Path) -> None:
+    """Refuse a whole model that still has an adapter beside it.
+
+    transformers adds such an adapter to weights that it was perhaps merged into.
+
+    Raises:
+        UnsupportedModel: naming the files.
+    """
+    if (folder / ADAPTER_CONFIG).is_file():
+        names = sorted(path.name for path in folder.glob("adapter_*"))
+        raise UnsupportedModel(
+            f"checkpoint {str(folder)!r} holds a whole model and an adapter ({', '.join(names)}): "
+            "merged already, it would count twice. Move the adapter elsewhere if it is merged; if "
+            "not, give the adapter in a folder of its own, with base_model_name_or_path"
+        )
+
+
+def _has_weights(folder: Path) -> bool:
+    patterns = ("model*.safetensors", "pytorch_model*.bin", "model.safetensors.index.json")
+    return any(any(folder.glob(pattern)) for pattern in patterns)
+
+
+def _is_hub_adapter(pretrained: str, revision: str | None) -> bool:
+    """Tell whether a hub id has an adapter's configuration and no model's."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    for name, there in (("config.json", False), (ADAPTER_CONFIG, True)):
+        try:
+            hf_hub_download(pretrained, name, revision=revision)
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
+            continue
+        return there
+    return False
+
+
 def revision_of(folder: Path) -> str:
     """Name the content of a checkpoint folder.
 
@@ -62,7 +131,7 @@ def revision_of(folder: Path) -> str:
         The commit sha if the folder is a snapshot of the hub's cache, else `sha256:` and the
         digest of all files that decide answers (it does not depend on where the folder lies).
     """
-    if folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name):
+    if is_snapshot(folder):
         return folder.name
     return "sha256:" + content_digest(folder)
 
@@ -90,10 +159,11 @@ def check_files(folder: Path, *, needs_template: bool = True) -> None:
     Raises:
         UnsupportedModel: naming what is missing.
     """
+    check_no_adapter(folder)
     needed = {
         "configuration": ("config.json",),
         "processor configuration": ("preprocessor_config.json", "processor_config.json"),
-        "tokenizer": ("tokenizer.json", "vocab.json"),
+        "tokenizer": ("tokenizer.json", "vocab.json", "tokenizer.model"),
     }
     for what, names in needed.items():
         if not any((folder / name).is_file() for name in names):
@@ -106,12 +176,7 @@ def check_files(folder: Path, *, needs_template: bool = True) -> None:
             f"checkpoint {str(folder)!r} has no chat template (chat_template.jinja or "
             "chat_template.json, or in tokenizer_config.json); use an instruction-tuned checkpoint"
         )
-    missing = [name for name in _weight_files(folder) if not (folder / name).is_file()]
-    if missing:
-        raise UnsupportedModel(
-            f"checkpoint {str(folder)!r} lacks {', '.join(missing)}; weights load from safetensors "
-            "only. Download it again, or convert it with save_pretrained"
-        )
+    weight_files(folder, safetensors=True)
 
 
 def _has_chat_template(folder: Path) -> bool:
@@ -119,13 +184,6 @@ def _has_chat_template(folder: Path) -> bool:
         return True
     names = ("tokenizer_config.json", "processor_config.json")
     return any("chat_template" in _read_json(folder / n) for n in names if (folder / n).is_file())
-
-
-def _weight_files(folder: Path) -> list[str]:
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return ["model.safetensors"]
-    return sorted(set(_read_json(index).get("weight_map", {}).values()))
 
 
 def _read_json(path: Path) -> dict[str, dict[str, str]]:
