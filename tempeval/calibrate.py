@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tempeval.calibration_clips import MINI, find_clips
+from tempeval.engine.base_model import load_family
 from tempeval.engine.calibrate import measure_bounds
 from tempeval.engine.inference import Inference
 from tempeval.errors import InvalidSetting
 from tempeval.families.base import LoadOptions
-from tempeval.families.registry import family_class, family_of
 from tempeval.methods.base import Chain
 from tempeval.methods.intp import BITS, INTP
 from tempeval.methods.kv_calibration import read_calibration, write_calibration
@@ -160,7 +160,6 @@ def with_calibration(chain: Chain, path: str) -> Chain:
 
 def _load(options: CalibrateOptions) -> Inference:
     folder = located(options.pretrained)
-    loader = family_class(family_of(folder, options.revision))
     load = LoadOptions(
         device=options.device,
         dtype=options.dtype,
@@ -171,7 +170,7 @@ def _load(options: CalibrateOptions) -> Inference:
         visual_token_budget=options.visual_token_budget,
         mm_newline_position=options.mm_newline_position,
     )
-    family = loader.load(folder, load)
+    family = load_family(folder, load)
     family.check_newline_position()
     return Inference(family, Sampling(num_frames=options.num_frames))
 

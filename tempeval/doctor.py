@@ -189,11 +189,10 @@ def _host_tasks() -> Found:
 
 
 def _checkpoint(pretrained: str) -> Found:
+    from tempeval.engine.base_model import load_family
     from tempeval.families.base import LoadOptions
-    from tempeval.families.registry import family_class, family_of
     from tempeval.mini.paths import located
 
     source = located(pretrained)
-    family = family_of(source)
-    family_class(family).load(source, LoadOptions())
+    family = load_family(source, LoadOptions()).name
     return "ok", f"{pretrained} loads ({family}): {source}"

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+#: Types of weights that are numbers, one each.
+PLAIN = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16})
+
+
 class Matrices(dict[str, "tuple[Tensor, Tensor]"]):
     """(A, B) by name; unlike a plain dictionary it can be referred to weakly."""
 
@@ -67,7 +71,7 @@ class _Prepared:
         self.made_from = [_identity(m.weight, low_rank.merged) for m in maps.values()]
         pairs = [(low_rank.matrices[name], m.weight) for name, m in maps.items()]
         if low_rank.merged:
-            self.merged = [_merged(weight, a, b, low_rank.scale) for (a, b), weight in pairs]
+            self.merged = [merged_weight(weight, a, b, low_rank.scale) for (a, b), weight in pairs]
         else:
             self.matrices = [(a.to(weight), b.to(weight)) for (a, b), weight in pairs]
 
@@ -103,14 +107,16 @@ def linear_maps(model: nn.Module, low_rank: LowRank) -> dict[str, nn.Linear]:
         low_rank: the change.
 
     Raises:
-        InvalidSetting: naming a map that the model does not have, one of another size, or one that
-            the change must have and has not.
+        InvalidSetting: naming a map that the model does not have, one of another size or with
+            quantised weights, or one that the change must have and has not.
     """
     modules = dict(model.named_modules())
     _check_depth(modules, low_rank)
     found = {}
     for name, (a, b) in low_rank.matrices.items():
         module = modules.get(name)
+        if module is not None and not list(module.children()):
+            check_plain(name, module)
         if not isinstance(module, nn.Linear):
             has = [n for n, m in modules.items() if isinstance(m, nn.Linear)]
             raise InvalidSetting(
@@ -128,6 +134,23 @@ def linear_maps(model: nn.Module, low_rank: LowRank) -> dict[str, nn.Linear]:
             )
         found[name] = module
     return found
+
+
+def check_plain(name: str, module: nn.Module) -> None:
+    """Refuse a map whose weights are not plain numbers, to which nothing can be added.
+
+    Raises:
+        InvalidSetting: naming the map and how its weights are held.
+    """
+    weight = getattr(module, "weight", None)
+    plain = isinstance(weight, torch.Tensor) and type(weight.data) is torch.Tensor
+    if plain and weight is not None and weight.dtype in PLAIN:
+        return
+    held = type(module).__name__ if weight is None else f"{type(module).__name__} of {weight.dtype}"
+    raise InvalidSetting(
+        f"a low-rank change of {name!r} needs plain weights, and this base model is quantised "
+        f"({held}); use the base model that is not quantised, or pave with lora=none"
+    )
 
 
 def _check_depth(modules: Mapping[str, nn.Module], low_rank: LowRank) -> None:
@@ -218,7 +241,7 @@ def _identity(weight: Tensor, content: bool) -> tuple[Any, ...]:
     return (*kind, weight.data_ptr(), weight._version) if content else kind
 
 
-def _merged(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> nn.Parameter:
+def merged_weight(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> nn.Parameter:
     """Return `W + scale * B A`, added in float32 at least and rounded once."""
     wide = torch.promote_types(weight.dtype, torch.float32)
     a, b = (m.to(weight.device, wide) for m in (a, b))

@@ -16,7 +16,7 @@ from tempeval.methods.peft_targets import PREFIX, PROJECTION, Targets
 from tempeval.shards import read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 CONFIG = "adapter_config.json"
@@ -69,7 +69,7 @@ def read_adapter(folder: Path) -> LowRank:
             adapter computes and is not supported; for weights that are missing (also of a layer
             that the configuration names in any way), unexpected, of another rank, or not numbers.
     """
-    settings = _settings(folder / CONFIG)
+    settings = adapter_settings(folder / CONFIG)
     path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if path is None:
         raise UnsupportedModel(f"{str(folder)!r} has {CONFIG} but neither of {', '.join(WEIGHTS)}")
@@ -77,8 +77,14 @@ def read_adapter(folder: Path) -> LowRank:
     matrices = paired(read_file(path), rank, str(path))
     targets = Targets.of(settings, folder / CONFIG)
     targets.check(matrices, path)
+    return LowRank(scale_of(settings), matrices, deeper=targets.deeper(matrices))
+
+
+def scale_of(settings: Mapping[str, Any]) -> float:
+    """Return the factor on B A that an adapter's settings ask for."""
+    rank = settings["r"]
     root = math.sqrt(rank) if settings.get("use_rslora") else rank
-    return LowRank(settings["lora_alpha"] / root, matrices, deeper=targets.deeper(matrices))
+    return float(settings["lora_alpha"] / root)
 
 
 def paired(
@@ -163,7 +169,12 @@ def _order(item: tuple[str, Any]) -> tuple[int, str]:
     return int(number), rest
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def adapter_settings(path: Path) -> dict[str, Any]:
+    """Read a LoRA's `adapter_config.json`.
+
+    Raises:
+        UnsupportedModel: if it cannot be read, or has an option that is not supported.
+    """
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

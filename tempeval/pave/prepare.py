@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tempeval.engine.base_model import load_family
 from tempeval.errors import InvalidSetting
 from tempeval.families.base import LoadOptions
-from tempeval.families.registry import family_class, family_of
 from tempeval.mini.paths import cache_dir, located
 from tempeval.pave.encode import Eyes, open_store, refuse_too_many
 from tempeval.pave.examples import find_examples
@@ -112,7 +112,7 @@ def load_base(config: TrainConfig, device: str) -> Family:
         system_prompt=base.system_prompt,
         mm_newline_position=base.mm_newline_position,
     )
-    return family_class(family_of(folder, base.revision)).load(folder, options)
+    return load_family(folder, options)
 
 
 def _encode(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tempeval.calibration_clips import VIDEO_SUFFIXES
+from tempeval.engine.base_model import load_family as load_base_model
 from tempeval.errors import BadSideChannel, BadVideo, InvalidSetting
-from tempeval.families.registry import family_class, family_of
 from tempeval.mini.paths import located
 from tempeval.side_channels.align import clip_span
 from tempeval.side_channels.content import content_key
@@ -114,7 +114,7 @@ def load_family(pretrained: str, options: LoadOptions, num_frames: int) -> Famil
         TempevalError: if the checkpoint cannot be loaded, or refuses the number of frames.
     """
     folder = located(pretrained)
-    family = family_class(family_of(folder, options.revision)).load(folder, options)
+    family = load_base_model(folder, options)
     family.check_sampling(Sampling(num_frames=num_frames))
     return family
 
