@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tempeval.engine.generation import recorded
+from tempeval.families.quantization import dtype_text, quantization_record
 from tempeval.versions import versions
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ def run_facts(
         "method_fingerprint": chain.fingerprint,
         "model": name,
         "model_revision": family.revision,
+        **family.adapted,
         "family": family.name,
         "frame_policy": _frame_policy(chain, inference),
         "visual_token_budget": family.options.visual_token_budget,
@@ -59,7 +62,9 @@ def run_facts(
         "position_rule": family.options.position_rule,
         "system_prompt": family.options.system_prompt,
         **family.settings,
-        "dtype": str(family.model.dtype).removeprefix("torch."),
+        "generation": recorded(inference.generation),
+        "quantization": quantization_record(family.model),
+        "dtype": dtype_text(family.model),
         "attention_kernel": "+".join(sorted(tally.kernels - {""})) or None,
         "replayed": tally.replayed,
         "computed": tally.computed,

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from tempeval.console import clean, visible
 from tempeval.engine.answer import Answer
+from tempeval.engine.base_model import load_family
 from tempeval.engine.continuations import Continuations
 from tempeval.engine.encoder import GIB, DecodeOptions
 from tempeval.engine.feature_cache import FeatureCache
@@ -36,7 +37,6 @@ from tempeval.engine.store import AnswerStore, Memory
 from tempeval.engine.work import assign_ranks
 from tempeval.errors import InfeasibleBudget, InvalidSetting, TempevalError, UnsupportedModel
 from tempeval.families.base import LoadOptions
-from tempeval.families.registry import family_class, family_of
 from tempeval.methods.registry import BASELINE
 from tempeval.mini.paths import located
 from tempeval.model_wrappers import failures, response_cache, sharding
@@ -179,8 +179,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         response_cache.install()
         self._name = pretrained
         folder = located(pretrained)
-        loader = family_class(family or family_of(folder, revision))
-        self.family = loader.load(
+        self.family = load_family(
             folder,
             LoadOptions(
                 device=device_of_rank(device),
@@ -193,6 +192,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
                 system_prompt=system_prompt,
                 mm_newline_position=mm_newline_position,
             ),
+            family,
         )
         self.family.check_newline_position()
         self.chain = chain
@@ -351,7 +351,8 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         chains, work = self._planned(requests, methods)
         ranks = assign_ranks([video.cost(len(chains)) for video in work], self._world_size)
         mine = [video for video, rank in zip(work, ranks, strict=True) if rank == self._rank]
-        total = len(chains) * sum(video.num_questions for video in mine)
+        asked = sum(video.num_questions + len(video.refused) for video in mine)
+        total = len(chains) * asked
         with self._bar(total, f"{len(chains)} methods") as bar:
             for answered in self.inference.run(mine, chains, self.store):
                 bar.update(1)

@@ -86,6 +86,10 @@ class RunFailed(TempevalError):
     """A run that began could not be brought to its end; what it has is kept."""
 
 
+class UnusableText(InvalidSetting):
+    """A text that a model would read as something else; a sample with it fails, the run goes on."""
+
+
 class PromptTooLong(TempevalError):
     """A prompt that needs more positions than the model takes under a chain of methods."""
 

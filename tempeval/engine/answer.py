@@ -1,7 +1,4 @@
-"""Answer questions on a shared prefix: generate text, or score continuations.
-
-Both in one file of 300 lines: they share padding, the copies of tails, and what a batch costs.
-"""
+"""Answer questions on a shared prefix: generate text, or score continuations."""
 
 from __future__ import annotations
 
@@ -18,6 +15,7 @@ from transformers import (
 
 from tempeval.engine.cache import TailCache, tail_bytes_per_token
 from tempeval.engine.cache_keyword import with_cache
+from tempeval.engine.generation import generation_of, without_own_settings
 from tempeval.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
 
     from tempeval.engine.attach import Attachment
     from tempeval.engine.cache import SharedPrefix
-
-#: lmms-eval's generation keys that are not transformers'.
-_HOST_KEYS = frozenset({"until", "image_aspect_ratio", "max_gen_toks"})
 
 
 @dataclass(frozen=True)
@@ -79,45 +74,6 @@ class _Batch:
     prompt_length: int
 
 
-def draws(gen_kwargs: Mapping[str, Any]) -> bool:
-    """Say whether lmms-eval's generation arguments ask for sampling.
-
-    Only where `do_sample` is true or `temperature > 0`, as in lmms-eval's own wrappers.
-    """
-    return bool(gen_kwargs.get("do_sample") or (gen_kwargs.get("temperature") or 0.0) > 0)
-
-
-def generation_settings(
-    gen_kwargs: Mapping[str, Any],
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Translate lmms-eval's generation arguments to transformers'.
-
-    Greedy unless they ask for sampling (see `draws`). Everything that is not lmms-eval's own goes
-    to `generate` as it is, and `generate` refuses what it doesn't know.
-
-    Returns:
-        Keyword arguments of `generate`, and the stop strings.
-
-    Raises:
-        InvalidSetting: if `until` is neither a string nor a list of strings.
-    """
-    settings = {k: v for k, v in gen_kwargs.items() if k not in _HOST_KEYS}
-    settings.setdefault("max_new_tokens", gen_kwargs.get("max_gen_toks", 128))
-    temperature = settings.pop("temperature", 0.0) or 0.0
-    settings["do_sample"] = draws(gen_kwargs)
-    if settings["do_sample"]:
-        if temperature > 0:
-            settings["temperature"] = float(temperature)
-    else:
-        # A checkpoint's own sampling defaults make `generate` warn under greedy decoding.
-        settings.update(temperature=None, top_p=None, top_k=None)
-    until = gen_kwargs.get("until") or ()
-    stops = (until,) if isinstance(until, str) else tuple(until)
-    if not all(isinstance(stop, str) for stop in stops):
-        raise InvalidSetting(f"until={until!r} is not a string or a list of strings")
-    return settings, tuple(stop for stop in stops if stop)
-
-
 @torch.no_grad()
 def generate(
     attachment: Attachment,
@@ -137,37 +93,42 @@ def generate(
         One answer per question, in order.
     """
     family = attachment.family
-    settings, stops = generation_settings(gen_kwargs)
+    settings = generation_of(family, gen_kwargs)
+    if settings.alone and len(questions) > 1:
+        return [
+            answer
+            for question in questions
+            for answer in generate(attachment, prefix, [question], gen_kwargs)
+        ]
     batch = _make_batch(attachment, questions)
     cache = TailCache(prefix, batch.prompt_length)
     criteria = StoppingCriteriaList()
     prompt = batch.input_ids.shape[1]
-    if stops:
-        criteria.append(_StopStrings(family.tokenizer, stops, prompt))
-    end_ids = _end_ids(family)
-    finite = _Finite(len(questions), replace=settings["do_sample"])
-    output = family.model.generate(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.index,
-        **with_cache(attachment.family.model, cache),
-        stopping_criteria=criteria,
-        logits_processor=LogitsProcessorList([finite]),
-        eos_token_id=end_ids,
-        pad_token_id=_pad_id(family),
-        use_cache=True,
-        **settings,
-    )
+    if settings.stops:
+        criteria.append(_StopStrings(family.tokenizer, settings.stops, prompt))
+    finite = _Finite(len(questions), replace=settings.samples)
+    with without_own_settings(family.model):
+        output = family.model.generate(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.index,
+            **with_cache(attachment.family.model, cache),
+            stopping_criteria=criteria,
+            logits_processor=LogitsProcessorList([finite]),
+            eos_token_id=list(settings.end_ids) or None,
+            pad_token_id=settings.pad_id,
+            use_cache=True,
+            **settings.arguments,
+        )
     per_token = tail_bytes_per_token(cache.layers)
     answers = []
-    rows = int(settings.get("num_return_sequences") or 1)
     sound = finite.rows()
     for number, question in enumerate(questions):
-        ids = _cut(output[number * rows, prompt:].tolist(), end_ids)
+        ids = _cut(output[number, prompt:].tolist(), settings.end_ids)
         text = family.tokenizer.decode(
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        for stop in stops:
+        for stop in settings.stops:
             text = text.split(stop)[0]
         # The last generated token is never fed back, so it holds no keys and values.
         held = len(question) + max(len(ids) - 1, 0)
@@ -255,23 +216,7 @@ def _make_batch(
     return _Batch(ids.to(device), mask.to(device), index.to(device), widest)
 
 
-def _end_ids(family: Any) -> list[int]:
-    ids = family.model.generation_config.eos_token_id
-    if ids is None:
-        ids = family.tokenizer.eos_token_id
-    if ids is None:
-        return []
-    return list(ids) if isinstance(ids, (list, tuple)) else [int(ids)]
-
-
-def _pad_id(family: Any) -> int:
-    for value in (family.tokenizer.pad_token_id, *_end_ids(family)):
-        if value is not None:
-            return int(value)
-    return 0
-
-
-def _cut(ids: list[int], end_ids: list[int]) -> list[int]:
+def _cut(ids: list[int], end_ids: Sequence[int]) -> list[int]:
     for position, token in enumerate(ids):
         if token in end_ids:
             return ids[: position + 1]

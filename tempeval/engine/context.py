@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tempeval.engine.answer import generation_settings
+from tempeval.engine.generation import most_new_tokens
 from tempeval.errors import PromptTooLong
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ class Context:
         if item.continuations:
             more, what = max(len(ids) for ids in item.continuations), "to score"
         else:
-            settings, _ = generation_settings(item.question.gen_kwargs)
-            more, what = int(settings["max_new_tokens"]), "to generate"
+            more, what = most_new_tokens(item.question.gen_kwargs), "to generate"
         needed = max(after, int(plan.layers[0].rotary.next_position) + tail + more)
         if needed <= self.positions:
             return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from tempeval.engine.context import check_planned
 from tempeval.engine.encoder import GIB, DecodeOptions, Encoder
 from tempeval.engine.failures import ENCODING, describe, is_out_of_memory
 from tempeval.engine.feature_cache import FeatureCache
+from tempeval.engine.generation import generation_of
 from tempeval.engine.ledger import Ledger
 from tempeval.engine.low_rank import linear_maps
 from tempeval.engine.question import Outcome
@@ -29,8 +31,9 @@ from tempeval.video.clip import FramePlan
 from tempeval.video.sampling import nearest_multiple
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Hashable, Iterator, Sequence
+    from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
 
+    from tempeval.engine.generation import Generation
     from tempeval.engine.question import Question
     from tempeval.engine.store import AnswerStore
     from tempeval.engine.work import VideoWork
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
     from tempeval.methods.base import Chain
     from tempeval.stages import RunFacts
     from tempeval.video.clip import Sampling
+
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ class Inference:
     Attributes:
         missed: chains of the last `run` that missed the visual-token budget, each with the first
             prompt that says so.
+        generation: settings in force by task, of the questions that were planned.
     """
 
     def __init__(
@@ -95,6 +102,7 @@ class Inference:
         cache = feature_cache if feature_cache is not None else FeatureCache(GIB)
         self.encoder = Encoder(family, decoding or DecodeOptions(), cache)
         self.missed: dict[Chain, BudgetMissed] = {}
+        self.generation: dict[str, Generation] = {}
 
     def check(self, chain: Chain) -> None:
         """Refuse a chain or a budget that cannot work, before any decoding.
@@ -150,8 +158,29 @@ class Inference:
         return self.family.fit(plan, free_frames=True, unit=unit)
 
     def plan(self, questions: Sequence[Question]) -> list[VideoWork]:
-        """Group questions by video into batches (see `plan_work`)."""
+        """Group questions by video into batches (see `plan_work`).
+
+        Raises:
+            TempevalError: for generation arguments that are not accepted, before anything is
+                decoded.
+        """
+        self._resolve_generation(questions)
         return plan_work(self.family, questions, self.batch_size)
+
+    def _resolve_generation(self, questions: Sequence[Question]) -> None:
+        """Check what is asked of generation once per task, and say what will surprise."""
+        known: dict[tuple[str, str], Mapping[str, Any]] = {}
+        for question in questions:
+            if question.kind == "generate":
+                task = question.sample.partition("/")[0]
+                known.setdefault((task, repr(question.gen_kwargs)), question.gen_kwargs)
+        for (task, _), asked in known.items():
+            settings = generation_of(self.family, asked)
+            if self.generation.get(task) == settings:
+                continue
+            for warning in settings.warnings:
+                _LOG.warning("%s: %s", task, warning)
+            self.generation[task] = settings
 
     def fingerprint(self) -> str:
         """Name everything besides question and chain that an answer depends on."""
@@ -225,6 +254,8 @@ class Inference:
                 for chain in chains:
                     if chain in self.missed:
                         continue
+                    for question, problem in video.video.refused:
+                        yield Answered(question, chain, _refused(problem), replayed=False)
                     share = _share(
                         video.video, bound[chain][1], [plan for _, plan in bound.values()]
                     )
@@ -324,6 +355,11 @@ class Inference:
                 store.append({keys.of(chain, item): outcome for item in batch.items})
                 for item in batch.items:
                     yield Answered(item.question, chain, outcome, replayed=False)
+
+
+def _refused(problem: str) -> Outcome:
+    """Return what becomes of a question whose texts the model cannot be given."""
+    return Outcome(None, Ledger(error=problem))
 
 
 def _share(video: VideoWork, plan: FramePlan, plans: Sequence[FramePlan]) -> Share:

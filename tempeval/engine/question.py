@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from tempeval.engine.answer import draws
+from tempeval.engine.generation import draws
 from tempeval.video.clip import VideoRef
 from tempeval.video.stamp import content_stamp
 from tempeval.video.still import read_rgb

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
-from tempeval.errors import InvalidSetting
+from tempeval.errors import InvalidSetting, UnusableText
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -69,14 +69,16 @@ class VideoWork:
     Attributes:
         visuals: what the prompts' placeholders stand for.
         prefixes: batches by shared prompt prefix (ids through the last placeholder).
+        refused: questions whose texts the model cannot be given, with the reason; of all prefixes.
     """
 
     visuals: tuple[VideoRef | Picture, ...]
     prefixes: tuple[tuple[Batch, ...], ...]
+    refused: tuple[tuple[Question, str], ...] = ()
 
     @property
     def num_questions(self) -> int:
-        """Number of questions."""
+        """Number of questions that are answered."""
         return sum(len(batch.items) for batches in self.prefixes for batch in batches)
 
     def cost(self, num_chains: int) -> float:
@@ -90,7 +92,8 @@ class VideoWork:
 def plan_work(family: Family, questions: Sequence[Question], batch_size: int) -> list[VideoWork]:
     """Group questions by video and prefix, and cut them into batches.
 
-    Videos, prefixes and questions keep the order in which they first appear.
+    Videos, prefixes and questions keep the order in which they first appear. A question whose
+    texts hold a token that marks visuals is set apart: it fails alone.
 
     Args:
         family: tokenizes.
@@ -100,23 +103,36 @@ def plan_work(family: Family, questions: Sequence[Question], batch_size: int) ->
     Raises:
         InvalidSetting: for a question without choices or a choice without text, naming its sample.
     """
-    videos: dict[tuple[Hashable, ...], list[Item]] = {}
+    videos: dict[tuple[Hashable, ...], _Asked] = {}
     seen: dict[Hashable, int] = {}
     labels: dict[Continuations, tuple[torch.Tensor, ...]] = {}
     for question in questions:
+        asked = videos.setdefault(question.visual_key, _Asked(question.visuals))
         ids: tuple[torch.Tensor, ...] = ()
-        if question.kind == "score":
-            ids = _continuation_ids(family, question, labels)
-        prompt = tuple(family.tokenize(question.messages))
+        try:
+            if question.kind == "score":
+                ids = _continuation_ids(family, question, labels)
+            prompt = tuple(family.tokenize(question.messages))
+        except UnusableText as error:
+            asked.refused.append((question, str(error)))
+            continue
         last = max((i for i, t in enumerate(prompt) if t in family.placeholder_ids), default=-1)
         same = (question.visual_key, json.dumps(question.identity()))
         repeat = seen[same] = seen.get(same, -1) + 1
-        item = Item(question, prompt, last + 1, ids, repeat)
-        videos.setdefault(question.visual_key, []).append(item)
+        asked.items.append(Item(question, prompt, last + 1, ids, repeat))
     return [
-        VideoWork(items[0].question.visuals, _prefixes(items, batch_size))
-        for items in videos.values()
+        VideoWork(asked.visuals, _prefixes(asked.items, batch_size), tuple(asked.refused))
+        for asked in videos.values()
     ]
+
+
+@dataclass
+class _Asked:
+    """What is asked about one video, while it is collected."""
+
+    visuals: tuple[VideoRef | Picture, ...]
+    items: list[Item] = field(default_factory=list)
+    refused: list[tuple[Question, str]] = field(default_factory=list)
 
 
 def _continuation_ids(
@@ -131,6 +147,7 @@ def _continuation_ids(
         return known[texts]
     found = []
     for text in texts:
+        family.check_text(text)
         ids = family.tokenizer(text, add_special_tokens=False)["input_ids"]
         if not ids:
             raise InvalidSetting(

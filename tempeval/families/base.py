@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from tempeval.errors import InvalidSetting
@@ -70,10 +71,13 @@ class Family(ABC):
         pretrained: what was loaded, as given.
         revision: commit of a hub checkpoint, else a digest of the weights.
         options: how it was loaded.
+        adapted: of a base model with an adapter merged into it: `base_model`, `base_revision` and
+            `adapter_revision`; else empty.
     """
 
     name: ClassVar[str]
     model_types: ClassVar[tuple[str, ...]]
+    adapted: Mapping[str, str] = MappingProxyType({})
 
     pretrained: str
     revision: str
@@ -296,6 +300,17 @@ class Family(ABC):
 
         Args:
             messages: `[{"role": ..., "content": [{"type": "text"|"video"|"image", ...}]}]`.
+
+        Raises:
+            UnusableText: if a text of the messages would be read as a visual.
+        """
+
+    @abstractmethod
+    def check_text(self, text: str) -> None:
+        """Refuse a text to be scored that the tokenizer would read as a visual.
+
+        Raises:
+            UnusableText: naming the token.
         """
 
     @abstractmethod

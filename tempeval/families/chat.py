@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tempeval.errors import InvalidSetting, UnsupportedModel
+from tempeval.errors import InvalidSetting, UnsupportedModel, UnusableText
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+
+#: Tokens that stand for visuals, or for where they begin and end, in any tokenizer's spelling.
+_MARK = re.compile("image|video|vision", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,13 @@ class Chat:
             system_prompt: becomes the system turn unless the messages have one; None for none.
 
         Raises:
-            InvalidSetting: if a text contains a placeholder token, or a part is of another type.
+            UnusableText: if a text of the messages contains a token that marks visuals.
+            InvalidSetting: if the system prompt does, or a part is of another type.
             UnsupportedModel: if the template does not give one placeholder per visual.
         """
         chat = [{"role": m["role"], "content": self._content(m["content"])} for m in messages]
         if system_prompt is not None and not any(m["role"] == "system" for m in chat):
+            self.check_system_prompt(system_prompt)
             system = [{"type": "text", "text": system_prompt}]
             chat.insert(0, {"role": "system", "content": system})
         ids = self._ids(chat)
@@ -76,10 +84,11 @@ class Chat:
         if isinstance(content, str):
             content = [{"type": "text", "text": content}]
         parts: list[dict[str, str]] = []
+        texts = (part["text"] for part in content if part["type"] == "text")
+        self.check_text("".join(texts))  # a template may join them
         for part in content:
             kind = part["type"]
             if kind == "text":
-                self._check_text(part["text"])
                 parts.append({"type": "text", "text": part["text"]})
             elif kind in self.placeholders:
                 parts.append({"type": kind})
@@ -90,10 +99,37 @@ class Chat:
                 )
         return parts
 
-    def _check_text(self, text: str) -> None:
-        for token in self.tokenizer.convert_ids_to_tokens(list(self.placeholders.values())):
+    def check_text(self, text: str, what: str = "a prompt text") -> None:
+        """Refuse a text that the tokenizer would read as a visual.
+
+        Args:
+            text: as a document gives it.
+            what: it is, for the error.
+
+        Raises:
+            UnusableText: naming the token.
+        """
+        for token in self.marks:
             if token in text:
-                raise InvalidSetting(
-                    f"a prompt text contains {token!r}, which stands for a visual in this model; "
-                    "remove it from the text"
+                raise UnusableText(
+                    f"{what} contains {token!r}, which stands for a visual in this model; remove "
+                    "it from the text"
                 )
+
+    def check_system_prompt(self, text: str | None) -> None:
+        """Refuse a system prompt that the tokenizer would read as a visual.
+
+        Raises:
+            InvalidSetting: naming the token.
+        """
+        try:
+            self.check_text(text or "", f"system_prompt={text!r}")
+        except UnusableText as error:
+            raise InvalidSetting(str(error)) from error
+
+    @cached_property
+    def marks(self) -> tuple[str, ...]:
+        """The tokens that no text may contain: placeholders, and what else marks visuals."""
+        placeholders = self.tokenizer.convert_ids_to_tokens(list(self.placeholders.values()))
+        added = (token for token in self.tokenizer.get_added_vocab() if _MARK.search(token))
+        return tuple(dict.fromkeys((*placeholders, *added)))

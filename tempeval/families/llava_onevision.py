@@ -65,6 +65,7 @@ class LlavaOnevision(Family):
         config = self.model.config
         self._placeholders = {"video": config.video_token_id, "image": config.image_token_id}
         self._chat = Chat(self.processor, self._placeholders, pretrained)
+        self._chat.check_system_prompt(options.system_prompt)
         self._builder = SequenceLayoutBuilder.of(
             self.model.model.language_model.rotary_emb,
             self._placeholders,
@@ -215,10 +216,15 @@ class LlavaOnevision(Family):
                 content may also be a string.
 
         Raises:
-            InvalidSetting: if a text contains a placeholder token, or a part is of another type.
+            UnusableText: if a text contains a token that marks visuals.
+            InvalidSetting: if a part is of another type.
             UnsupportedModel: if the template does not give one placeholder per visual.
         """
         return self._chat.tokenize(messages, self.options.system_prompt)
+
+    def check_text(self, text: str) -> None:
+        """Refuse a text, such as a choice, that the tokenizer would read as a visual."""
+        self._chat.check_text(text, "a choice")
 
     def layout(
         self, input_ids: Sequence[int], visuals: Sequence[VisualTokens]

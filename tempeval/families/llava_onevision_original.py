@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import UnsupportedModel
+from tempeval.families.generation import check_generation_file, read_generation
 from tempeval.families.llava_onevision_config import build_config
 from tempeval.families.llava_onevision_keys import checked_weights, renamed
 from tempeval.families.llava_onevision_prompt import build_processor, load_tokenizer
 from tempeval.families.loading import Checkpoint, check_text_stack, torch_device, torch_dtype
-from tempeval.families.revision import revision_of
+from tempeval.families.quantization import refuse_quantized
+from tempeval.families.revision import check_no_adapter, revision_of
 from tempeval.shards import read_shards
 
 if TYPE_CHECKING:
@@ -42,13 +44,16 @@ def load_original(folder: Path, config: Mapping[str, Any], options: LoadOptions)
         InvalidSetting: if the dtype or device is not accepted.
     """
     dtype, device = torch_dtype(options), torch_device(options)
+    check_no_adapter(folder)
+    refuse_quantized(str(folder), config, "the original layout")
+    check_generation_file(folder)
     tokenizer = load_tokenizer(folder, config)
     built = build_config(config, tokenizer)
     weights = checked_weights(built, renamed(read_shards(folder)), str(folder))
     if isinstance(dtype, str):  # auto: as it was saved
         dtype = weights["model.language_model.embed_tokens.weight"].dtype
     model = _load_model(folder, built, weights, dtype, device)
-    _set_generation(folder, model, tokenizer)
+    read_generation(folder, model, tokenizer)
     check_text_stack(str(folder), model.config.get_text_config())
     processor = build_processor(built, tokenizer)
     return Checkpoint(model.eval(), processor, built.model_type, revision_of(folder))
@@ -74,7 +79,7 @@ def _load_model(
             output_loading_info=True,
             **where,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise UnsupportedModel(f"cannot load {str(folder)!r}: {error}") from error
     wrong = {
         what: sorted(map(str, report[what]))
@@ -84,19 +89,3 @@ def _load_model(
     if wrong:  # not seen: `checked_weights` compares names and shapes before
         raise UnsupportedModel(f"transformers took the weights of {str(folder)!r} with {wrong}")
     return model
-
-
-def _set_generation(folder: Path, model: Any, tokenizer: Any) -> None:
-    """Take the folder's `generation_config.json`, which a state dict does not bring along."""
-    import transformers
-
-    if (folder / "generation_config.json").is_file():
-        try:
-            model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
-        except (OSError, ValueError) as error:
-            raise UnsupportedModel(
-                f"{folder / 'generation_config.json'} cannot be read: {error}"
-            ) from error
-    for name in ("eos_token_id", "pad_token_id"):
-        if getattr(model.generation_config, name) is None:
-            setattr(model.generation_config, name, getattr(tokenizer, name))

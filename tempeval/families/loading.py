@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tempeval.errors import InvalidSetting, UnsupportedModel
+from tempeval.families.generation import check_generation_file
+from tempeval.families.quantization import check_quantization
 from tempeval.families.revision import check_files, local_folder, revision_of
 
 if TYPE_CHECKING:
@@ -66,12 +68,20 @@ def load_checkpoint(
     dtype, device = torch_dtype(options), torch_device(options)
     folder = local_folder(pretrained, options.revision)
     check_files(folder, needs_template=needs_template)
-    model_type = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    check_generation_file(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    model_type = config.get("model_type")
     if model_type not in model_classes:
         raise UnsupportedModel(
             f"{pretrained!r} has model_type {model_type!r}; family {family} loads "
             f"{', '.join(model_classes)}"
         )
+    if named := config.get("transformers_weights"):
+        raise UnsupportedModel(
+            f"{pretrained!r} names its file of weights in config.json (transformers_weights="
+            f"{named!r}); remove it there, and give the file the usual name"
+        )
+    check_quantization(pretrained, config, device)
     model, processor = _load(pretrained, folder, model_classes[model_type], dtype, device)
     check_processor(pretrained, processor, needs_template=needs_template)
     check_text_stack(pretrained, model.config.get_text_config())
@@ -96,7 +106,7 @@ def _load(
             ignore_mismatched_sizes=True,  # `refuse_absent` names them
             **where,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise UnsupportedModel(f"cannot load {pretrained!r}: {error}") from error
     refuse_absent(
         pretrained, sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))

@@ -57,6 +57,7 @@ class VideoLlava(Family):
         self._text_model = parts.text_model
         self._vision = parts.vision
         self._prompt = parts.prompt
+        self._prompt.check_system_prompt(options.system_prompt)
         self._builder = SequenceLayoutBuilder.of(
             parts.text_model.rotary_emb, parts.prompt.placeholders, _runs, self.device
         )
@@ -189,6 +190,10 @@ class VideoLlava(Family):
             UnsupportedModel: if the template does not give one placeholder per visual.
         """
         return self._prompt.tokenize(messages, self.options.system_prompt)
+
+    def check_text(self, text: str) -> None:
+        """Refuse a text, such as a choice, that the tokenizer would read as a visual."""
+        self._prompt.check_text(text, "a choice")
 
     def layout(
         self, input_ids: Sequence[int], visuals: Sequence[VisualTokens]

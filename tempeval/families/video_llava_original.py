@@ -13,9 +13,12 @@ import torch
 from torch import nn
 
 from tempeval.errors import UnsupportedModel
+from tempeval.families.generation import check_generation_file, read_generation
 from tempeval.families.languagebind import build_tower
 from tempeval.families.languagebind_config import sizes_from_weights
 from tempeval.families.loading import torch_device, torch_dtype
+from tempeval.families.quantization import refuse_quantized
+from tempeval.families.revision import check_no_adapter
 from tempeval.families.video_llava_tokenizer import load_tokenizer
 from tempeval.families.video_llava_vision import OriginalVision
 from tempeval.families.video_llava_weights import read_weights
@@ -70,6 +73,9 @@ def load_original(
         InvalidSetting: if the dtype or device is not accepted.
     """
     _check_config(config)
+    check_no_adapter(folder)
+    refuse_quantized(str(folder), config, "the original layout")
+    check_generation_file(folder)
     tokenizer = load_tokenizer(folder)
     weights = read_weights(folder)
     tower = _build_tower(folder, config, weights.tower)
@@ -81,6 +87,7 @@ def load_original(
             f"has {tower.config.hidden_size}, the language model {config['hidden_size']}"
         )
     model = _load_language_model(config, weights.language, options)
+    read_generation(folder, model, tokenizer)
     where = {"device": model.device, "dtype": model.dtype}
     vision = OriginalVision(tower.to(**where), projector.to(**where))
     return model, tokenizer, vision
@@ -177,7 +184,7 @@ def _load_language_model(
             ignore_mismatched_sizes=True,  # they are refused below, by name
             **where,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise UnsupportedModel(f"cannot load the language model of Video-LLaVA: {error}") from error
     wrong = {
         what: sorted(map(str, report[what]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import InvalidSetting, UnsupportedModel
@@ -100,14 +101,10 @@ class OriginalPrompt(Chat):
             ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def _check_text(self, text: str) -> None:
-        super()._check_text(text)
-        for token in _ORIGINAL_TOKENS:
-            if token in text:
-                raise InvalidSetting(
-                    f"a prompt text contains {token!r}, which stands for a visual in this model; "
-                    "remove it from the text"
-                )
+    @cached_property
+    def marks(self) -> tuple[str, ...]:
+        """Also what the original code replaces in a prompt's text, for which there is no token."""
+        return tuple(dict.fromkeys((*super().marks, *_ORIGINAL_TOKENS)))
 
 
 def spare_id(tokenizer: Any) -> int:

@@ -337,6 +337,76 @@ def test_repetition_penalty_is_honoured_and_blind_to_padding(tiny_qwen2_5_vl, ma
     assert [a.token_ids for a in together] != [a.token_ids for a in plain]
 
 
+def test_a_checkpoint_s_shapes_loops_and_caches_change_nothing(
+    tiny_qwen2_5_vl, make_clip, message, monkeypatch
+):
+    """Question 2 got question 1's second beam; others of these ended the run."""
+    family = tiny_qwen2_5_vl
+    layout, embeddings, tails = build(family, make_clip, message, Chain())
+    settings = {"max_new_tokens": 4}
+    with Attachment(family, make_plan(Chain(), layout, family.geometry)) as attachment:
+        prefix = prefill(attachment, embeddings)
+        plain = generate(attachment, prefix, tails, settings)
+        for name, value in {
+            "num_return_sequences": 2,
+            "num_beams": 2,
+            "return_dict_in_generate": True,
+            "output_scores": True,
+            "output_attentions": True,
+            "output_hidden_states": True,
+            "cache_implementation": "static",
+            "prompt_lookup_num_tokens": 3,
+            "use_cache": False,
+            "max_length": 5,
+            "remove_invalid_values": True,
+        }.items():
+            monkeypatch.setattr(family.model.generation_config, name, value)
+        assert generate(attachment, prefix, tails, settings) == plain
+        assert family.model.generation_config.num_return_sequences == 2  # given back
+
+
+def test_repeated_ngrams_and_bad_words_are_blind_to_padding(
+    tiny_qwen2_5_vl, make_clip, message, monkeypatch
+):
+    family = tiny_qwen2_5_vl
+    layout, embeddings, tails = build(family, make_clip, message, Chain(), QUESTIONS[:2])
+    settings = {"max_new_tokens": 8}
+    with Attachment(family, make_plan(Chain(), layout, family.geometry)) as attachment:
+        prefix = prefill(attachment, embeddings)
+        plain = generate(attachment, prefix, tails, settings)
+        word = list(plain[0].token_ids[:2])
+        for name, value in {"no_repeat_ngram_size": 1, "bad_words_ids": [word]}.items():
+            with monkeypatch.context() as patch:
+                patch.setattr(family.model.generation_config, name, value)
+                together = generate(attachment, prefix, tails, settings)
+                alone = [generate(attachment, prefix, [t], settings)[0] for t in tails]
+            assert [a.token_ids for a in together] == [a.token_ids for a in alone]
+            assert together[0].token_ids != plain[0].token_ids
+
+
+def test_an_answer_ends_at_the_tokenizer_s_end_too(
+    tiny_qwen2_5_vl, make_clip, message, monkeypatch
+):
+    family = tiny_qwen2_5_vl
+    layout, embeddings, tails = build(family, make_clip, message, Chain())
+    settings = {"max_new_tokens": 12, "repetition_penalty": 3.0}  # else it says one word for ever
+    with Attachment(family, make_plan(Chain(), layout, family.geometry)) as attachment:
+        prefix = prefill(attachment, embeddings)
+        monkeypatch.setattr(family.model.generation_config, "eos_token_id", None)
+        (full,) = generate(attachment, prefix, tails[:1], settings)
+        end = full.token_ids[4]
+        before, ends = family.tokenizer.eos_token, family.tokenizer.convert_ids_to_tokens(end)
+        try:
+            family.tokenizer.eos_token = ends
+            (cut,) = generate(attachment, prefix, tails[:1], settings)
+            monkeypatch.setattr(family.model.generation_config, "eos_token_id", full.token_ids[2])
+            (both,) = generate(attachment, prefix, tails[:1], settings)
+        finally:
+            family.tokenizer.eos_token = before
+    assert cut.token_ids == full.token_ids[: full.token_ids.index(end) + 1]
+    assert len(both.token_ids) == 1 + full.token_ids.index(full.token_ids[2])
+
+
 def test_stop_strings_cut_and_end(tiny_qwen2_5_vl, make_clip, message):
     family = tiny_qwen2_5_vl
     layout, embeddings, tails = build(family, make_clip, message, Chain())

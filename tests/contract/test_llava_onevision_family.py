@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer
 
 from tempeval.engine.inference import Inference
-from tempeval.errors import InfeasibleBudget, InvalidSetting, UnsupportedModel
+from tempeval.errors import InfeasibleBudget, InvalidSetting, UnsupportedModel, UnusableText
 from tempeval.families.registry import family_class, family_of
 from tempeval.stages import Pathway
 from tempeval.video.clip import Sampling
@@ -240,8 +240,10 @@ def test_files_as_the_hub_has_them(folder, tiny_llava_onevision, make_clip):
 
 def test_placeholders_in_a_text_are_refused(tiny_llava_onevision, message):
     for token in ("<video>", "<image>"):
-        with pytest.raises(InvalidSetting, match="stands for a visual"):
+        with pytest.raises(UnusableText, match="stands for a visual"):
             tiny_llava_onevision.tokenize(message("<video>", f"What is {token} here?"))
+        with pytest.raises(UnusableText, match="a choice contains"):
+            tiny_llava_onevision.check_text(token)
     with pytest.raises(InvalidSetting, match="type 'audio'"):
         tiny_llava_onevision.tokenize([{"role": "user", "content": [{"type": "audio"}]}])
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from tempeval.errors import InfeasibleBudget, InvalidSetting, UnsupportedModel
+from tempeval.errors import InfeasibleBudget, InvalidSetting, UnsupportedModel, UnusableText
 from tempeval.families.registry import family_class, family_of
 from tempeval.stages import VisualTokens
 from tempeval.video.clip import Sampling
@@ -126,9 +126,20 @@ def test_sliding_window_is_refused(load_family, folder):
 
 
 def test_placeholder_in_a_text_is_refused(tiny_qwen2_5_vl, message):
-    for token in ("<|video_pad|>", "<|image_pad|>"):
-        with pytest.raises(InvalidSetting, match="stands for a visual"):
+    for token in ("<|video_pad|>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>"):
+        with pytest.raises(UnusableText, match="stands for a visual"):
             tiny_qwen2_5_vl.tokenize(message("<video>", f"What is {token}?"))
+        with pytest.raises(UnusableText, match="a choice contains"):
+            tiny_qwen2_5_vl.check_text(token)
+    with pytest.raises(UnusableText, match="stands for a visual"):
+        tiny_qwen2_5_vl.tokenize(message("<video>", "What is <|video", "_pad|>?"))
+    tiny_qwen2_5_vl.tokenize(message("<video>", "video_pad, <image 1> and |vision|"))
+
+
+def test_a_placeholder_in_the_system_prompt_is_refused(load_family, folder):
+    """It is a setting: every sample would fail."""
+    with pytest.raises(InvalidSetting, match=r"system_prompt='see <\|image_pad\|>' contains"):
+        load_family(folder, system_prompt="see <|image_pad|>")
 
 
 def test_other_message_parts_are_refused(tiny_qwen2_5_vl):

@@ -29,7 +29,7 @@ from tiny_video_llava import (
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tempeval.errors import InfeasibleBudget, InvalidSetting, UnsupportedModel
+from tempeval.errors import InfeasibleBudget, InvalidSetting, UnsupportedModel, UnusableText
 from tempeval.families.registry import family_of
 from tempeval.families.video_llava_pixels import official_pixels
 from tempeval.video.clip import Sampling
@@ -279,8 +279,10 @@ def test_turns_system_and_chunks(tiny_video_llava_original_folder, family, piece
 
 @pytest.mark.parametrize("text", ["what is <video>", "<image>?", "an <unk> token"])
 def test_placeholders_in_a_text_are_refused(family, message, text):
-    with pytest.raises(InvalidSetting, match="stands for a visual"):
+    with pytest.raises(UnusableText, match="stands for a visual"):
         family.tokenize(message("<video>", text))
+    with pytest.raises(UnusableText, match="a choice contains"):
+        family.check_text(text)
 
 
 def test_images_are_refused(family, message):

@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_video_llava import CHAT_TEMPLATE, PER_FRAME, load_video_llava, save_tiny_port
 from torch.utils.flop_counter import FlopCounterMode
 
-from tempeval.errors import InfeasibleBudget, InvalidSetting, UnsupportedModel
+from tempeval.errors import InfeasibleBudget, InvalidSetting, UnsupportedModel, UnusableText
 from tempeval.families.registry import family_class, family_of
 from tempeval.stages import AXIS_ALL, VisualTokens
 from tempeval.video.clip import Sampling
@@ -173,8 +173,10 @@ def test_turns_and_system_text(tiny_video_llava, tiny_video_llava_folder):
 
 @pytest.mark.parametrize("text", ["what is <video>", "<image>?"])
 def test_placeholders_in_a_text_are_refused(tiny_video_llava, message, text):
-    with pytest.raises(InvalidSetting, match="stands for a visual"):
+    with pytest.raises(UnusableText, match="stands for a visual"):
         tiny_video_llava.tokenize(message("<video>", text))
+    with pytest.raises(UnusableText, match="a choice contains"):
+        tiny_video_llava.check_text(text)
 
 
 def test_registry_and_facts(tiny_video_llava, tiny_video_llava_folder):

@@ -80,7 +80,36 @@ def test_chat_and_simple_paths_agree(tiny_qwen2_5_vl_folder, docs):
         singles = [model.generate_until([one])[0].text for one in instances(model, mixed)]
         assert [r.text for r in results] == singles  # in the order of the requests
         assert all(r.token_counts.to_dict()["error"] is None for r in results)
+        recorded = model.run_facts()["generation"]
+        assert (recorded["max_new_tokens"], recorded["until"]) == (4, ["\n\n"])
+        assert recorded["do_sample"] is False
+        assert model.family.tokenizer.eos_token_id in recorded["eos_token_id"]
     assert texts[TempevalBaseline] == texts[TempevalBaselineSimple]
+
+
+def test_a_text_with_a_visual_s_token_fails_its_own_sample(tiny_qwen2_5_vl_folder, docs):
+    """In a question, in two parts that a template joins, in a choice; the run goes on."""
+    model = Tempeval(str(tiny_qwen2_5_vl_folder), **PIXELS)
+    marked = [dict(docs[0]), dict(docs[0], text="a <|video_pad|> b"), dict(docs[1])]
+    requests = instances(model, marked)
+    results = model.generate_until(requests)
+    errors = [result.token_counts.to_dict()["error"] for result in results]
+    assert errors[0] is errors[2] is None
+    assert "a prompt text contains '<|video_pad|>'" in errors[1]
+    assert list(model.failures) == ["task/1"]
+    asked = list(instances(model, docs[:3], "loglikelihood"))
+    choices = Continuations((" up", " <|vision_start|>"))
+    asked[1].arguments = (*asked[1].args[:1], choices, *asked[1].args[2:])
+    scored = model.loglikelihood(asked)
+    errors = [result.token_counts.to_dict()["error"] for result in scored]
+    assert errors[0] is errors[2] is None
+    assert "a choice contains '<|vision_start|>'" in errors[1]
+    requests = instances(model, marked)
+    for memory in (None, Memory()):  # the answers of a run are found again
+        model.store = memory
+        answered = list(model.answer_all({"generate_until": requests}, ["baseline", "pas"]))
+        assert [bool(a.outcome.ledger.error) for a in answered].count(True) == 2
+        assert len(answered) == 6
 
 
 def test_methods_differ_and_set_method_equals_a_fresh_model(tiny_qwen2_5_vl_folder, docs):
