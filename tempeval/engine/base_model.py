@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,12 +12,13 @@ from torch import nn
 from tempeval.engine.low_rank import check_plain, merged_weight
 from tempeval.errors import InvalidSetting, UnsupportedModel
 from tempeval.families.registry import family_class, family_of
-from tempeval.families.revision import adapter_place, local_folder, revision_of
+from tempeval.families.revision import adapted_base, adapter_place, local_folder, revision_of
 from tempeval.methods.peft_adapter import CONFIG, WEIGHTS, adapter_settings, scale_of
 from tempeval.shards import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from tempeval.families.base import Family, LoadOptions
 
@@ -51,13 +51,7 @@ def load_family(pretrained: str, options: LoadOptions, family: str | None = None
         name = family or family_of(pretrained, options.revision)
         return family_class(name).load(pretrained, options)
     settings = adapter_settings(place / CONFIG)
-    base = settings.get("base_model_name_or_path")
-    if not isinstance(base, str) or not base:
-        raise UnsupportedModel(
-            f"{place / CONFIG} has base_model_name_or_path={base!r}, so the base model of this "
-            "adapter is not known; write its folder or hub id there"
-        )
-    revision = None if Path(base).is_dir() else settings.get("revision")
+    base, revision = adapted_base(place)
     local_folder(base, revision)  # its refusal names the base
     loaded = family_class(family or family_of(base, revision)).load(
         base, replace(options, revision=revision)

@@ -251,11 +251,11 @@ def _cold_warning(name: str, value: Any, asked: Mapping[str, Any]) -> str:
 
 def _set_aside(own: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a checkpoint's settings changes nothing, though it says something."""
-    names = {*DECIDED, *SAMPLING, *BEAMS} - {*arguments}
+    names = {*DECIDED, *SAMPLING, *BEAMS}
     quiet = {"eos_token_id", "pad_token_id", "bos_token_id", "transformers_version"}
     quiet |= {"_from_model_config", "max_new_tokens", "max_length", "do_sample"}
     return {
         name: value
         for name, value in own.items()
-        if name in names - quiet and not is_neutral(name, value)
+        if name in names - quiet and not is_neutral(name, value) and arguments.get(name) != value
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import UnknownName, UnsupportedModel
+from tempeval.families.revision import adapted_base, adapter_place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,9 +79,13 @@ def family_module(name: str) -> str:
 def family_of(pretrained: str, revision: str | None = None) -> str:
     """Name the family of a checkpoint folder or hub id, from its `config.json`.
 
+    That of an adapter in peft's files is its base model's.
+
     Raises:
         UnsupportedModel: if there is no `config.json`, or no family loads its `model_type`.
     """
+    if (place := adapter_place(pretrained, revision)) is not None:
+        return family_of(*adapted_base(place))
     config = _config(pretrained, revision)
     model_type = str(config.get("model_type", ""))
     if is_original_video_llava(config):

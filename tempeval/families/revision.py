@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from tempeval.errors import InvalidSetting, UnsupportedModel
-from tempeval.shards import is_snapshot, weight_files
 
 #: What decides a model's answers: weights, configs, processor, tokenizer, chat template.
 CONTENT_PATTERNS = (
@@ -88,6 +88,26 @@ def adapter_place(pretrained: str, revision: str | None = None) -> Path | None:
     return folder
 
 
+def adapted_base(place: Path) -> tuple[str, str | None]:
+    """Return folder or hub id, and revision, of the base model that an adapter names.
+
+    Args:
+        place: folder with `adapter_config.json`.
+
+    Raises:
+        UnsupportedModel: if it names none.
+    """
+    settings = _read_json(place / ADAPTER_CONFIG)
+    base: Any = settings.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise UnsupportedModel(
+            f"{place / ADAPTER_CONFIG} has base_model_name_or_path={base!r}, so the base model of "
+            "this adapter is not known; write its folder or hub id there"
+        )
+    revision: Any = settings.get("revision")
+    return base, None if Path(base).expanduser().is_dir() else revision
+
+
 def check_no_adapter(folder: Path) -> None:
     """Refuse a whole model that still has an adapter beside it.
 
@@ -131,6 +151,8 @@ def revision_of(folder: Path) -> str:
         The commit sha if the folder is a snapshot of the hub's cache, else `sha256:` and the
         digest of all files that decide answers (it does not depend on where the folder lies).
     """
+    from tempeval.shards import is_snapshot
+
     if is_snapshot(folder):
         return folder.name
     return "sha256:" + content_digest(folder)
@@ -159,6 +181,8 @@ def check_files(folder: Path, *, needs_template: bool = True) -> None:
     Raises:
         UnsupportedModel: naming what is missing.
     """
+    from tempeval.shards import weight_files  # imports torch, which names and refusals do without
+
     check_no_adapter(folder)
     needed = {
         "configuration": ("config.json",),

@@ -67,6 +67,7 @@ def test_an_adapter_is_its_base_model_with_the_change_added_once(
     assert own.startswith("sha256:")
     assert family.revision == f"{tiny_qwen2_5_vl.revision}+{own}"
     assert (family.pretrained, family.options) == (str(place), OPTIONS)
+    assert family_of(str(place)) == "qwen_vl"
 
 
 def test_vision_towers_and_rank_stabilised_scales_are_peft_s_too(

@@ -52,6 +52,12 @@ def test_missing_files_are_named(folder, name, message):
         check_files(folder)
 
 
+def test_a_sentencepiece_model_alone_is_a_tokenizer(folder):
+    """Whether transformers can convert it is found out by loading."""
+    (folder / "tokenizer.json").rename(folder / "tokenizer.model")
+    check_files(folder)
+
+
 def test_missing_shard_is_named(folder):
     shards = {
         "a.weight": "model-00001-of-00002.safetensors",
