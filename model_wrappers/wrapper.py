@@ -451,7 +451,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
             found = [one for of_rank in of_ranks or () for one in of_rank]
         failed = {name: error for _, errors in found for name, error in errors.items()}
         if failed and self.says_failures:
-            _LOG.warning("%s", summary(failed, sum(samples for samples, _ in found)))
+            _LOG.warning("%s", visible(summary(failed, sum(samples for samples, _ in found))))
 
     def _reader(self, kind: str) -> Callable[[int, Any, Mapping[str, Any]], Question]:
         if kind == "loglikelihood":

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 
 from tempeval.archive_members import Limits
 from tempeval.archives import extracted
+from tempeval.console import visible
 from tempeval.errors import InvalidSetting, UnsupportedModel
 from tempeval.methods.pave_patch import ROPE_HEAD, PavePatch, check_rope
 from tempeval.methods.pave_state import AGGREGATOR, RELEASED_PREFIX, PatchSizes, checked_state
@@ -195,7 +196,7 @@ def _read_released(folder: Path, names: tuple[str, ...]) -> PaveWeights:
             "official code",
             folder / PATCH_FILE,
             len(others),
-            others[0],
+            visible(others[0]),
         )
     lora = read_adapter(folder) if has_adapter(folder) else None
     facts = _facts(folder / "config.json")
