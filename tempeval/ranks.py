@@ -87,9 +87,20 @@ class Ranks:
                 raise self._failed(rank, reason)
 
     def done(self, step: str) -> None:
-        """Say that this rank has done a step."""
+        """Say that this rank has done a step.
+
+        Raises:
+            RunFailed: if the marker cannot be written.
+        """
         if self.world_size > 1:
-            self._marker(self.rank, f"{step}.done").touch()
+            path = self._marker(self.rank, f"{step}.done")
+            try:
+                path.touch()
+            except OSError as error:
+                raise RunFailed(
+                    f"cannot tell the other ranks through {path}: {error.strerror or error}; free "
+                    "some space and run the same command again"
+                ) from error
 
     def failed(self, reason: str) -> None:
         """Say that this rank has failed, so that the others end."""
@@ -153,7 +164,7 @@ class Ranks:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        except FileNotFoundError:
+        except OSError:  # no file, or no locks: then the rank itself has said so and ended
             return False
         return False
 

@@ -15,6 +15,7 @@ import tempeval.engine.session as session_module
 from tempeval.engine.continuations import Continuations
 from tempeval.engine.feature_cache import FeatureCache
 from tempeval.engine.inference import Inference
+from tempeval.engine.journal import Journal
 from tempeval.engine.question import Picture, Question
 from tempeval.engine.store import Memory
 from tempeval.errors import InfeasibleBudget
@@ -332,6 +333,26 @@ def test_a_folder_rewritten_in_place_is_another_video(tmp_path):
     before = content_stamp(str(tmp_path))
     Image.new("RGB", (28, 28), (9, 9, 9)).save(tmp_path / "1.png")
     assert content_stamp(str(tmp_path)) != before
+
+
+def test_other_code_of_a_part_is_another_answer(build, monkeypatch):
+    inference = build().inference
+    before = inference.fingerprint()
+    monkeypatch.setattr(inference_module, "answer_code", lambda _family: {"engine": "sha256:1"})
+    assert inference.fingerprint() != before
+
+
+def test_answers_of_an_earlier_run_keep_their_kernel(build, videos, tmp_path):
+    runner = build()
+    work = runner.inference.plan(interleaved(videos, questions=1))
+    found = []
+    for _ in range(2):
+        with Journal(tmp_path) as journal:
+            found.append(list(runner.inference.run(work, [runner.chain], journal)))
+    assert [{a.earlier for a in run} for run in found] == [{False}, {True}]
+    kernels = [[a.outcome.ledger.attention_kernel for a in run] for run in found]
+    assert kernels[0] == kernels[1]
+    assert all(kernels[0])
 
 
 def test_another_version_is_another_answer(build, monkeypatch):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import zlib
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +21,11 @@ from tempeval.engine.journal import FORMAT, Journal, JournalError, forget_left_o
 from tempeval.engine.ledger import Ledger
 from tempeval.engine.question import Outcome
 from tempeval.engine.scores import Scores
+from tempeval.engine.store import Keys
+from tempeval.errors import RunFailed
+from tempeval.methods.base import Chain
+from tempeval.methods.pas import PAS
+from tempeval.ranks import Ranks
 
 
 def outcome(text="left", **ledger):
@@ -342,3 +348,38 @@ def test_what_append_returned_from_survives_a_kill(tmp_path):
         process.wait()
         with Journal(tmp_path) as journal:
             assert all(line.strip() in journal for line in told)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOENT])
+def test_a_rank_whose_lock_cannot_be_asked_for_is_not_waited_for(tmp_path, monkeypatch, number):
+    """It has ended: without locks it could not open its journal."""
+    ranks = Ranks(tmp_path)
+    (tmp_path / "rank1.jsonl").touch()
+
+    def flock(_file, _how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert not ranks._alive(1)
+
+
+def test_a_marker_that_cannot_be_written_is_a_named_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RunFailed, match=r"cannot tell the other ranks through .*answered0\.done"):
+        Ranks(tmp_path / "gone").done("answered0")
+
+
+def test_keys_hold_the_code_that_a_chain_brings():
+    question = SimpleNamespace(number=0, digest=lambda: "asked", samples=False)
+    item = SimpleNamespace(question=question)
+    chains = [Chain(), Chain([PAS()])]
+    codes = dict(zip(chains, (None, "sha256:1"), strict=True))
+
+    def keys():
+        made = Keys("all", "seed 0", codes.__getitem__)
+        return [made.of(chain, item) for chain in chains]
+
+    before = keys()
+    assert keys() == before
+    codes[chains[1]] = "sha256:2"
+    assert [a == b for a, b in zip(keys(), before, strict=True)] == [True, False]
