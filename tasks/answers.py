@@ -105,6 +105,15 @@ class Parsed:
 NOTHING = Parsed(None, STATUS)
 
 
+class Index(str):
+    """A number of a predictions file: the index of an option where official result files hold one.
+
+    It is its digits to every task that has no such files.
+    """
+
+    __slots__ = ()
+
+
 def without_thinking(text: str) -> str:
     """Return what follows the thinking of a reasoning model; nothing where that does not end.
 

@@ -62,8 +62,9 @@ def submission(items: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def write_submission(items: Sequence[Mapping[str, Any]], args: Any) -> None:
-    """Write the submission file.
+    """Write the submission file: `{q_uid: index}` as JSON, which the validation server takes.
 
+    A chosen file whose name ends in .csv is the table that Kaggle takes, `q_uid,answer`.
     It goes into the run's folder; that of a run over fewer than all questions has `PARTIAL_NAME`.
     lmms-eval's own command gives every model the same folder: a file with other answers stays, and
     the digest of the new one is in its name.
@@ -83,6 +84,8 @@ def write_submission(items: Sequence[Mapping[str, Any]], args: Any) -> None:
     text = json.dumps(answers, indent=1) + "\n"
     if chosen := getattr(args, "submission_file", None):
         path = Path(chosen)
+        if path.suffix.lower() == ".csv":
+            text = _csv(answers)
     elif folder := getattr(args, "output_path", None):
         whole = len(answers) >= len(load_docs({"benchmark": "egoschema", "split": "full"}))
         path = _free(Path(folder) / (FILE_NAME if whole else PARTIAL_NAME), text)
@@ -107,6 +110,10 @@ def write_submission(items: Sequence[Mapping[str, Any]], args: Any) -> None:
             " 0 to 4 only, so the file may be refused; fill them in by hand",
             *(path, unanswered, len(answers), NO_ANSWER),
         )
+
+
+def _csv(answers: Mapping[str, int]) -> str:
+    return "".join(f"{name},{index}\n" for name, index in [("q_uid", "answer"), *answers.items()])
 
 
 def _free(path: Path, text: str) -> Path:

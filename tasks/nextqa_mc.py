@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from tempeval.benchmarks.nextqa import PARTS, parts_of
 from tempeval.tasks import multiple_choice
+from tempeval.tasks.answers import Index
 from tempeval.tasks.failed import scorer
 from tempeval.tasks.means import parts
+from tempeval.tasks.options import parse_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,10 +26,12 @@ def _by_part(doc: Doc, found: dict[str, Any]) -> dict[str, Any]:
 
 @scorer(lambda doc: _by_part(doc, multiple_choice.unanswered(doc)))
 def process_results(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
-    """Score a text that should name one option.
+    """Score a text that should name one option; a number of a result file is an index from 0.
 
     Returns:
         As `multiple_choice.scored`, with `acc_c`, `acc_t` or `acc_d` (causal, temporal,
         descriptive) and `acc_<type>` by the type of the question.
     """
-    return _by_part(doc, multiple_choice.process_results(doc, results))
+    said = results[0]
+    found = parse_option(said, doc["choices"], digits=isinstance(said, Index))
+    return _by_part(doc, multiple_choice.scored(doc, found))

@@ -15,7 +15,10 @@ def score(
     data_root: Annotated[
         Path, typer.Option(help="Folder that holds the official annotation files.")
     ],
-    predictions: Annotated[Path, typer.Option(help="JSON file {sample_id: answer}.")],
+    predictions: Annotated[
+        Path,
+        typer.Option(help="JSON file {sample_id: answer}, or an official result file of NExT-QA."),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     allow_missing: Annotated[
         bool, typer.Option(help="Count samples without a prediction as wrong under every metric.")
@@ -50,6 +53,7 @@ def score(
                     "missing": found.missing,
                     "failed": found.failed,
                     "unused": found.unused,
+                    "unread": found.unread,
                 }
             )
         )
@@ -63,6 +67,14 @@ def score(
         say(f"{found.missing} samples have no prediction: counted as wrong", error=True)
     if found.unused:
         say(f"{found.unused} predictions belong to no sample of {task}", error=True)
+    answered = found.samples - found.missing
+    if 2 * found.unread > answered:
+        say(
+            f"warning: no answer was read in {found.unread} of {answered} predictions; accepted "
+            f"for {task}: what a model wrote, as text (for NExT-QA and EgoSchema also numbers, the "
+            "options' indices from 0)",
+            error=True,
+        )
     by_reason: dict[str, list[str]] = {}
     for name, reason in found.errors.items():
         by_reason.setdefault(reason, []).append(name)

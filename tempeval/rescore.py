@@ -15,6 +15,7 @@ from tempeval.metrics.unavailable import MetricUnavailable
 from tempeval.task_config import task_config
 from tempeval.task_sources import source_rows
 from tempeval.tasklist import LIST_HINT, task_entries
+from tempeval.tasks.answers import Index
 from tempeval.tasks.failed import FAILED, Failure
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Scores:
         unused: predictions that belong to no sample of the task.
         missing: samples without a prediction; they are wrong under every metric.
         failed: samples that were not scored, for want of a prediction or of a judge's reply.
+        unread: predictions of samples in which no answer could be read.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -51,6 +53,7 @@ class Scores:
     unused: int = 0
     missing: int = 0
     failed: int = 0
+    unread: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,13 @@ class _Part:
     errors: Mapping[str, str]
     size: int
     failed: int
+    unread: int
 
 
 def read_predictions(path: Path) -> dict[str, str]:
-    """Read `{sample_id: answer}`; a byte order mark is put aside.
+    """Read `{sample_id: answer}`, or NExT-QA's official `{sample_id: {prediction, answer}}`.
+
+    A byte order mark is put aside. Numbers become an `Index`, texts of digits stay texts.
 
     Raises:
         BadPredictions: if the file cannot be read, is not a JSON object, names a sample twice, or
@@ -78,13 +84,29 @@ def read_predictions(path: Path) -> dict[str, str]:
         raise BadPredictions(
             f"{path} holds a {type(found).__name__}; accepted: an object {{sample_id: answer}}"
         )
+    found = {name: _predicted(answer) for name, answer in found.items()}
     for name, answer in found.items():
         text_or_whole = isinstance(answer, (str, int)) and not isinstance(answer, bool)
         if not text_or_whole and not (isinstance(answer, float) and math.isfinite(answer)):
             raise BadPredictions(
                 f"{path}: the answer of {name!r} is {answer!r}; accepted: a text or a finite number"
             )
-    return {name: str(answer) for name, answer in found.items()}
+    return {name: _as_text(answer) for name, answer in found.items()}
+
+
+def _predicted(answer: Any) -> Any:
+    official = isinstance(answer, dict) and set(answer) in (
+        {"prediction"},
+        {"prediction", "answer"},
+    )
+    return answer["prediction"] if official else answer
+
+
+def _as_text(answer: str | float) -> str:
+    """Return a text as it is, and a number as an `Index`, 3.0 as 3."""
+    if isinstance(answer, str):
+        return answer
+    return Index(int(answer) if answer == int(answer) else answer)
 
 
 def rescore(
@@ -195,9 +217,12 @@ def _part(
 ) -> _Part:
     """Score one task as the host does: each sample, then each metric over those that gave it."""
     items: dict[str, list[Any]] = {}
+    unread = 0
     for doc in docs:
         answer = predictions.get(doc["sample_id"], NO_PREDICTION)
-        for metric, value in config["process_results"](doc, [answer]).items():
+        found = config["process_results"](doc, [answer])
+        unread += doc["sample_id"] in predictions and bool(found.get("parse_failure"))
+        for metric, value in found.items():
             items.setdefault(metric, []).append(value)
     values: dict[str, float] = {}
     errors: dict[str, str] = {}
@@ -214,7 +239,7 @@ def _part(
         else:
             if value is not None:  # it only writes a file
                 values[metric] = value
-    return _Part(values, errors, len(docs), sum(items.get(FAILED, ())))
+    return _Part(values, errors, len(docs), sum(items.get(FAILED, ())), unread)
 
 
 def _takes_args(aggregation: Any) -> bool:
@@ -234,6 +259,7 @@ def _add(scores: Scores, prefix: str, part: _Part) -> None:
     scores.metrics.update({f"{prefix}{name}": 100 * v for name, v in part.values.items()})
     scores.errors.update({f"{prefix}{name}": why for name, why in part.errors.items()})
     scores.failed += part.failed
+    scores.unread += part.unread
 
 
 def _add_group(scores: Scores, config: Mapping[str, Any], parts: Sequence[_Part]) -> None:

@@ -200,6 +200,12 @@ class Run:
         self.record["videos"] = videos_record(
             damage_of(rows, tasks.videos(name).__getitem__) for name, rows in samples.items()
         )
+        for name, task in self.record["tasks"].items():
+            if 2 * task["unparsed"] > task["answered"]:
+                _LOG.warning(
+                    "%s: no answer was read in %d of %d texts; they are in %s",
+                    *(name, task["unparsed"], task["answered"], task["samples_file"]),
+                )
         failures = failures_of(sample for rows in samples.values() for sample in rows)
         self.record["failures"] = failures
         allowed = self.options.allowed

@@ -92,7 +92,10 @@ EGOSCHEMA = Benchmark(
         "kaggle competitions download -c egoschema-public), from Wasabi or from Google Drive. Put "
         "them into egoschema/videos/, or the zip into egoschema/ and run: tempeval data prepare "
         "egoschema\n"
-        "3. Full set: upload the submission file to the Kaggle competition egoschema-public."
+        "3. Full set: egoschema_submission.json goes to the validation server that the "
+        "repository's README names. The Kaggle competition egoschema-public takes a CSV of "
+        "q_uid,answer: tempeval score tempeval_egoschema --data-root ROOT --predictions "
+        "egoschema_submission.json --submission egoschema.csv"
     ),
     tree=(
         "egoschema/\n"

@@ -203,11 +203,13 @@ MVBENCH = Benchmark(
         "Official protocol: 16 frames at the centres of equal segments "
         "(--sampling segment --num-frames 16).",
         "The official system text and the prefilled 'Best option:(' are left out.",
-        "acc_official is check_ans on the raw answer: the first word, full stops removed, only has "
-        "to be contained in the right '(x)'. So an empty answer, '(', ')' and '.' are right, "
-        "'Answer: (A)', 'A: ...' and '**A**' are wrong, and so is an option's text alone.",
-        "acc_strict (ours) reads a letter at the start or after 'answer' or 'option', never an "
-        "option's text; an empty answer is wrong. acc_strict_macro is the mean over tasks.",
+        "acc_official is the notebook's check_ans on the first line of the stripped answer, with "
+        "'(' before it: the first word, full stops removed, only has to be contained in the right "
+        "'(x)'. So an empty answer and '.' are right, 'Answer: (A)', 'A: ...' and '**A**' are "
+        "wrong, and so is an option's text alone. Thinking comes off first; one without an end is "
+        "wrong.",
+        "acc_strict (ours) reads the letter that the first line means, never an option's text; an "
+        "empty answer is wrong. acc_strict_macro is the mean over tasks.",
         "The same file in several tasks is one cluster, and so are the clips of one name in "
         "star/Charades_v1_480 and sta/sta_video, which both hold Charades.",
         "Parts (start, end in seconds) are cut by tempeval's wrappers. Stock lmms-eval models on "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
@@ -12,6 +13,14 @@ if TYPE_CHECKING:
 Status = Literal["parsed", "ambiguous", "unparsed", "empty"]
 #: Opening and closing quotation marks.
 _QUOTES = {'""', "''", "“”", "\u2018\u2019", "„“", "«»", "``"}
+#: Other spellings of double quotation marks, apostrophes and hyphens.
+_SPELLINGS = str.maketrans(
+    {
+        **dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb\u300c\u300d", '"'),
+        **dict.fromkeys("\u2018\u2019\u201b\u02bc`\u00b4\u2032", "'"),
+        **dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,9 @@ def fold(text: str) -> str:
 
 
 def match_label(text: str, labels: Sequence[str]) -> Matched:
-    """Return which label a text is, after `fold` of both. Nothing else matches.
+    """Return which label a text is, after `fold` of both and without quotes in pairs inside.
+
+    Nothing else matches, but for the spelling of apostrophes, hyphens and full-width signs.
 
     Neither a label within a sentence, nor a part of one, nor underscores for blanks are guessed.
 
@@ -53,7 +64,7 @@ def match_label(text: str, labels: Sequence[str]) -> Matched:
         text: what the model wrote.
         labels: the label set.
     """
-    wanted = fold(text)
+    wanted = _key(text)
     if not wanted:
         return Matched(None, "empty")
     found = _folded(tuple(labels)).get(wanted, [])
@@ -62,10 +73,19 @@ def match_label(text: str, labels: Sequence[str]) -> Matched:
     return Matched(None, "ambiguous" if found else "unparsed")
 
 
+def _key(text: str) -> str:
+    """Return a folded text in one spelling, without the double quotation marks inside it."""
+    folded = fold(unicodedata.normalize("NFKC", text)).translate(_SPELLINGS)
+    around = folded[:1] == folded[-1:] == '"' and folded.count('"') == 2
+    if around or folded.count('"') % 2:
+        return folded
+    return " ".join(folded.replace('"', "").split())
+
+
 @lru_cache(maxsize=16)
 def _folded(labels: tuple[str, ...]) -> dict[str, list[int]]:
     """Return the indices of the labels by what they are folded to."""
     found: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
-        found.setdefault(fold(label), []).append(index)
+        found.setdefault(_key(label), []).append(index)
     return found

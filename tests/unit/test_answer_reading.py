@@ -9,8 +9,16 @@ from typing import Any
 
 import pytest
 
-from tempeval.rescore import read_predictions, rescore
-from tempeval.tasks.answers import final_answer, match_choice, official_text, strict_yes_no
+from tempeval.metrics.answer_cleaning import clean_answer
+from tempeval.metrics.label_match import match_label
+from tempeval.rescore import BadPredictions, read_predictions, rescore
+from tempeval.tasks.answers import (
+    Index,
+    final_answer,
+    match_choice,
+    official_text,
+    strict_yes_no,
+)
 from tempeval.tasks.multiple_choice import LETTERS, parse_option
 from tempeval.tasks.mvbench import check_ans, strict_letter
 from tempeval.tasks.tempcompass import strict_caption_matching
@@ -51,7 +59,13 @@ def test_captions(case: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "folder",
-    ["mvbench_first_line", "nextqa_reader", "egoschema_thinking", "tempcompass_sentences"],
+    [
+        "mvbench_first_line",
+        "nextqa_index",
+        "nextqa_reader",
+        "egoschema_thinking",
+        "tempcompass_sentences",
+    ],
 )
 def test_through_a_task(folder: str) -> None:
     known = json.loads((CASES / folder / "expected.json").read_text("utf-8"))
@@ -192,6 +206,66 @@ def test_mvbench_reads_the_first_line() -> None:
     assert strict_letter("\n\n(B) no", 2, ["yes", "no"]).index == 1
     assert strict_letter("the lid\nB", 2).index is None
     assert strict_letter("It is not (A).", 2).index is None
+
+
+def test_both_forms_of_official_result_files_are_indices() -> None:
+    folder = CASES / "nextqa_index"
+    texts = read_predictions(folder / "predictions_official_result.json")
+    assert texts == read_predictions(folder / "predictions.json")
+    task, root = "tempeval_nextqa_mc", folder / "annotations"
+    assert rescore(task, texts, root).metrics["acc"] == pytest.approx(62.5)
+    digits = rescore(task, {name: "".join(text) for name, text in texts.items()}, root)
+    assert (digits.metrics["acc"], digits.unread) == (0, 8)
+
+
+def test_numbers_of_other_kinds(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    path.write_text('{"a": 3.0, "b": 2.5, "c": "3", "d": -1}')
+    found = read_predictions(path)
+    assert found == {"a": "3", "b": "2.5", "c": "3", "d": "-1"}
+    assert [isinstance(text, Index) for text in found.values()] == [True, True, False, True]
+    path.write_text('{"a": {"prediction": 1, "other": 2}}')
+    with pytest.raises(BadPredictions, match="accepted"):
+        read_predictions(path)
+
+
+def test_a_file_that_cannot_be_read_is_said(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from tempeval.cli_score import score
+
+    folder = CASES / "nextqa_index"
+    score("tempeval_nextqa_mc", folder / "annotations", folder / "predictions.json")
+    assert "no answer was read" not in capsys.readouterr().err
+    texts = json.loads((folder / "predictions.json").read_text())
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({name: str(text) for name, text in texts.items()}))
+    score("tempeval_nextqa_mc", folder / "annotations", path)
+    assert "in 8 of 8 predictions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'doing a "backflip"',
+        "doing a backflip",
+        "Doing a \u201cbackflip\u201d.",
+        '"doing a "backflip""',
+    ],
+)
+def test_quotation_marks_inside_a_label(text: str) -> None:
+    labels = ['doing a "backflip"', "tying knot (not on a tie)", "massaging person's head"]
+    assert match_label(text, labels).index == 0
+    assert match_label('the "A"-team', ["the A-team"]).index == 0
+    assert match_label("massaging person\u2019s head", labels).index == 2
+    assert match_label("tying knot not on a tie", labels).index is None
+
+
+def test_cleaning_an_answer_takes_linear_time() -> None:
+    began = time.process_time()
+    clean_answer(" ".join(["a", " " * 200_000, "b"]))
+    assert time.process_time() - began < 2
+    assert clean_answer("  a cup  \n") == "cup\n"
 
 
 @pytest.mark.parametrize("text", ["It does not go left", "left? no, never left", "not left"])

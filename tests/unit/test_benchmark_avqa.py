@@ -11,7 +11,7 @@ import pytest
 from tempeval.benchmarks.avqa import AVQA
 from tempeval.benchmarks.base import BadData
 from tempeval.rescore import rescore
-from tempeval.tasks.avqa import process_results
+from tempeval.tasks.avqa import doc_to_text, process_results
 
 GOLDEN = Path(__file__).parents[1] / "reference" / "metrics" / "avqa"
 
@@ -46,6 +46,16 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "abcdefghij1_000030.mp4").touch()
     return tmp_path
+
+
+def test_the_prompt_is_that_of_pave() -> None:
+    doc = {"question": "What makes the sound?", "choices": ["dog", "cat", "car", "bell"]}
+    assert doc_to_text(doc) == (
+        "Select the best answer to the following multiple-choice question based on the video and "
+        "the subtitles. Respond with only the letter (A, B, C, or D) of the correct option.\n"
+        "What makes the sound?\nA.dog\nB.cat\nC.car\nD.bell\n"
+        "Answer with the option's letter from the given choices directly."
+    )
 
 
 def test_scores_by_hand(root: Path) -> None:

@@ -154,6 +154,10 @@ class TestEgoSchema:
         path = tmp_path / "new" / "mine.json"
         rescore("tempeval_egoschema", texts, tmp_path, submission=path)
         assert json.loads(path.read_text()) == {n: k["intended"] for n, k in items.items()}
+        table = tmp_path / "new" / "mine.csv"
+        rescore("tempeval_egoschema", texts, tmp_path, submission=table)
+        rows = [f"{name},{known['intended']}" for name, known in items.items()]
+        assert table.read_text().splitlines() == ["q_uid,answer", *rows]
         with pytest.raises(TempevalError, match=r"tempeval_egoschema_subset.*no submission"):
             rescore("tempeval_egoschema_subset", texts, tmp_path, submission=path)
         with pytest.raises(TempevalError, match="cannot be written"):
