@@ -9,6 +9,7 @@ import torch
 
 from tempeval.engine.generation import recorded
 from tempeval.families.quantization import dtype_text, quantization_record
+from tempeval.record import method_label
 from tempeval.versions import versions
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def run_facts(
     return {
         "method": chain.name,
         # What tables print; the method's identity is its fingerprint.
-        "method_label": f"{chain.spec} ({'; '.join(notes)})" if notes else chain.spec,
+        "method_label": method_label(chain.spec, notes),
         "method_notes": list(notes),
         "method_settings": chain.settings(),
         "method_resolved": inference.resolve(chain),

@@ -198,6 +198,11 @@ def videos_record(tasks: Iterable[Mapping[str, frozenset[str]]]) -> Json:
     }
 
 
+def method_label(spec: str, notes: Sequence[str]) -> str:
+    """Return what tables print for a chain: its spelling, and what a reader must know of it."""
+    return f"{spec} ({'; '.join(notes)})" if notes else spec
+
+
 def failures_of(samples: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Return the first errors by sample id."""
     found = ((identity(sample)[0], error_of(sample)) for sample in samples)

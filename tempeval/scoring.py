@@ -20,6 +20,7 @@ from tempeval.record import (
     SCHEMA,
     damage_of,
     failures_of,
+    method_label,
     status_of,
     task_record,
     too_damaged,
@@ -178,6 +179,7 @@ class Run:
         samples = results["samples"]
         results_file, names = save_host_files(results, self.plan.folder, self.model_args)
         self.record |= model.run_facts() | {"world_size": self.record["world_size"]}
+        self._add_measured(samples)
         self.record["method"] = self.plan.chain.name
         self.record["results_file"] = results_file
         self.record["tasks"] = {
@@ -215,6 +217,20 @@ class Run:
             reason += f" (more than max_damaged={allowed.damaged})"
         reason += next((f"; first failure {k}: {v}" for k, v in failures.items()), "")
         self.end(status, None if status == "complete" else reason)
+
+    def _add_measured(self, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """Add to the row's label what only the answers tell."""
+        ledgers = [
+            counts
+            for rows in samples.values()
+            for sample in rows
+            for counts in sample.get("token_counts") or ()
+            if counts and not counts.get("error")
+        ]
+        if measured := self.plan.chain.measured(ledgers):
+            notes = [*self.record.get("method_notes", ()), *measured]
+            self.record["method_notes"] = notes
+            self.record["method_label"] = method_label(self.plan.chain.spec, notes)
 
     def end(self, status: Status, error: str | None) -> None:
         """Write the last record."""

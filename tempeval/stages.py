@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tempeval.video.clip import GridRule, SideSpec
 
@@ -305,21 +305,73 @@ class Layout:
         return int(self.is_visual.sum())
 
 
+@dataclass(frozen=True)
+class Tail:
+    """What follows a stored prefix in one layer, and how much of it the cache has taken in.
+
+    Attributes:
+        keys: `[B, h_kv, T, d]` after rotary, as they were computed; padding on the left.
+        values: `[B, h_kv, T, d]`.
+        starts: column of each row's first token, B numbers.
+        after: tokens after the prefix that are held when the rows read, B numbers.
+        whole: whether the tail itself is read as it is held; else as it was computed.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    starts: Sequence[int]
+    after: Sequence[int]
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a batch reads of a prefix and of its tails: keys and values of each part.
+
+    Attributes:
+        shared: `[1, h_kv, c, d]` each, the prefix's first tokens, the same for all rows.
+        own: `[1 or B, h_kv, P - c, d]` each, its other tokens as each row finds them; None for
+            none.
+        tail: `[B, h_kv, T, d]` each.
+    """
+
+    shared: tuple[torch.Tensor, torch.Tensor]
+    own: tuple[torch.Tensor, torch.Tensor] | None
+    tail: tuple[torch.Tensor, torch.Tensor]
+
+
+class OpenKV(Protocol):
+    """Stored keys and values, decoded for as long as one layer attends to them."""
+
+    def read(self, tail: Tail) -> Reading:
+        """Return what the rows of a batch read."""
+        ...
+
+
 class StoredKV(Protocol):
-    """Keys and values of one layer's prefix, as a codec holds them."""
+    """Keys and values of one layer's prefix, as a codec holds them.
 
-    def decode(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return keys and values, `[1, h_kv, P, d]` each, in the compute dtype."""
+    `after` is the number of tokens that have followed the prefix by then: what is held in few bits
+    may depend on it.
+    """
+
+    def opened(self) -> OpenKV:
+        """Decode, in the compute dtype."""
         ...
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of storage really held, scales and zero points included."""
+    def extended(self, keys: torch.Tensor, values: torch.Tensor) -> StoredKV | None:
+        """Return the store with `[1, h_kv, Q, d]` more tokens of a sequence.
+
+        None where what is held does not depend on what follows: then these are held beside it.
+        """
         ...
 
-    @property
-    def quantised_fraction(self) -> float:
-        """Share of the key and value numbers held in fewer bits than the compute dtype."""
+    def nbytes(self, after: int) -> int:
+        """Bytes of the prefix and of what follows, scales and zero points included."""
+        ...
+
+    def in_few_bits(self, after: int) -> tuple[int, int]:
+        """Count the keys and the values of the prefix's tokens that are in few bits."""
         ...
 
 
@@ -334,5 +386,14 @@ class Codec(Protocol):
 
         Returns:
             What is kept; it shares no storage with what was given.
+        """
+        ...
+
+    def first_in_few_bits(self, prefix: int, after: int) -> tuple[int, int]:
+        """Count the first keys and values of a sequence that are in few bits.
+
+        Args:
+            prefix: tokens of the prefix in a layer.
+            after: tokens that have followed it.
         """
         ...

@@ -13,7 +13,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from tempeval.engine.cache import TailCache, tail_bytes_per_token
+from tempeval.engine.cache import TailCache
 from tempeval.engine.cache_keyword import with_cache
 from tempeval.engine.generation import generation_of, without_own_settings
 from tempeval.errors import InvalidSetting
@@ -32,13 +32,13 @@ class Answer:
     Attributes:
         text: decoded, without special tokens, cut at the first stop string.
         token_ids: generated ids up to and including the first end-of-sequence token.
-        tail_bytes: bytes of keys and values that this row's own tokens hold.
+        tail_tokens: own tokens of this row whose keys and values are held.
         finite: whether every step had a finite highest score; if not, the tokens mean nothing.
     """
 
     text: str
     token_ids: tuple[int, ...]
-    tail_bytes: int
+    tail_tokens: int
     finite: bool = True
 
     @property
@@ -55,13 +55,13 @@ class Score:
         log_likelihood: sum over its tokens, in nats.
         num_tokens: how many tokens that is.
         is_greedy: whether greedy decoding would produce it.
-        tail_bytes: bytes of keys and values that this row's own tokens hold.
+        tail_tokens: own tokens of this row whose keys and values are held.
     """
 
     log_likelihood: float
     num_tokens: int
     is_greedy: bool
-    tail_bytes: int
+    tail_tokens: int
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,6 @@ def generate(
             use_cache=True,
             **settings.arguments,
         )
-    per_token = tail_bytes_per_token(cache.layers)
     answers = []
     sound = finite.rows()
     for number, question in enumerate(questions):
@@ -132,7 +131,7 @@ def generate(
             text = text.split(stop)[0]
         # The last generated token is never fed back, so it holds no keys and values.
         held = len(question) + max(len(ids) - 1, 0)
-        answers.append(Answer(text, tuple(ids), held * per_token, sound[number]))
+        answers.append(Answer(text, tuple(ids), held, sound[number]))
     return answers
 
 
@@ -170,14 +169,13 @@ def score(
     ).logits
     # Row i of the kept logits predicts continuation token i.
     log_probs = torch.log_softmax(logits[:, :-1].float(), dim=-1)
-    per_token = tail_bytes_per_token(cache.layers)
     scores = []
     for row, (question, continuation) in enumerate(zip(questions, continuations, strict=True)):
         target = continuation.to(log_probs.device)
         count = len(target)
         picked = log_probs[row, :count].gather(1, target.unsqueeze(1)).squeeze(1)
         greedy = bool((log_probs[row, :count].argmax(-1) == target).all())
-        held = (len(question) + count) * per_token
+        held = len(question) + count
         scores.append(Score(float(picked.double().sum()), count, greedy, held))
     return scores
 

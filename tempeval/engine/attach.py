@@ -76,6 +76,7 @@ class Attachment:
         self._cache: PrefixCache | TailCache | None = None
         self._index: torch.Tensor | None = None
         self._padding: torch.Tensor | None = None
+        self._starts: list[int] = []
         self._embeddings: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def __enter__(self) -> Attachment:
@@ -152,8 +153,17 @@ class Attachment:
         if isinstance(cache, TailCache) and mask is not None:
             tail = mask[:, cache.prefix.length :] == 0
             self._padding = tail if bool(tail.any()) else None
+        if isinstance(cache, TailCache) and self.plan.stores:
+            self._starts = self._first_columns(cache, index.shape[0])
         # Causality and padding are the attention function's; the layers get no mask.
         return args, {**kwargs, "attention_mask": None}
+
+    def _first_columns(self, cache: TailCache, rows: int) -> list[int]:
+        """Return where each row's tail begins; padding that ends a row (of labels) is no matter."""
+        if self._padding is None:
+            return [0] * rows
+        found: list[int] = self._padding[:, : cache.prompt_length].sum(1).tolist()
+        return found
 
     def _before_layer(
         self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -212,7 +222,15 @@ class Attachment:
         """
         if isinstance(self._cache, TailCache):
             out, kernel = attend_after_prefix(
-                query, key, value, self._cache, layer, self.plan, padding=self._padding, scale=scale
+                query,
+                key,
+                value,
+                self._cache,
+                layer,
+                self.plan,
+                padding=self._padding,
+                starts=self._starts,
+                scale=scale,
             )
             self.kernels.add(kernel)
             return out
@@ -220,8 +238,6 @@ class Attachment:
         if plan.codec is not None and self._cache is not None:
             stored = plan.codec.encode(key, value)
             self._cache.hold(layer, stored, keep_exact=self.plan.exact_prefill)
-            if not self.plan.exact_prefill:
-                key, value = stored.decode()
         if layer == len(self.plan.layers) - 1:
             raise PrefixFilled
         rotary = plan.rotary

@@ -6,18 +6,19 @@ a layer still holds, because transformers sizes inputs and masks by it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 from tempeval.errors import UnsupportedModel
+from tempeval.stages import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tempeval.stages import StoredKV
+    from tempeval.stages import StoredKV, Tail
 
 
 @dataclass(frozen=True)
@@ -27,19 +28,30 @@ class PlainKV:
     keys: torch.Tensor
     values: torch.Tensor
 
-    def decode(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the keys and values."""
-        return self.keys, self.values
+    def opened(self) -> PlainKV:
+        """There is nothing to decode."""
+        return self
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the two storages."""
-        return self.keys.untyped_storage().nbytes() + self.values.untyped_storage().nbytes()
+    def read(self, tail: Tail) -> Reading:
+        """Return everything as it is."""
+        return Reading((self.keys, self.values), None, (tail.keys, tail.values))
 
-    @property
-    def quantised_fraction(self) -> float:
-        """Nothing is quantised."""
-        return 0.0
+    def extended(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """What follows is held beside it."""
+
+    def nbytes(self, after: int) -> int:
+        """Bytes of the storages, and of what follows."""
+        states = (self.keys, self.values)
+        return sum(s.untyped_storage().nbytes() + after * token_bytes(s) for s in states)
+
+    def in_few_bits(self, after: int) -> tuple[int, int]:
+        """Nothing is."""
+        return 0, 0
+
+
+def token_bytes(states: torch.Tensor) -> int:
+    """Bytes of one token of `[B, h_kv, T, d]` keys or values."""
+    return int(states.shape[1] * states.shape[3] * states.element_size())
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,24 @@ def make_piece(held: StoredKV, segment: torch.Tensor) -> Piece:
     return Piece(held, segment, tuple(segment_ranges(segment)))
 
 
+def continued(
+    pieces: tuple[Piece, ...], keys: torch.Tensor, values: torch.Tensor, segment: torch.Tensor
+) -> tuple[Piece, ...]:
+    """Add tokens of a sequence to the pieces of a layer.
+
+    Args:
+        pieces: of the layer.
+        keys: `[1, h_kv, Q, d]`.
+        values: `[1, h_kv, Q, d]`.
+        segment: long `[Q]`.
+    """
+    longer = pieces[-1].held.extended(keys, values) if pieces else None
+    if longer is None:
+        return (*pieces, make_piece(PlainKV(keys, values), segment))
+    whole = torch.cat([pieces[-1].segment, segment.to(pieces[-1].segment.device)])
+    return (*pieces[:-1], make_piece(longer, whole))
+
+
 def segment_ranges(segment: torch.Tensor) -> list[tuple[int, int, int]]:
     """Split `[n]` segments into runs `(segment, start, stop)`."""
     if not len(segment):
@@ -72,30 +102,6 @@ def segment_ranges(segment: torch.Tensor) -> list[tuple[int, int, int]]:
         ranges.append((value, start, start + count))
         start += count
     return ranges
-
-
-class DecodedOnce:
-    """A stored piece that is decoded at most once; lives while one layer attends to it."""
-
-    def __init__(self, held: StoredKV) -> None:
-        self._held = held
-        self._decoded: tuple[torch.Tensor, torch.Tensor] | None = None
-
-    def decode(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the keys and values."""
-        if self._decoded is None:
-            self._decoded = self._held.decode()
-        return self._decoded
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held at rest, without what is decoded for the moment."""
-        return self._held.nbytes
-
-    @property
-    def quantised_fraction(self) -> float:
-        """Share of the numbers that a codec quantised."""
-        return self._held.quantised_fraction
 
 
 class ExactPrefix:
@@ -135,29 +141,41 @@ class SharedPrefix:
         layers: per decoder layer, the pieces its tails attend to.
         exact: what the prompt of the one question attends to instead; None where the prefix is
             shared.
+        tail_bytes: bytes that one token holds over all layers where nothing is stored (a prompt
+            without visuals).
     """
 
     length: int
     layers: tuple[tuple[Piece, ...], ...]
     exact: ExactPrefix | None = None
+    tail_bytes: int = 0
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of storage held over all layers, scales included."""
-        return sum(piece.held.nbytes for pieces in self.layers for piece in pieces)
+    def nbytes(self, after: int) -> int:
+        """Bytes of keys and values over all layers, scales included.
 
-    @property
-    def quantised_fraction(self) -> float:
-        """Share of the held numbers that a codec quantised, over all layers."""
-        total = sum(len(piece.segment) for pieces in self.layers for piece in pieces)
-        if not total:
-            return 0.0
-        held = sum(
-            len(piece.segment) * piece.held.quantised_fraction
+        Args:
+            after: a question's own tokens that are held besides.
+        """
+        if not self.length and not any(self.layers):
+            return after * self.tail_bytes
+        return sum(
+            piece.held.nbytes(after if number == 0 else 0)
             for pieces in self.layers
-            for piece in pieces
+            for number, piece in enumerate(pieces)
         )
-        return held / total
+
+    def quantised(self, after: int) -> tuple[float, float]:
+        """Return the shares of the prefix's keys and of its values that are in few bits.
+
+        Over all layers; 0 without a prefix.
+
+        Args:
+            after: tokens that have followed the prefix.
+        """
+        pieces = [piece for pieces in self.layers for piece in pieces]
+        total = max(sum(len(piece.segment) for piece in pieces), 1)
+        counts = [piece.held.in_few_bits(after) for piece in pieces]
+        return sum(keys for keys, _ in counts) / total, sum(values for _, values in counts) / total
 
 
 class PrefixCache(Cache):  # type: ignore[misc]  # transformers is untyped here
@@ -228,39 +246,3 @@ class TailCache(Cache):  # type: ignore[misc]  # transformers is untyped here
         super().__init__(layers=[TailLayer(prefix.length) for _ in prefix.layers])
         self.prefix = prefix
         self.prompt_length = prompt_length
-
-    def reads(
-        self, layer: int, rows: int, columns: int
-    ) -> list[tuple[tuple[Piece, ...], int, int]]:
-        """Return which pieces the newest tail rows attend to, each decoded at most once.
-
-        Args:
-            layer: 0-based decoder layer.
-            rows: number of rows.
-            columns: tail tokens so far, these rows included.
-
-        Returns:
-            `(pieces, start, stop)` for runs of the rows, in order; one run unless prefill is exact.
-        """
-        exact = self.prefix.exact
-        # Rows of the prompt among these.
-        asked = min(max(self.prompt_length - (columns - rows), 0), rows) if exact else 0
-        runs = []
-        if exact and asked:
-            runs.append((exact.take(layer), 0, asked))
-        if asked < rows:
-            runs.append((self.prefix.layers[layer], asked, rows))
-        return [
-            (tuple(replace(piece, held=DecodedOnce(piece.held)) for piece in pieces), start, stop)
-            for pieces, start, stop in runs
-        ]
-
-
-def tail_bytes_per_token(layers: Sequence[TailLayer]) -> int:
-    """Bytes that one tail token of one row holds over all layers."""
-    total = 0
-    for layer in layers:
-        if layer.tail_length:
-            states = (layer.keys, layer.values)
-            total += sum(s[0, :, 0].numel() * s.element_size() for s in states)
-    return total

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tempeval.engine.attach import Attachment
+from tempeval.engine.cache import PlainKV
 from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
 from tempeval.errors import CannotStore, InvalidSetting
@@ -79,10 +80,16 @@ def measure_bounds(
 
 
 def bounds_of(prefix: SharedPrefix) -> Bounds:
-    """Return the smallest and largest key and value per layer, head and channel, in float32."""
+    """Return the smallest and largest key and value per layer, head and channel, in float32.
+
+    Raises:
+        InvalidSetting: for a prefix that is not held as it is.
+    """
     found: dict[str, list[torch.Tensor]] = {"keys": [], "values": []}
     for (piece,) in prefix.layers:
-        for name, states in zip(found, piece.held.decode(), strict=True):
+        if not isinstance(piece.held, PlainKV):
+            raise InvalidSetting("calibration runs without stage store")
+        for name, states in zip(found, (piece.held.keys, piece.held.values), strict=True):
             if states.shape[2]:
                 found[name].append(torch.stack([states[0].amin(1), states[0].amax(1)]))
             else:

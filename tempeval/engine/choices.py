@@ -11,13 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tempeval.engine.answer import Score
-from tempeval.engine.cache import (
-    PlainKV,
-    SharedPrefix,
-    TailCache,
-    make_piece,
-    tail_bytes_per_token,
-)
+from tempeval.engine.cache import SharedPrefix, TailCache, continued
 from tempeval.engine.cache_keyword import with_cache
 from tempeval.errors import InvalidSetting
 
@@ -58,7 +52,7 @@ def score_choices(
         raise InvalidSetting("a question has no token after the last visual; add a text prompt")
     if any(len(c) == 0 for c in continuations):
         raise InvalidSetting("a continuation has no token; every choice needs some text")
-    first, shared, per_token = _ask(attachment, prefix, question)
+    first, shared = _ask(attachment, prefix, question)
     # The question's last row predicts every first token; later tokens need a forward each.
     later = [number for number, c in enumerate(continuations) if len(c) > 1]
     # Labels of like length go together, so that little is padded.
@@ -74,14 +68,14 @@ def score_choices(
         picked = rows[: len(target)].gather(1, target.unsqueeze(1)).squeeze(1)
         greedy = bool((rows[: len(target)].argmax(-1) == target).all())
         # The last token of a label is never fed, so it holds no keys and values.
-        held = (len(question) + len(target) - 1) * per_token
+        held = len(question) + len(target) - 1
         scores.append(Score(float(picked.double().sum()), len(target), greedy, held))
     return scores
 
 
 def _ask(
     attachment: Attachment, prefix: SharedPrefix, question: torch.Tensor
-) -> tuple[torch.Tensor, SharedPrefix, int]:
+) -> tuple[torch.Tensor, SharedPrefix]:
     """Feed the question once; return its last log-probabilities `[1, V]` and the longer prefix."""
     device = attachment.family.device
     cache = TailCache(prefix, len(question))
@@ -97,12 +91,12 @@ def _ask(
     segment = torch.full((len(question),), names.question, device=device)
     segment[-1] = names.last
     layers = tuple(
-        (*pieces, make_piece(PlainKV(layer.keys, layer.values), segment))
+        continued(pieces, layer.keys, layer.values, segment)
         for pieces, layer in zip(prefix.layers, cache.layers, strict=True)
     )
     shared = SharedPrefix(prefix.length + len(question), layers)
     log_probs = torch.log_softmax(logits[0, -1:].float(), dim=-1)
-    return log_probs, shared, tail_bytes_per_token(cache.layers)
+    return log_probs, shared
 
 
 def _batches(
@@ -132,8 +126,8 @@ def _label_rows(
     logits = attachment.family.model(
         input_ids=ids.to(device),
         position_ids=index.expand(len(labels), -1),
-        # Every row is after the prompt.
-        **with_cache(attachment.family.model, TailCache(shared, prompt_length=1)),
+        # Every row is after the prompt, which the prefix ends with.
+        **with_cache(attachment.family.model, TailCache(shared, prompt_length=0)),
         use_cache=True,
     ).logits
     return [

@@ -299,7 +299,7 @@ def _record(outcome: Outcome) -> dict[str, Any]:
         answer = {
             "text": outcome.answer.text,
             "token_ids": list(outcome.answer.token_ids),
-            "tail_bytes": outcome.answer.tail_bytes,
+            "tail_tokens": outcome.answer.tail_tokens,
         }
     elif isinstance(outcome.answer, Scores):
         answer = outcome.answer.to_dict()
@@ -325,7 +325,7 @@ def _outcome(record: Mapping[str, Any]) -> Outcome:
             raise ValueError("neither an answer nor an error")
     elif "text" in held:
         (text,) = _texts([held["text"]])
-        answer = Answer(text, tuple(map(int, held["token_ids"])), int(held["tail_bytes"]))
+        answer = Answer(text, tuple(map(int, held["token_ids"])), int(held["tail_tokens"]))
     else:
         answer = Scores.from_dict(held)
         if len(answer.token_counts) != len(answer):

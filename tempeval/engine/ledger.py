@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from math import pi
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from tempeval.engine.cache import segment_ranges
+from tempeval.stages import AXIS_ALL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import torch
 
     from tempeval.engine.plan import EnginePlan
     from tempeval.stages import Geometry
@@ -30,13 +32,21 @@ class Ledger:
         frames: decoded frames.
         visual_tokens: visual tokens that entered the text stack.
         token_layers: visual tokens present, averaged over layers.
-        kv_bytes: storage held for the prefix plus this sample's own tail, scales included.
-        quantised_fraction: share of the prefix's numbers that a codec quantised.
+        kv_bytes: keys and values of the prefix and of this sample's own tokens when its answer is
+            there, scales included; under `kv_quant` each token once, as the method holds it.
+        quantised_fraction: share of the prefix's numbers that are in few bits by then.
+        quantised_keys: the same of its keys alone.
+        quantised_values: the same of its values alone.
         prefix_shared: whether one prefill served all questions of the prefix; False under exact
             prefill, None without a prefix.
         prefill_flops: analytic, vision tower, stage `encode` and text stack (see `prefill_flops`).
         distinct_temporal_ids: different temporal positions among the visual tokens; None without
             a temporal axis.
+        positions_per_grid: positions from a temporal grid of a video to the next (from a frame's
+            tokens to the next frame's where positions count tokens), the largest of the prompt's
+            videos; None without a video of several grids.
+        sub_nyquist: whether that step turns the fastest rotary channel that encodes time by more
+            than pi, so that it cannot tell steps apart (the condition under which PAS fails).
         decode_ms, encode_ms, prefill_ms, answer_ms: wall milliseconds.
         amortised_ms: wall milliseconds per sample as this run shared them: decode and encode over
             all samples and methods of the video, prefill over the questions of the prefix.
@@ -53,9 +63,13 @@ class Ledger:
     token_layers: float | None = None
     kv_bytes: int | None = None
     quantised_fraction: float | None = None
+    quantised_keys: float | None = None
+    quantised_values: float | None = None
     prefix_shared: bool | None = None
     prefill_flops: float | None = None
     distinct_temporal_ids: int | None = None
+    positions_per_grid: float | None = None
+    sub_nyquist: bool | None = None
     decode_ms: float | None = None
     encode_ms: float | None = None
     prefill_ms: float | None = None
@@ -100,6 +114,47 @@ def distinct_temporal_ids(plan: EnginePlan) -> int | None:
     visual = plan.layout.is_visual.to(rotary.positions.device)
     times = rotary.positions[visual, int(channels[0])]
     return len(set(times.tolist()))
+
+
+@dataclass(frozen=True)
+class TemporalStep:
+    """How far apart two neighbouring temporal grids are in rotary space.
+
+    Attributes:
+        positions: from one to the next.
+        radians: by which the fastest channel that encodes time turns in between.
+    """
+
+    positions: float
+    radians: float
+
+    @property
+    def sub_nyquist(self) -> bool:
+        """Whether the fastest channel turns by more than pi: a step then looks like another."""
+        return self.radians > pi
+
+
+def temporal_step(plan: EnginePlan) -> TemporalStep | None:
+    """Return the largest step from a temporal grid to the next, after stage `place`.
+
+    Channels that encode time are those of M-RoPE's temporal section, and all where positions count
+    tokens. None without a video of several grids.
+
+    Source: PAS, arXiv 2511.10979 (sampling below the Nyquist rate of the temporal channels).
+    """
+    rotary, layout = plan.layers[0].rotary, plan.layout
+    channels = rotary.temporal_channels
+    if not bool(channels.any()):
+        channels = rotary.axis == AXIS_ALL
+    several = [number for number, (grids, _, _) in enumerate(layout.visuals) if grids > 1]
+    of_videos = torch.isin(
+        layout.grid_index[:, 0], torch.tensor(several, dtype=torch.long).to(layout.grid_index)
+    )
+    steps = rotary.step.to(of_videos.device)[of_videos]
+    if not len(steps) or not bool(channels.any()):
+        return None
+    step = float(steps.max())
+    return TemporalStep(step, step * float(rotary.inv_freq[channels].max()))
 
 
 def text_flops(plan: EnginePlan, geometry: Geometry, question_length: int) -> float:

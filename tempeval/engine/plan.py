@@ -60,6 +60,35 @@ class EnginePlan:
         return int(visual.sum() if rows is None else visual[rows].sum())
 
     @property
+    def stores(self) -> bool:
+        """Whether some layer holds its prefix by a codec."""
+        return any(layer.codec is not None for layer in self.layers)
+
+    def inert_store(self, question: int) -> str | None:
+        """Say so where the codecs hold nothing of a prompt in few bits; None where they do.
+
+        A prompt without visuals has no prefix that they could miss.
+
+        Args:
+            question: tokens after the prefix.
+        """
+        if not self.stores or not self.layout.length:
+            return None
+        codec = ""
+        for layer in self.layers:
+            if layer.codec is None:
+                continue
+            if any(layer.codec.first_in_few_bits(len(layer.segment), question)):
+                return None
+            codec = str(layer.codec)
+        return (
+            f"inert: {self.layout.length} tokens of prefix and {question} of question, {codec}: "
+            "the window that stays in full precision holds the whole prompt; lower "
+            "residual_length or group_size, or give the prompt more visual tokens (frames or "
+            "pixels)"
+        )
+
+    @property
     def token_layers(self) -> float:
         """Visual tokens present, averaged over layers."""
         depth = len(self.layers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -18,9 +18,24 @@ from tempeval.engine.cache import segment_ranges
 from tempeval.engine.stacks import columns, stacks_of
 
 if TYPE_CHECKING:
-    from tempeval.engine.cache import Piece
+    from collections.abc import Sequence
+
     from tempeval.engine.plan import LayerPlan
     from tempeval.stages import Segments
+
+
+class Columns(NamedTuple):
+    """Keys and values before the tail, all of which lie before every tail row.
+
+    Attributes:
+        keys: `[1, h_kv, n, d]` where all rows of a batch share them, else `[B, h_kv, n, d]`.
+        values: of the same shape.
+        ranges: `(segment, start, stop)` runs of columns, in order; none is empty.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    ranges: tuple[tuple[int, int, int], ...]
 
 
 def attend_prefix(
@@ -70,20 +85,20 @@ def attend_tail(
     key: torch.Tensor,
     value: torch.Tensor,
     *,
-    pieces: tuple[Piece, ...],
+    pieces: Sequence[Columns],
     plan: LayerPlan,
     segments: Segments,
     prompt_length: int,
     padding: torch.Tensor | None,
     scale: float,
 ) -> tuple[torch.Tensor, str]:
-    """Attend the shared prefix without a mask and the own tail causally; merge.
+    """Attend what lies before the tail without a mask and the own tail causally; merge.
 
     Args:
         query: `[B, h, S, d]`, the newest S tail rows.
         key: `[B, h_kv, T, d]`, the whole tail (T >= S).
         value: `[B, h_kv, T, d]`.
-        pieces: the shared prefix of this layer.
+        pieces: what lies before the tail in this layer.
         plan: the layer's plan.
         segments: names of the segments.
         prompt_length: tail tokens of the prompt; from its last one on, rows are "last".
@@ -112,13 +127,14 @@ def attend_tail(
         seen = None if visible is None else visible[segment].tolist()
         parts = [Attended(own.out[:, :, start:stop], own.lse[:, :, start:stop], own.kernel)]
         for piece in pieces:
-            keys, values = piece.held.decode()
+            keys, values = piece.keys, piece.values
             if seen is not None:
                 ranges = [(a, b) for s, a, b in piece.ranges if seen[s]]
                 if not ranges:
                     continue
                 keys, values = columns(keys, ranges), columns(values, ranges)
-            parts.append(attend_shared(query[:, :, start:stop], keys, values, scale=scale))
+            attend = attend_shared if len(keys) == 1 else attend_lse
+            parts.append(attend(query[:, :, start:stop], keys, values, scale=scale))
         outs.append(merge(parts))
     return (outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)), own.kernel
 

@@ -20,13 +20,13 @@ class Scores:
         log_likelihoods: sum over a continuation's tokens, in nats.
         token_counts: tokens of a continuation.
         greedy: 1 where greedy decoding would produce it, else 0.
-        tail_bytes: bytes of keys and values that a row's own tokens hold, the most of any row.
+        tail_tokens: own tokens whose keys and values are held, the most of any row.
     """
 
     log_likelihoods: array[float]
     token_counts: array[int]
     greedy: bytes
-    tail_bytes: int
+    tail_tokens: int
 
     @classmethod
     def of(cls, scores: Sequence[Score]) -> Scores:
@@ -35,7 +35,7 @@ class Scores:
             array("d", [score.log_likelihood for score in scores]),
             array("I", [score.num_tokens for score in scores]),
             bytes(score.is_greedy for score in scores),
-            max(score.tail_bytes for score in scores),
+            max(score.tail_tokens for score in scores),
         )
 
     def __len__(self) -> int:
@@ -47,7 +47,7 @@ class Scores:
             self.log_likelihoods + other.log_likelihoods,
             self.token_counts + other.token_counts,
             self.greedy + other.greedy,
-            max(self.tail_bytes, other.tail_bytes),
+            max(self.tail_tokens, other.tail_tokens),
         )
 
     @property
@@ -61,7 +61,7 @@ class Scores:
             "log_likelihoods": self.log_likelihoods.tolist(),
             "token_counts": self.token_counts.tolist(),
             "greedy": [number for number, greedy in enumerate(self.greedy) if greedy],
-            "tail_bytes": self.tail_bytes,
+            "tail_tokens": self.tail_tokens,
         }
 
     @classmethod
@@ -72,5 +72,5 @@ class Scores:
         for number in record["greedy"]:
             greedy[number] = 1
         return cls(
-            array("d", record["log_likelihoods"]), counts, bytes(greedy), int(record["tail_bytes"])
+            array("d", record["log_likelihoods"]), counts, bytes(greedy), int(record["tail_tokens"])
         )

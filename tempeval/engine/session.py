@@ -24,7 +24,12 @@ from tempeval.engine.failures import (
     problem_of,
 )
 from tempeval.engine.halves import halves, joined
-from tempeval.engine.ledger import Ledger, distinct_temporal_ids, prefill_flops
+from tempeval.engine.ledger import (
+    Ledger,
+    distinct_temporal_ids,
+    prefill_flops,
+    temporal_step,
+)
 from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
 from tempeval.engine.question import Outcome
@@ -118,7 +123,15 @@ class Session:
         plan = make_plan(self.chain, layout, self.family.geometry)
         context = Context(self.family.context_length, self.chain.context_factor)
         frames = self.base.frames or 0
-        problems = [context.problems(plan, batch.items, frames) for batch in batches]
+        problems = [
+            [
+                problem or plan.inert_store(len(item.tail))
+                for item, problem in zip(
+                    batch.items, context.problems(plan, batch.items, frames), strict=True
+                )
+            ]
+            for batch in batches
+        ]
         fitting = [
             Batch(tuple(item for item, no in zip(batch.items, own, strict=True) if no is None))
             for batch, own in zip(batches, problems, strict=True)
@@ -131,12 +144,12 @@ class Session:
                 yield (
                     batch,
                     [
-                        next(outcomes) if no is None else self._too_long(layout, item, no)
+                        next(outcomes) if no is None else self._unfit(layout, item, no)
                         for item, no in zip(batch.items, own, strict=True)
                     ],
                 )
 
-    def _too_long(self, layout: Layout, item: Item, problem: str) -> Outcome:
+    def _unfit(self, layout: Layout, item: Item, problem: str) -> Outcome:
         ledger = replace(
             self.base,
             input_tokens=layout.length + len(item.tail),
@@ -148,7 +161,7 @@ class Session:
     def _answer_fitting(
         self, batches: Sequence[Batch], plan: EnginePlan, questions: int
     ) -> Generator[list[Outcome], None, None]:
-        """Answer batches of one prefix, all of whose prompts fit the model."""
+        """Answer batches of one prefix, all of whose prompts fit the model and the chain."""
         if not batches:
             return
         layout = plan.layout
@@ -187,13 +200,15 @@ class Session:
     def _prefix_ledger(
         self, attachment: Attachment, layout: Layout, prefix: SharedPrefix, prefill_ms: float
     ) -> Ledger:
+        step = temporal_step(attachment.plan)
         return replace(
             self.base,
             visual_tokens=layout.num_visual_tokens,
             token_layers=attachment.plan.token_layers,
-            quantised_fraction=prefix.quantised_fraction,
             prefix_shared=prefix.exact is None if layout.length else None,
             distinct_temporal_ids=distinct_temporal_ids(attachment.plan),
+            positions_per_grid=None if step is None else step.positions,
+            sub_nyquist=None if step is None else step.sub_nyquist,
             prefill_ms=prefill_ms,
         )
 
@@ -222,11 +237,15 @@ class Session:
         outcomes = []
         for item, answer, tail in zip(items, answers, tails, strict=True):
             answer_ms = row_ms * item.num_rows
+            keys, values = prefix.quantised(answer.tail_tokens)
             ledger = replace(
                 base,
                 input_tokens=prefix.length + len(tail),
                 output_tokens=answer.num_tokens,
-                kv_bytes=prefix.nbytes + answer.tail_bytes,
+                kv_bytes=prefix.nbytes(answer.tail_tokens),
+                quantised_fraction=(keys + values) / 2,
+                quantised_keys=keys,
+                quantised_values=values,
                 prefill_flops=prefill_flops(plan, family.geometry, len(tail), self.vision_flops),
                 answer_ms=answer_ms,
                 amortised_ms=shared_ms + answer_ms,

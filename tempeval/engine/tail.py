@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from tempeval.engine.query_shift import shift_queries
-from tempeval.engine.rows import attend_tail
+from tempeval.engine.rows import Columns, attend_tail
+from tempeval.stages import Tail
 
 if TYPE_CHECKING:
-    from tempeval.engine.cache import TailCache
+    from collections.abc import Sequence
+
+    from tempeval.engine.cache import Piece, TailCache
     from tempeval.engine.plan import EnginePlan
+    from tempeval.stages import OpenKV
 
 
 def attend_after_prefix(
@@ -23,9 +27,14 @@ def attend_after_prefix(
     plan: EnginePlan,
     *,
     padding: torch.Tensor | None,
+    starts: Sequence[int],
     scale: float,
 ) -> tuple[torch.Tensor, str]:
-    """Attend the cache's prefix and the own tail; rows of the prompt may read another prefix.
+    """Attend the cache's prefix and the own tail, as each row finds them held.
+
+    The rows of the prompt read the prefix as it is held after the whole prompt (under exact
+    prefill: as it was before the codecs) and one another as they were computed. A later row reads
+    everything as it is held after the tokens before that row.
 
     Args:
         query: `[B, h, S, d]`, the newest S tail rows, without the plan's shift.
@@ -35,6 +44,7 @@ def attend_after_prefix(
         layer: 0-based decoder layer.
         plan: the folded chain.
         padding: bool `[B, T]`, True on padding; None for none.
+        starts: column of each row's first token that is no padding, B numbers.
         scale: factor on the scores.
 
     Returns:
@@ -43,14 +53,33 @@ def attend_after_prefix(
     own = plan.layers[layer]
     query = shift_queries(query, own.rotary, float(own.rotary.shift_scale_after))
     rows, columns = query.shape[2], key.shape[2]
+    first = columns - rows
+    exact = cache.prefix.exact
+    # Rows of the prompt among these.
+    asked = min(max(cache.prompt_length - first, 0), rows)
+    if own.codec is None:
+        runs = [(0, rows)]
+    else:
+        runs = [(0, asked)] if asked else []
+        runs += [(row, row + 1) for row in range(asked, rows)]
+    stored: list[tuple[Piece, OpenKV]] = []
     outs, kernel = [], ""
-    for pieces, start, stop in cache.reads(layer, rows, columns):
-        seen = columns - rows + stop
+    for start, stop in runs:
+        prompt = stop <= asked
+        if exact is not None and prompt:
+            pieces = [(piece, piece.held.opened()) for piece in exact.take(layer)]
+        else:  # decoded once for all runs
+            stored = stored or [(p, p.held.opened()) for p in cache.prefix.layers[layer]]
+            pieces = stored
+        seen = first + stop
+        after = [(cache.prompt_length if prompt else seen - 1) - column for column in starts]
+        tail = Tail(key[:, :, :seen], value[:, :, :seen], starts, after, whole=not prompt)
+        parts, (keys, values) = _read(pieces, tail)
         out, kernel = attend_tail(
             query[:, :, start:stop],
-            key[:, :, :seen],
-            value[:, :, :seen],
-            pieces=pieces,
+            keys,
+            values,
+            pieces=parts,
             plan=own,
             segments=plan.segments,
             prompt_length=cache.prompt_length,
@@ -59,3 +88,26 @@ def attend_after_prefix(
         )
         outs.append(out)
     return (outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)), kernel
+
+
+def _read(
+    pieces: Sequence[tuple[Piece, OpenKV]], tail: Tail
+) -> tuple[list[Columns], tuple[torch.Tensor, torch.Tensor]]:
+    """Return the columns before the tail, and the tail's keys and values."""
+    parts, own = [], (tail.keys, tail.values)
+    for piece, held in pieces:
+        reading = held.read(tail)
+        start, own = 0, reading.tail
+        for states in (reading.shared, reading.own):
+            if states is None:
+                continue
+            stop = start + states[0].shape[2]
+            ranges = [
+                (segment, max(a, start) - start, min(b, stop) - start)
+                for segment, a, b in piece.ranges
+                if max(a, start) < min(b, stop)
+            ]
+            if ranges:
+                parts.append(Columns(*states, tuple(ranges)))
+            start = stop
+    return parts, own

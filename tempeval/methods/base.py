@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tempeval.errors import ConflictingMethods, InvalidSetting
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import torch
 
@@ -164,6 +164,14 @@ class Method:
         """Return what a reader of this method's row must know, such as "swap, untrained".
 
         Labels are shown beside the name; they are no part of the spelling or the fingerprint.
+        """
+        return ()
+
+    def measured(self, ledgers: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+        """Return labels that only the answers of a run tell, such as how much was quantised.
+
+        Args:
+            ledgers: of the samples that were answered, as in the samples files.
         """
         return ()
 
@@ -359,6 +367,15 @@ class Chain:
     def resolve(self, facts: RunFacts) -> dict[str, dict[str, Any]]:
         """Check every (bound) method against a model; return what the settings resolved to."""
         return {m.name: m.resolve(facts) for m in self.parts}
+
+    def measured(self, ledgers: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+        """Return the labels that only the answers of a run tell; see `labels` for names."""
+        several = len(self.parts) > 1
+        return tuple(
+            f"{method.name}: {label}" if several else label
+            for method in self._placing()
+            for label in method.measured(ledgers)
+        )
 
     def labels(self, facts: RunFacts) -> tuple[str, ...]:
         """Return what a reader of this chain's row must know; empty where the name says it all.

@@ -1,4 +1,4 @@
-"""KV-cache quantisation: the video prefix's keys and values are held in 2, 4 or 8 bits.
+"""KV-cache quantisation: keys and values but the newest are held in 2, 4 or 8 bits.
 
 Sources: `scheme=kivi` is KIVI, arXiv 2402.02750 (code: github.com/jy-yuan/KIVI); `scheme=static`
 is the post-training quantisation of INTP-Video-LLMs, arXiv 2409.12963, Eq 3.7.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import floor
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tempeval.errors import InvalidSetting
@@ -18,6 +19,8 @@ from tempeval.methods.kv_groups import dequantize, quantize
 from tempeval.methods.kv_packing import check_nbits
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from tempeval.methods.kv_calibration import Calibration
     from tempeval.stages import Codec, Geometry, RunFacts
 
@@ -31,37 +34,44 @@ WINDOWS = {"kivi": 128, "static": 0}
 
 @dataclass(frozen=True)
 class KVQuant(Method):
-    """Hold the keys (after rotary) and values of the shared video prefix in few bits.
+    """Hold keys (after rotary) and values in few bits, but for the newest ones.
 
-    Only the prefix is quantised, once; question and generated tokens stay in full precision. So do
-    the last `residual_length` tokens of the prefix and, with `kivi`, those before them that fill no
-    group. Codes are packed; scales and minima are held in the compute dtype.
+    A sequence is the prefix, the question and what is generated, and the window is that of the
+    whole sequence. With `kivi`, of n tokens the first n - n mod R keys are in few bits, since keys
+    are quantised R at a time, and all values but the newest R (R is `residual_length`). The video
+    prefix's codes are made once for all questions, and a question reads as many of its newest
+    tokens in full precision as the window leaves; the question's own tokens and generated ones are
+    quantised when they leave it. `static` quantises the prefix alone. Codes are packed; scales and
+    minima are held in the compute dtype.
 
-    Departures from KIVI: prefill reads what is stored unless `prefill=exact`, because an answer of
-    one token would feel nothing otherwise; keys and values have the same window (KIVI's holds
-    P mod R keys); generated tokens are never quantised. Departure from the static paper: it has no
-    window, and says neither how S and Z are shared (here per head and
+    What is attended in full precision: the video's tokens among themselves, as in KIVI's prefill,
+    and the question's among themselves. The question reads the video as it is held after the
+    prompt (KIVI's prefill reads that too as it was: `prefill=exact`), because an answer of one
+    token would feel nothing otherwise.
+
+    The static paper has no window, and says neither how S and Z are shared (here per head and
     channel) nor what calibrates them (here the smallest and largest number).
 
-    A prompt without visuals has no prefix: nothing of it is quantised, and that is no error. A
-    prefix so short that all of it lies in the window is one.
+    A prompt all of which lies in the window is an error, unless it has no visuals.
 
     Attributes:
         nbits: bits per number: 2 (both papers' main setting), 4 or 8.
         scheme: `kivi` (keys per channel in groups of tokens, values per token in groups of
-            channels, ranges of the prefix itself) or `static` (ranges per layer, head and channel
-            from `calibration`).
+            channels, ranges of the tokens themselves) or `static` (ranges per layer, head and
+            channel from `calibration`).
         group_size: numbers that share a scale and a minimum (`kivi`; KIVI's default is 32).
-        residual_length: last tokens of the prefix in full precision; None for the paper's: 128
-            with `kivi`, 0 with `static`.
-        prefill: `quantized` (everything reads the stored prefix) or `exact` (KIVI's own: the
-            prompt reads exact keys and values, later tokens the stored ones; the prefix then
+        residual_length: R, the window; None for the paper's: 128 with `kivi`, 0 with `static`.
+            Keys come in blocks of the whole groups in R, at least of one.
+        prefill: `quantized` (the question reads the video as it is held) or `exact` (KIVI's own:
+            the prompt reads exact keys and values, later tokens what is held; the prefix then
             serves one question only).
         calibration: file that `tempeval calibrate` wrote (`static`); its content, not its name, is
             part of the fingerprint.
     """
 
     name: ClassVar[str] = "kv_quant"
+    #: 2: the window is that of the whole sequence, no longer of the prefix.
+    version: ClassVar[int] = 2
     claims: ClassVar[frozenset[str]] = frozenset({"store"})
 
     nbits: int = 2
@@ -114,7 +124,7 @@ class KVQuant(Method):
 
     @property
     def window(self) -> int:
-        """The last tokens of the prefix that stay in full precision, of the scheme or as set."""
+        """The newest tokens that stay in full precision, of the scheme or as set."""
         return WINDOWS[self.scheme] if self.residual_length is None else self.residual_length
 
     @property
@@ -155,6 +165,24 @@ class KVQuant(Method):
         told = ("chain", "num_frames", "num_clips", "source", "dtype")
         calibrated = {f"calibration_{key}": self.calibrated.facts.get(key) for key in told}
         return {"residual_length": self.window, **calibrated}
+
+    def measured(self, ledgers: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+        """Say how much of the videos' keys and values was in few bits, on average."""
+        shares = []
+        for name in ("quantised_keys", "quantised_values"):
+            told = [
+                float(of[name])
+                for of in ledgers
+                if of.get(name) is not None and of.get("visual_tokens")
+            ]
+            if not told:
+                return ()
+            # Down to tenths of a percent: what is not all of it never reads 100.
+            shares.append(f"{floor(1000 * sum(told) / len(told) + 1e-6) / 10:g} %")
+        keys, values = shares
+        if keys == values:
+            return (f"{self.nbits} bits for {keys} of the video's keys and values",)
+        return (f"{self.nbits} bits for {keys} of the video's keys, {values} of its values",)
 
     def store(self, layer: int, geometry: Geometry) -> Codec:
         """Return the codec of a layer."""

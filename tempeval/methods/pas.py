@@ -16,6 +16,8 @@ from tempeval.methods.base import Method
 from tempeval.stages import AXIS_ALL
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from tempeval.stages import Geometry, Layout, RotaryPlan, RunFacts
 
 
@@ -79,6 +81,17 @@ class PAS(Method):
         """Say so when it is the variant for one-dimensional positions, or when nothing shifts."""
         variant = () if facts.axes else ("PAS-1D (ours)",)
         return variant if any(self.offsets) else (*variant, "inert: all offsets 0")
+
+    def measured(self, ledgers: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+        """Say where one grid's step turns the fastest temporal channel by more than pi.
+
+        Smoothing cannot help there: the paper's condition of failure.
+        """
+        told = [bool(of["sub_nyquist"]) for of in ledgers if of.get("sub_nyquist") is not None]
+        below = sum(told)
+        if not below:
+            return ()
+        return ("sub-Nyquist" if below == len(told) else f"sub-Nyquist: {below} of {len(told)}",)
 
     def place(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
         """Add the phases to the query positions of visual rows."""

@@ -37,8 +37,9 @@ class Rearrange(Method):
 
     On Qwen-VL, which merges two neighbouring frames into one temporal grid and attends within it,
     subsequences of N = 8 frames change which frames are merged: frame f with frame f + m. Grid k
-    of subsequence g comes at place k * m + g. The paper does not have this variant; its rows say
-    "rearranged within temporal grids (ours)".
+    of subsequence g comes at place k * m + g, with the temporal id of that place, which is up to
+    (m - 1) / 2 frames from the mean time of its two frames. The paper does not have this variant;
+    its rows say "rearranged within temporal grids (ours), ids up to 1.5 frames off".
 
     Attributes:
         frames_per_group: the paper's N; None for the frames over which the tower attends, and for
@@ -104,7 +105,11 @@ class Rearrange(Method):
         if facts.num_frames == self._size(facts):
             return ("one group, nothing rearranged",)
         if facts.frames_per_block == facts.frames_per_grid:
-            return ("rearranged within temporal grids (ours)",)
+            groups = group_count(facts.num_frames, self._size(facts))
+            return (
+                "rearranged within temporal grids (ours), ids up to "
+                f"{(groups - 1) / 2:g} frames off",
+            )
         return ()
 
     def frames(self, plan: FramePlan) -> FramePlan:

@@ -67,7 +67,7 @@ METHODS: dict[str, MethodEntry] = {
         MethodEntry(
             "kv_quant",
             "tempeval.methods.kv_quantization:KVQuant",
-            "the video prefix's keys and values are held in 2, 4 or 8 bits",
+            "keys and values but the newest 128 are held in 2, 4 or 8 bits",
             "KIVI, arXiv 2402.02750; static: INTP, arXiv 2409.12963, Eq 3.7",
             ("store",),
             "jy-yuan/KIVI @ 876b4d2; static: none public",

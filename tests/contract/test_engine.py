@@ -118,7 +118,7 @@ def test_a_batch_never_changes_a_sample(family, make_clip, message, name):
         for number, tail in enumerate(tails):
             (alone,) = generate(attachment, prefix, [tail], settings)
             assert alone.token_ids == together[number].token_ids
-            assert alone.tail_bytes == together[number].tail_bytes
+            assert alone.tail_tokens == together[number].tail_tokens
             (one,) = score(attachment, prefix, [tail], [continuations[number]])
             assert one.log_likelihood == pytest.approx(scored[number].log_likelihood, abs=1e-4)
             assert one.is_greedy == scored[number].is_greedy
@@ -280,7 +280,8 @@ def test_exit_really_removes_the_frames(family, make_clip, message):
     per_token = 2 * geometry.num_kv_heads * geometry.head_dim * 4
     for layer, (piece,) in enumerate(prefix.layers):
         rows = layout.length if layer < 2 else text
-        assert piece.held.nbytes == rows * per_token
+        assert piece.held.nbytes(0) == rows * per_token
+        assert piece.held.nbytes(3) == (rows + 3) * per_token
         frames = (piece.segment > 0).sum()
         assert int(frames) == (layout.num_visual_tokens if layer < 2 else 0)
 
@@ -294,8 +295,8 @@ def test_int8_store_is_smaller_by_what_it_says(tiny_qwen2_5_vl, make_clip, messa
         plan = make_plan(CHAINS[name], layout, family.geometry)
         with Attachment(family, plan) as attachment:
             prefix = prefill(attachment, embeddings)
-        sizes[name] = prefix.nbytes
-        assert prefix.quantised_fraction == (1.0 if name == "int8" else 0.0)
+        sizes[name] = prefix.nbytes(0)
+        assert prefix.quantised(0) == ((1.0, 1.0) if name == "int8" else (0.0, 0.0))
     dim = family.geometry.head_dim
     assert sizes["int8"] / sizes["baseline"] == pytest.approx((dim + 4) / (4 * dim))
 

@@ -186,6 +186,8 @@ def test_ledger_states_what_was_used(build, videos):
     assert ledger.visual_tokens == 4 * 3 * 4  # 8 frames of 84 x 112: 4 grids of 3 x 4
     assert ledger.token_layers == ledger.visual_tokens / 2  # gone in 2 of 4 layers
     assert ledger.distinct_temporal_ids == 4
+    assert ledger.positions_per_grid > 0
+    assert ledger.sub_nyquist == (ledger.positions_per_grid > 3.1416)
     assert ledger.output_tokens == outcome.answer.num_tokens
     per_token = 2 * geometry.num_kv_heads * geometry.head_dim * 4
     fed = ledger.input_tokens + ledger.output_tokens - 1

@@ -197,16 +197,15 @@ def test_more_bits_come_closer(case):
         with attached(case, Chain()) as attachment:
             plain = prefill(attachment, case.embeddings)
         # Layer 0 sees the same inputs whatever is stored.
-        pairs = zip(
-            prefix.layers[0][0].held.decode(), plain.layers[0][0].held.decode(), strict=True
-        )
-        errors.append(max(float((a - b).abs().max()) for a, b in pairs))
+        held, as_it_is = prefix.layers[0][0].held.opened(), plain.layers[0][0].held
+        pairs = (held.keys, as_it_is.keys), (held.values, as_it_is.values)
+        errors.append(max(float((a - b[:, :, : a.shape[2]]).abs().max()) for a, b in pairs))
     assert errors[0] > 3 * errors[1] > 3 * 10 * errors[2] > 0
 
 
 @torch.no_grad()
 def test_encoded_once_and_decoded_once_per_layer_and_forward(case, monkeypatch):
-    counts = {"encode": 0, "decode": 0}
+    counts = {"encode": 0, "opened": 0}
 
     def counted(cls, name):
         original = getattr(cls, name)
@@ -218,16 +217,18 @@ def test_encoded_once_and_decoded_once_per_layer_and_forward(case, monkeypatch):
         monkeypatch.setattr(cls, name, call)
 
     counted(KiviCodec, "encode")
-    counted(QuantisedKV, "decode")
+    counted(QuantisedKV, "opened")
     # Question and last token see different columns: two runs of rows in one layer.
     chain = Chain([LastNotQuestion(layer=1), method(case)])
     depth = case.family.geometry.num_layers
     with attached(case, chain) as attachment:
         prefix = prefill(attachment, case.embeddings)
-        assert counts == {"encode": depth, "decode": depth}
-        counts["decode"] = 0
+        assert counts == {"encode": depth, "opened": 0}
         batched_stepwise_logits(attachment, prefix, case.tails[:1], [[5, 6, 7]])
-    assert counts == {"encode": depth, "decode": 3 * depth}
+        assert counts == {"encode": depth, "opened": 3 * depth}
+        counts["opened"] = 0  # a row per token of a continuation, each with a window of its own
+        score(attachment, prefix, case.tails[:2], [torch.tensor([5, 6, 7])] * 2)
+    assert counts == {"encode": depth, "opened": depth}
 
 
 @torch.no_grad()
@@ -250,25 +251,25 @@ def test_fraction_counts_the_rows_of_every_layer(case):
         prefix = prefill(attachment, case.embeddings)
     text = int((~case.layout.is_visual).sum())
     rows = [case.layout.length] * 2 + [text] * 2
-    quantised = [max(n - 12, 0) // 8 * 8 for n in rows]
-    assert prefix.quantised_fraction == pytest.approx(sum(quantised) / sum(rows))
-    assert 0 < prefix.quantised_fraction < 1
+    for after in (1, 5, 30):
+        keys = sum(min((n + after) // 8 * 8, n) for n in rows) / sum(rows)
+        values = sum(min(max(n + after - 12, 0), n) for n in rows) / sum(rows)
+        assert prefix.quantised(after) == pytest.approx((keys, values))
+    assert 0 < values <= keys <= 1
 
 
 @torch.no_grad()
 def test_a_prefix_inside_the_window_is_an_error_and_text_alone_is_not(case, message):
     length = case.layout.length
-    method = KVQuant(group_size=32, residual_length=length - 31)
-    with (
-        pytest.raises(
-            CannotStore, match=f"inert: {length} tokens, group 32, residual {length - 31}"
-        ),
-        attached(case, Chain([method])) as attachment,
-    ):
-        prefill(attachment, case.embeddings)
-    enough = replace(method, residual_length=length - 32)
-    with attached(case, Chain([enough])) as attachment:
-        assert prefill(attachment, case.embeddings).quantised_fraction == 32 / length
+    method = KVQuant(group_size=32, residual_length=128)
+    plan = make_plan(Chain([method]), case.layout, case.family.geometry)
+    # Of 128 tokens KIVI quantises all keys; of fewer, nothing.
+    assert plan.inert_store(128 - length) is None
+    found = plan.inert_store(127 - length)
+    words = f"inert: {length} tokens of prefix and {127 - length} of question, group 32, "
+    assert found.startswith(f"{words}residual 128: ")
+    leaving = Chain([TemporalExit(layer=2), replace(method, residual_length=64)])
+    assert make_plan(leaving, case.layout, case.family.geometry).inert_store(1) is None
     family = case.family
     layout, tail = family.layout(family.tokenize(message("What happens first?")), [])
     answers = []
@@ -295,20 +296,20 @@ def test_bytes_in_half_precision(
         with Attachment(family, make_plan(chain, layout, family.geometry)) as attachment:
             prefix = prefill(attachment, embeddings)
             generate(attachment, prefix, [tail], {"max_new_tokens": 2})
-        sizes[name] = prefix.nbytes
+        sizes[name] = prefix.nbytes(len(tail))
         if name == "plain":
             path = tmp_path / "ranges.safetensors"
             write_calibration(path, bounds_of(prefix), {})
             more = {"calibration": str(path)} if scheme == "static" else {"group_size": 32}
             chain = Chain([KVQuant(scheme=scheme, residual_length=40, **more)])
     g = family.geometry
-    length, numbers = layout.length, 2 * g.num_kv_heads * g.head_dim  # keys and values of a token
-    assert sizes["plain"] == g.num_layers * length * numbers * 2
-    old = length - 40
-    split = old // 32 * 32 if scheme == "kivi" else old
-    scales = split * numbers / 32 if scheme == "kivi" else numbers
-    computed = g.num_layers * (split * numbers / 4 + (2 * scales + (length - split) * numbers) * 2)
-    assert computed <= sizes[scheme] <= 1.05 * computed
+    # Keys and values of the whole sequence, each token once.
+    total, numbers = layout.length + len(tail), g.num_kv_heads * g.head_dim
+    assert sizes["plain"] == g.num_layers * 2 * total * numbers * 2
+    old = total - 40
+    few = total // 32 * 32 + old if scheme == "kivi" else 2 * min(old, layout.length)
+    scales = few / 32 if scheme == "kivi" else 2
+    assert sizes[scheme] == g.num_layers * numbers * (few / 4 + (2 * scales + 2 * total - few) * 2)
     assert sizes[scheme] < 0.6 * sizes["plain"]
 
 
@@ -394,9 +395,16 @@ def test_ledger_of_shared_and_exact_prefixes(inference, videos, monkeypatch):
             assert ledger.error is None
             if number == 5:
                 assert (ledger.prefix_shared, ledger.quantised_fraction) == (None, 0.0)
+                held = ledger.input_tokens + ledger.output_tokens - 1
+                codec = chain.store(0, inference.family.geometry)
+                nothing = torch.zeros(1, 2, 0, inference.family.geometry.head_dim)
+                layers = inference.family.geometry.num_layers
+                assert ledger.kv_bytes == layers * codec.encode(nothing, nothing).nbytes(held)
             else:
                 assert ledger.prefix_shared == (rule == "quantized")
-                assert 0.3 < ledger.quantised_fraction < 1
+                assert 0.3 < ledger.quantised_values <= ledger.quantised_keys <= 1
+                mean = (ledger.quantised_keys + ledger.quantised_values) / 2
+                assert ledger.quantised_fraction == mean
                 assert ledger.kv_bytes < 0.8 * plain_bytes(inference, outcome)
                 if rule == "exact":  # charged in full, also in the amortised time
                     assert ledger.amortised_ms >= ledger.prefill_ms
@@ -423,12 +431,12 @@ def test_exact_answers_do_not_depend_on_batches(inference, videos):
 
 def test_an_inert_video_fails_alone_and_by_name(inference, videos):
     questions = [ask(i, ref, "up") for i, ref in enumerate(videos)]
-    got = outcomes(inference, questions, Chain([KVQuant(group_size=16, residual_length=24)]))
+    got = outcomes(inference, questions, Chain([KVQuant(group_size=16, residual_length=64)]))
     assert got[0].ledger.error is None
     assert got[1].ledger.error is None
     assert got[2].answer is None
     assert "inert: " in got[2].ledger.error
-    assert "group 16, residual 24" in got[2].ledger.error
+    assert "group 16, residual 64" in got[2].ledger.error
 
 
 # ---------------------------------------------------------------- calibration

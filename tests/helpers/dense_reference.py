@@ -9,6 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from kivi_reference import after_tokens
+
+from tempeval.methods.kv_codecs import KiviCodec, StaticCodec, static_scale
 
 if TYPE_CHECKING:
     from tempeval.families.base import Family
@@ -94,21 +97,9 @@ def dense_logits(
         q = q * query_angle.cos().to(q.dtype) + rotate_half(q) * query_angle.sin().to(q.dtype)
         k = k * key_angle.cos().to(k.dtype) + rotate_half(k) * key_angle.sin().to(k.dtype)
         mask = masks[number]
-        stored_k, stored_v = k, v
-        codec = chain.store(number, geometry)
-        if codec is not None and layout.length:
-            present = prefix_rows(chain, layout, geometry.num_layers, number)
-            held = codec.encode(k[:, :, present], v[:, :, present])
-            stored_k, stored_v = k.clone(), v.clone()
-            stored_k[:, :, present], stored_v[:, :, present] = held.decode()
         out = torch.empty_like(q)
         groups = heads // kv_heads
-        # Everything reads the stored prefix; under exact prefill, only what was generated does.
-        exact = prompt if chain.exact_prefill else 0
-        for rows, keys, values in (
-            (slice(0, exact), k, v),
-            (slice(exact, total), stored_k, stored_v),
-        ):
+        for rows, keys, values in what_rows_read(chain, layout, number, k, v, prompt, geometry):
             scores = q[:, :, rows] @ keys.repeat_interleave(groups, 1).transpose(-1, -2)
             scores = (scores * dim**-0.5).masked_fill(~mask[rows], float("-inf"))
             weights = scores.softmax(-1)
@@ -122,6 +113,73 @@ def dense_logits(
         hidden = hidden + linear(text, chain, f"layers.{number}.mlp.down_proj", inner)
     logits: torch.Tensor = family.model.lm_head(text.norm(hidden))[0]
     return logits
+
+
+def what_rows_read(
+    chain: Chain,
+    layout: Layout,
+    layer: int,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    prompt: int,
+    geometry: Any,
+) -> list[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """Keys and values `[1, h_kv, total, d]` as each run of rows finds them.
+
+    Rows of the prefix: as they are. Rows of the question: the prefix as it is held after the
+    prompt, or under exact prefill as it is; the question itself as it is. Each generated row:
+    everything as it is held after the tokens before that row.
+    """
+    total, length = k.shape[2], layout.length
+    codec = chain.store(layer, geometry)
+    if codec is None:
+        return [(slice(0, total), k, v)]
+    present = prefix_rows(chain, layout, geometry.num_layers, layer)
+
+    def held(tokens: int, whole: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """After `tokens` of the sequence; `whole`: of the tail too."""
+        inside = torch.cat([present, torch.arange(length, tokens)])
+        count = len(inside) if whole else len(present)
+        keys, values = k.clone(), v.clone()
+        own = as_held(codec, k[0, :, inside], v[0, :, inside], len(present))
+        for states, ours in zip((keys, values), own, strict=True):
+            states[0, :, inside[:count]] = ours[:, :count]
+        return keys, values
+
+    runs = [(slice(0, length), k, v)]
+    asked = (k, v) if chain.exact_prefill else held(prompt, whole=False)
+    runs.append((slice(length, prompt), *asked))
+    runs += [(slice(row, row + 1), *held(row, whole=True)) for row in range(prompt, total)]
+    return runs
+
+
+def as_held(
+    codec: Any, keys: torch.Tensor, values: torch.Tensor, prefix: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return `[h_kv, n, d]` of a sequence as a codec holds it."""
+    if isinstance(codec, KiviCodec):
+        cache = after_tokens(keys, values, codec.nbits, codec.group_size, codec.residual_length)
+        return cache.read() if len(keys[0]) else (keys, values)
+    old = prefix
+    if isinstance(codec, StaticCodec):
+        old = min(max(keys.shape[1] - codec.residual_length, 0), prefix)
+    held = []
+    for states, low, high in zip((keys, values), *_ranges(codec), strict=True):
+        if isinstance(codec, StaticCodec):
+            scale, zero = static_scale(low, high, codec.nbits, states.dtype)
+            codes = ((states / scale[0]).round() + zero[0]).clamp(0, 2**codec.nbits - 1)
+            few = (codes - zero[0]) * scale[0]
+        else:
+            few = codec.rounded(states)
+        held.append(torch.cat([few[:, :old], states[:, old:]], dim=1))
+    return held[0], held[1]
+
+
+def _ranges(codec: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    if not isinstance(codec, StaticCodec):
+        return (None, None), (None, None)
+    bounds = codec.bounds
+    return (bounds.keys_low, bounds.values_low), (bounds.keys_high, bounds.values_high)
 
 
 def linear(text: Any, chain: Chain, name: str, x: torch.Tensor) -> torch.Tensor:

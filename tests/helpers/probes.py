@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from tempeval.engine.cache import PlainKV, token_bytes
 from tempeval.methods.base import Method
 from tempeval.video.clip import Order
 
@@ -109,27 +110,32 @@ class DropEarlyFrames(Method):
         return kept
 
 
+def int8(states):
+    """Codes, and one scale per token and head."""
+    scale = states.abs().amax(-1, keepdim=True).clamp(min=1e-8) / 127
+    return (states / scale).round().to(torch.int8), scale
+
+
 class Int8KV:
-    """Symmetric int8 per token and head, one scale each."""
+    """Symmetric int8 per token and head, one scale each; without a window."""
 
     def __init__(self, keys, values):
         self.dtype = keys.dtype
-        self.parts = []
-        for states in (keys, values):
-            scale = states.abs().amax(-1, keepdim=True).clamp(min=1e-8) / 127
-            self.parts.append(((states / scale).round().to(torch.int8), scale))
+        self.parts = [int8(states) for states in (keys, values)]
 
-    def decode(self):
-        keys, values = (codes.to(self.dtype) * scale for codes, scale in self.parts)
-        return keys, values
+    def opened(self):
+        return PlainKV(*(codes.to(self.dtype) * scale for codes, scale in self.parts))
 
-    @property
-    def nbytes(self):
-        return sum(t.untyped_storage().nbytes() for part in self.parts for t in part)
+    def extended(self, keys, values):
+        return None
 
-    @property
-    def quantised_fraction(self):
-        return 1.0
+    def nbytes(self, after):
+        own = sum(t.untyped_storage().nbytes() for part in self.parts for t in part)
+        return own + after * 2 * token_bytes(self.parts[0][0].to(self.dtype))
+
+    def in_few_bits(self, after):
+        tokens = self.parts[0][0].shape[2]
+        return tokens, tokens
 
 
 class Int8Codec:
@@ -137,6 +143,14 @@ class Int8Codec:
 
     def encode(self, keys, values):
         return Int8KV(keys, values)
+
+    def first_in_few_bits(self, prefix, after):
+        return prefix, prefix
+
+    def rounded(self, states):
+        """`[h_kv, n, d]` as it is held."""
+        codes, scale = int8(states)
+        return codes.to(states.dtype) * scale
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from tempeval.engine.attention import (
     merge,
     repeat_heads,
 )
-from tempeval.engine.cache import PlainKV, make_piece, segment_ranges
+from tempeval.engine.cache import segment_ranges
 from tempeval.engine.plan import LayerPlan
-from tempeval.engine.rows import attend_prefix, attend_tail
+from tempeval.engine.rows import Columns, attend_prefix, attend_tail
 from tempeval.engine.stacks import Stack, columns, joined, stacks_of
 from tempeval.methods.staged_sparse import StagedSparse
 from tempeval.stages import Segments
@@ -251,18 +251,24 @@ def tails(draw):
 
 
 @settings(max_examples=150, deadline=None)
-@given(case=tails(), groups=st.sampled_from([1, 2]), cut=st.booleans())
-def test_a_tail_equals_one_masked_softmax(case, groups, cut):
+@given(case=tails(), groups=st.sampled_from([1, 2]), cut=st.booleans(), shared=st.integers(0, 6))
+def test_a_tail_equals_one_masked_softmax(case, groups, cut, shared):
+    """Columns before the tail are the same for all rows of the batch up to `shared`."""
     segment, segments, visible, length, rows, prompt, pads = case
     batch, start = len(pads), len(segment)
     q, _, _ = make("cpu", torch.float64, rows=rows, batch=batch)
     _, k, v = make("cpu", torch.float64, keys=start + length, heads=4 // groups, batch=batch)
-    k[:, :, :start], v[:, :, :start] = k[:1, :, :start], v[:1, :, :start]  # one prefix for all
-    edges = [0, start // 2, start] if cut and start > 1 else [0, start]
-    pieces = tuple(
-        make_piece(PlainKV(k[:1, :, a:b], v[:1, :, a:b]), segment[a:b])
+    same = min(shared, start)
+    k[:, :, :same], v[:, :, :same] = k[:1, :, :same], v[:1, :, :same]
+    edges = sorted({0, same, start // 2 if cut else start, start})
+    pieces = [
+        Columns(
+            k[: 1 if b <= same else batch, :, a:b],
+            v[: 1 if b <= same else batch, :, a:b],
+            tuple(segment_ranges(segment[a:b])),
+        )
         for a, b in itertools.pairwise(edges)
-    )
+    ]
     padding = torch.arange(length) < pads[:, None]
     got, _ = attend_tail(
         q,

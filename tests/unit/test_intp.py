@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -69,6 +70,16 @@ def test_towers_encode_frames_in_this_order(groups, blocks):
     assert qwen_order(frames, groups, 2).tolist() == pairs.tolist()
 
 
+@pytest.mark.parametrize(("frames", "off"), [(16, 0.5), (24, 1.0), (32, 1.5), (64, 3.5)])
+def test_ids_of_merged_frames_are_as_far_off_as_the_label_says(frames, off):
+    """The place of a grid against the mean time of its two frames, in frames."""
+    pairs = qwen_order(frames, frames // 8, 2).reshape(-1, 2).mean(1)
+    nominal = np.arange(frames).reshape(-1, 2).mean(1)
+    assert np.abs(pairs - nominal).max() == off
+    (label,) = Rearrange().labels(facts(frames, block=2, grid=2))
+    assert label.endswith(f"ids up to {off:g} frames off")
+
+
 @pytest.mark.parametrize(
     ("frames", "nearest"),
     [(1, "8"), (3, "8"), (7, "8"), (9, "8"), (12, "8 or 16"), (20, "16 or 24"), (30, "32")],
@@ -91,7 +102,8 @@ def test_groups_follow_the_tower(block, grid, frames, size, groups):
     assert bound.resolve(run) == expected
     plan = bound.frames(FramePlan(Sampling(num_frames=frames)))
     assert plan == FramePlan(Sampling(num_frames=frames), num_groups=groups)
-    labels = ("rearranged within temporal grids (ours)",) if grid == 2 else ()
+    off = f"ids up to {(groups - 1) / 2:g} frames off"
+    labels = (f"rearranged within temporal grids (ours), {off}",) if grid == 2 else ()
     labels = labels if groups > 1 else ("one group, nothing rearranged",)
     assert bound.labels(run) == Rearrange().labels(run) == labels
 

@@ -52,7 +52,7 @@ def sealed(text: str) -> bytes:
 
 
 GOOD = {
-    "answer": {"text": "left", "token_ids": [1], "tail_bytes": 8},
+    "answer": {"text": "left", "token_ids": [1], "tail_tokens": 8},
     "ledger": Ledger(frames=8).to_dict(),
 }
 

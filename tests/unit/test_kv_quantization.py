@@ -10,11 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from kivi_reference import after_tokens, few_bits
 from safetensors.torch import load_file, save_file
 
 from tempeval.calibration_clips import find_clips
+from tempeval.engine.cache import ExactPrefix, PlainKV, SharedPrefix, TailCache, make_piece
+from tempeval.engine.plan import EnginePlan, LayerPlan
+from tempeval.engine.tail import attend_after_prefix
 from tempeval.errors import CannotStore, InvalidSetting
 from tempeval.methods import kv_calibration
 from tempeval.methods.base import Chain
@@ -28,7 +32,7 @@ from tempeval.mini.paths import default_suite_dir
 from tempeval.mini.rendering import ANNOTATIONS, file_digest
 from tempeval.mini.scene import make_scene
 from tempeval.mini.suite import SEED, suite_clips
-from tempeval.stages import Geometry, RunFacts
+from tempeval.stages import Geometry, RotaryPlan, RunFacts, Segments, Tail
 
 GOLDEN = load_file(Path(__file__).parents[1] / "reference" / "kivi" / "kivi.safetensors")
 GEOMETRY = Geometry(3, 4, 2, 8, 32, 64)
@@ -49,6 +53,10 @@ def test_equals_kivi_exactly_in_float32(name, axis, nbits):
     assert torch.equal(zero, GOLDEN[f"{name}_min_{nbits}bit_f32"])
     back = dequantize(codes, scale, zero, axis, 32)
     assert torch.equal(back, GOLDEN[f"{name}_out_{nbits}bit_f32"])
+    # So does the slow cache that the engine is held against.
+    own = GOLDEN[f"{name}_in_f32"].movedim(axis, -1).unflatten(-1, (-1, 32))
+    slow = few_bits(own, nbits).flatten(-2).movedim(-1, axis)
+    assert torch.equal(slow, GOLDEN[f"{name}_out_{nbits}bit_f32"])
 
 
 @pytest.mark.parametrize(("name", "axis"), [("k", 2), ("v", 3)])
@@ -137,6 +145,8 @@ def tensors(draw):
 def test_error_is_half_a_step_and_a_second_time_changes_nothing(case, nbits):
     x, axis, group_size = case
     codes, scale, zero = quantize(x, nbits, axis, group_size)
+    # A step below the smallest normal number has lost its own digits.
+    assume(bool(((scale >= torch.finfo(x.dtype).tiny) | (scale == 0)).all()))
     assert int(codes.max()) < 2**nbits
     back = dequantize(codes, scale, zero, axis, group_size)
     step = scale.expand_as(x.unflatten(axis, (-1, group_size))).reshape(x.shape)
@@ -232,31 +242,175 @@ def bounds_of(keys, values):
 
 
 @pytest.mark.parametrize(
-    ("tokens", "residual", "split"),
-    [(100, 20, 80), (100, 0, 96), (90, 20, 64), (52, 20, 32), (51, 20, 16), (35, 20, 0), (0, 4, 0)],
+    ("prefix", "question", "keys", "values"),
+    [
+        (255, 59, 1.0, 186 / 255),  # a question of typical length
+        (255, 1, 1.0, 128 / 255),
+        (254, 1, 128 / 254, 127 / 254),
+        (100, 20, 0.0, 0.0),
+        (100, 28, 1.0, 0.0),
+        (100, 300, 1.0, 1.0),
+    ],
 )
-def test_kivi_window_is_the_last_tokens_and_what_fills_no_group(tokens, residual, split):
-    keys, values = kv(tokens)
-    held = KiviCodec(2, 16, residual).encode(keys, values)
-    assert held.quantised_fraction == (split / tokens if tokens else 0)
-    for got, given_, axis in zip(held.decode(), (keys, values), (2, 3), strict=True):
-        assert got.shape == given_.shape
-        assert torch.equal(got[:, :, split:], given_[:, :, split:])
-        wanted = slow_quantize(given_[:, :, :split], 2, axis, 16)[1]
-        assert torch.equal(got[:, :, :split], wanted)
+def test_shares_of_a_prefix_are_those_of_kivis_window(prefix, question, keys, values):
+    """The defaults: the window is the newest 128 tokens of the whole sequence."""
+    held = KVQuant().store(0, WIDE.geometry).encode(*kv(prefix))
+    counts = held.in_few_bits(question)
+    assert counts == (round(keys * prefix), round(values * prefix))
+    assert counts == tuple(
+        min(count, prefix)
+        for count in after_tokens(*(x[0] for x in kv(prefix + question)), 2, 32, 128).counts
+    )
+
+
+def test_the_released_code_asserts_whole_groups_and_here_as_many_as_fit_make_a_block():
+    for residual, block in ((128, 128), (64, 64), (40, 32), (20, 32), (0, 32)):
+        codec = KiviCodec(2, 32, residual)
+        found = [codec.first_in_few_bits(tokens, 0) for tokens in range(300)]
+        assert found == [(n // block * block, max(n - residual, 0)) for n in range(300)]
+
+
+def attended(codec, case, *, exact=False):
+    """A batch of tails through the engine, and each row by a cache of its own and one softmax.
+
+    Args:
+        codec: of the layer.
+        case: (query heads, key/value heads, channels, prefix, questions' lengths, steps).
+    """
+    heads, kv_heads, dim, length, asked, steps = case
+    generator = torch.Generator().manual_seed(length)
+    widest, batch = max(asked), len(asked)
+    total = widest + steps
+
+    def random(*shape):
+        numbers = torch.randn(*shape, generator=generator, dtype=torch.float64)
+        return numbers + torch.randn(shape[-1], generator=generator, dtype=torch.float64)
+
+    keys, values = (random(1, kv_heads, length, dim) for _ in range(2))
+    tail_keys, tail_values = (random(batch, kv_heads, total, dim) for _ in range(2))
+    queries = random(batch, heads, total, dim)
+    layout_segment = torch.zeros(length, dtype=torch.long)
+    rotary = RotaryPlan(torch.zeros(length, dim // 2), torch.zeros(0), torch.zeros(0), 0.0, None)
+    plan = EnginePlan(
+        None,
+        Segments(0, 1),
+        (LayerPlan(None, layout_segment, None, codec, rotary),),
+        exact_prefill=exact,
+    )
+    piece = make_piece(codec.encode(keys, values), layout_segment)
+    before = ExactPrefix([(make_piece(PlainKV(keys, values), layout_segment),)]) if exact else None
+    prefix = SharedPrefix(length, ((piece,),), before)
+    padding = torch.arange(total) < (widest - torch.tensor(asked))[:, None]
+    starts = padding.sum(1).tolist()
+    got = []
+    for stop in range(widest, total + 1):
+        rows = widest if stop == widest else 1
+        out, _ = attend_after_prefix(
+            queries[:, :, stop - rows : stop].clone(),
+            tail_keys[:, :, :stop],
+            tail_values[:, :, :stop],
+            TailCache(prefix, widest),
+            0,
+            plan,
+            padding=padding[:, :stop],
+            starts=starts,
+            scale=0.2,
+        )
+        got.append(out)
+    got = torch.cat(got, dim=2)
+    wanted = torch.zeros_like(got)
+    groups = heads // kv_heads
+    for row, start in enumerate(starts):
+        k = torch.cat([keys[0], tail_keys[row, :, start:]], dim=1)
+        v = torch.cat([values[0], tail_values[row, :, start:]], dim=1)
+        asked_end = length + asked[row]
+        cache = after_tokens(
+            k[:, :asked_end], v[:, :asked_end], codec.nbits, codec.group_size, codec.residual_length
+        )
+        assert piece.held.nbytes(asked[row]) == cache.nbytes(8)
+        prompt = [x[:, :length] for x in ((k, v) if exact else cache.read())]
+        for n in range(length, k.shape[1]):
+            if n < asked_end:  # the question: the prefix as held after the prompt
+                own = [
+                    torch.cat([h, x[:, length : n + 1]], 1)
+                    for h, x in zip(prompt, (k, v), strict=True)
+                ]
+            else:  # what was generated: everything as held after what came before
+                own = [
+                    torch.cat([h, x[:, n : n + 1]], 1)
+                    for h, x in zip(cache.read(), (k, v), strict=True)
+                ]
+                cache.append(k[:, n], v[:, n])
+            read_keys, read_values = (x.repeat_interleave(groups, 0) for x in own)
+            column = start + n - length
+            query = queries[row, :, column]
+            weights = (torch.einsum("hd,hnd->hn", query, read_keys) * 0.2).softmax(-1)
+            wanted[row, :, column] = torch.einsum("hn,hnd->hd", weights, read_values)
+        assert piece.held.nbytes(k.shape[1] - length) == cache.nbytes(8)
+    real = ~padding
+    return (got - wanted).abs().amax((1, 3))[real].max()
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 15, 16, 17, 24, 31, 40, 55])
+@pytest.mark.parametrize("residual", [16, 0, 12])
+def test_a_batch_of_questions_reads_what_kivis_cache_holds_for_each(length, residual):
+    """Prefixes x questions x steps; groups that reach over the prefix's end, and tails longer than
+    the window."""
+    case = (4, 2, 8, length, (1, 2, 7, 9, 17, 40), 19)
+    codec = KiviCodec(2, 8, residual)
+    assert attended(codec, case) < 1e-9
+    assert attended(codec, (4, 2, 8, length, (6,), 12), exact=True) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "dim"),
+    [(28, 4, 128), (16, 2, 128), (14, 2, 64), (32, 32, 128), (12, 2, 128)],
+)
+@pytest.mark.parametrize("length", [255, 300])
+def test_heads_of_released_models_under_the_defaults(heads, kv_heads, dim, length):
+    """Qwen2.5-VL 7B and 3B, LLaVA-OneVision 0.5B, Video-LLaVA, Qwen2-VL 2B."""
+    codec = KVQuant().store(0, Geometry(1, heads, kv_heads, dim, 64, 64))
+    assert attended(codec, (heads, kv_heads, dim, length, (3, 59, 90), 2)) < 1e-9
+
+
+@pytest.mark.parametrize("length", [3, 16, 21, 40])
+def test_a_store_that_is_extended_is_the_store_of_the_longer_sequence(length):
+    """What choices of a question read: prefix and question as one."""
+    keys, values = kv(length + 30, dtype=torch.float64)
+    codec = KiviCodec(2, 8, 16)
+    whole = codec.encode(keys, values)
+    for cut in {0, 1, length // 2, length}:
+        longer = codec.encode(keys[:, :, :cut], values[:, :, :cut])
+        longer = longer.extended(keys[:, :, cut:length], values[:, :, cut:length])
+        longer = longer.extended(keys[:, :, length:], values[:, :, length:])
+        for after in (0, 1, 5, 40):  # nothing has followed where a choice's first token is read
+            tail = Tail(*kv(after, dtype=torch.float64, seed=1), [0], [after], whole=True)
+            readings = [held.opened().read(tail) for held in (longer, whole)]
+            for part in ("shared", "own", "tail"):
+                for a, b in zip(*(getattr(r, part) or () for r in readings), strict=True):
+                    assert torch.equal(a, b)
+            assert longer.nbytes(after) == whole.nbytes(after)
 
 
 @pytest.mark.parametrize("tokens", [0, 5, 6, 40])
-def test_static_window_is_the_last_tokens(tokens):
+@pytest.mark.parametrize("after", [1, 3, 9])
+def test_static_keeps_the_newest_tokens_and_all_after_the_prefix(tokens, after):
     keys, values = kv(tokens)
     bounds = bounds_of(*kv(50, seed=1))
     held = StaticCodec(4, 5, bounds).encode(keys, values)
-    split = max(tokens - 5, 0)
-    assert held.quantised_fraction == (split / tokens if tokens else 0)
-    for got, given_ in zip(held.decode(), (keys, values), strict=True):
+    split = min(max(tokens + after - 5, 0), tokens)
+    assert held.in_few_bits(after) == (split, split)
+    tail = Tail(*kv(after, seed=2), [0], [after], whole=True)
+    reading = held.opened().read(tail)
+    parts = zip(reading.shared, reading.own or reading.shared, (keys, values), strict=True)
+    for shared, own, given_ in parts:
+        got = torch.cat([shared, own], dim=2)[:, :, :tokens]
         assert torch.equal(got[:, :, split:], given_[:, :, split:])
         if split:
             assert not torch.equal(got[:, :, :split], given_[:, :, :split])
+    assert all(a is b for a, b in zip(reading.tail, (tail.keys, tail.values), strict=True))
+    longer = held.extended(*kv(after, seed=2))
+    assert longer.in_few_bits(0) == (split, split)
 
 
 def decoded(codes, dtype):
@@ -300,35 +454,60 @@ def test_static_gives_back_a_channel_that_was_constant(value, dtype):
     assert torch.equal(decoded(StaticCodes.encode(x, 2, bound, bound), dtype), x)
 
 
-def computed_size(scheme, nbits, tokens, split, heads, dim, group_size, itemsize):
-    """Bytes of the scheme: codes, what scales them, and the window."""
-    codes = 2 * heads * split * dim * nbits / 8
-    scaled = heads * split * dim / group_size if scheme == "kivi" else heads * dim
-    shared = 2 * 2 * scaled
-    return codes + (shared + 2 * heads * (tokens - split) * dim) * itemsize
-
-
 @pytest.mark.parametrize("scheme", ["kivi", "static"])
 @pytest.mark.parametrize("nbits", [2, 4, 8])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(("tokens", "residual"), [(40, 0), (71, 7), (333, 128), (1000, 128)])
-def test_nothing_is_held_beyond_the_size_of_the_scheme(scheme, nbits, dtype, tokens, residual):
+def test_bytes_are_those_of_the_scheme(scheme, nbits, dtype, tokens, residual):
     keys, values = kv(tokens + 50, dim=48, dtype=dtype)
     keys, values = keys[:, :, 50:], values[:, :, 50:]  # views, as a caller may give
+    for after in (1, 30, 200):
+        if scheme == "kivi":
+            codec = KiviCodec(nbits, 16, residual)
+            longer = [x[0] for x in kv(tokens + after, dim=48, dtype=dtype)]
+            computed = after_tokens(*longer, nbits, 16, residual).nbytes(2)
+        else:
+            codec = StaticCodec(nbits, residual, bounds_of(keys, values))
+            split = min(max(tokens + after - residual, 0), tokens)
+            exact = 2 * (2 * (tokens + after) - 2 * split) * 2 * 48
+            computed = 2 * split * 2 * 48 * nbits / 8 + exact + 2 * 2 * 48 * (2 + 2)
+        assert codec.encode(keys, values).nbytes(after) == computed
+
+
+@pytest.mark.parametrize("scheme", ["kivi", "static"])
+@pytest.mark.parametrize(("tokens", "residual"), [(40, 0), (333, 128)])
+def test_nothing_is_held_beyond_codes_and_the_newest_tokens(scheme, tokens, residual):
+    keys, values = kv(tokens + 50, dim=48, dtype=torch.float16)
+    keys, values = keys[:, :, 50:], values[:, :, 50:]
     if scheme == "kivi":
-        codec = KiviCodec(nbits, 16, residual)
-        split = (tokens - residual) // 16 * 16
+        codec, scales = KiviCodec(2, 16, residual), 2 * 2 * 2 * tokens * 48 / 16 * 2
     else:
-        codec = StaticCodec(nbits, residual, bounds_of(keys, values))
-        split = tokens - residual
+        codec, scales = StaticCodec(2, residual, bounds_of(keys, values)), 2 * 2 * 48 * 4
     held = codec.encode(keys, values)
-    computed = computed_size(scheme, nbits, tokens, split, 2, 48, 16, 2)
-    assert computed <= held.nbytes <= 1.05 * computed
-    assert held.nbytes < keys.numel() * 2 * 2
-    assert held.decode()[0].dtype == dtype
+    parts = [held.keys.exact, held.values.exact]
+    parts += [t for part in (held.keys, held.values) for p in part.packed for t in p.tensors]
+    # Keys wait for a whole block: up to `residual` of them, as values.
+    newest = 2 * 2 * max(residual, 16) * 48 * 2
+    most = 2 * 2 * tokens * 48 / 4 + scales + newest
+    assert sum(t.untyped_storage().nbytes() for t in parts) <= most
     storages = {t.untyped_storage().data_ptr() for t in (keys, values)}
-    parts = (*held.keys.tensors, *held.values.tensors, held.exact_keys, held.exact_values)
     assert not storages & {t.untyped_storage().data_ptr() for t in parts if t.numel()}
+
+
+def test_a_row_says_how_much_was_in_few_bits():
+    ledgers = [
+        {"quantised_keys": 1.0, "quantised_values": 186 / 255, "visual_tokens": 250},
+        {"quantised_keys": 1.0, "quantised_values": 190 / 255, "visual_tokens": 250},
+        {"quantised_keys": 0.0, "quantised_values": 0.0, "visual_tokens": 0},  # text alone
+    ]
+    label = "2 bits for 100 % of the video's keys, 73.7 % of its values"
+    assert KVQuant().measured(ledgers) == (label,)
+    assert parse_chain("kv_quant+pas").measured(ledgers) == (f"kv_quant: {label}",)
+    almost = [{"quantised_keys": 0.9999, "quantised_values": 0.9999, "visual_tokens": 9}]
+    assert KVQuant(nbits=4).measured(almost) == (
+        "4 bits for 99.9 % of the video's keys and values",
+    )
+    assert KVQuant().measured([{"error": "x"}]) == ()
 
 
 # ---------------------------------------------------------------- settings

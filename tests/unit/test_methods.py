@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from probes import DropEarlyFrames, KnockOutPositions
 
+from tempeval.engine.ledger import temporal_step
+from tempeval.engine.plan import EnginePlan, LayerPlan
 from tempeval.errors import ConflictingMethods, InvalidSetting, UnknownName, UnsupportedModel
 from tempeval.methods.base import Chain, Method
 from tempeval.methods.pas import PAS
@@ -301,3 +303,62 @@ def test_place_order_does_not_depend_on_the_spelling():
         Positions.calls.clear()
         Chain([KnockOutPositions(), *methods]).place(rotary_plan(), None, GEOMETRY)
         assert Positions.calls == ["positions", "query_shift"]
+
+
+# ---------------------------------------------------------------- when PAS cannot help
+
+
+def step_plan(runs, *, axes, fastest=1.0):
+    """A prompt of text and runs of (grids, tokens per grid, positions per grid), as a plan."""
+    index, step, grids = [[-1, -1, -1, -1]] * 2, [0.0, 0.0], []
+    for number, (t, cells, positions) in enumerate(runs):
+        index += [[number, grid, 0, cell] for grid in range(t) for cell in range(cells)]
+        step += [positions] * (t * cells)
+        grids.append((t, 1, cells))
+    index = torch.tensor(index)
+    axis = torch.tensor([0, 0, 1, 2] if axes else [-1] * 4)
+    rotary = RotaryPlan(
+        positions=torch.zeros(len(index), 4, dtype=torch.float64),
+        axis=axis,
+        # The fastest channel of all is not one of time.
+        inv_freq=torch.tensor([fastest, fastest / 4, 9.0 if axes else 0.1, 0.01]),
+        next_position=0.0,
+        step=torch.tensor(step, dtype=torch.float64),
+    )
+    visual = index[:, 0] >= 0
+    layout = Layout(index[:, 0], visual, visual.long(), index, rotary, tuple(grids), 1)
+    layer = LayerPlan(None, layout.segment, None, None, rotary)
+    return EnginePlan(layout, Segments(1, 1), (layer,))
+
+
+@pytest.mark.parametrize(
+    ("runs", "axes", "fastest", "positions", "below"),
+    [
+        ([(4, 2, 3.0)], True, 1.0, 3.0, False),
+        ([(4, 2, 3.15)], True, 1.0, 3.15, True),  # one position is one radian, and pi is the limit
+        ([(4, 2, 3.15)], True, 0.5, 3.15, False),  # frequencies as the chain leaves them
+        ([(4, 2, 1.0), (2, 2, 4.0)], True, 1.0, 4.0, True),  # the worst of two videos
+        ([(4, 2, 2.0), (1, 9, 9.0)], True, 1.0, 2.0, False),  # an image has no next grid
+        ([(4, 3, 3.0)], False, 1.0, 3.0, False),  # positions count tokens: 3 per frame
+        ([(4, 197, 197.0)], False, 1.0, 197.0, True),
+        ([(1, 9, 9.0)], True, 1.0, None, None),
+        ([], True, 1.0, None, None),
+    ],
+)
+def test_a_step_beyond_pi_of_the_fastest_temporal_channel(runs, axes, fastest, positions, below):
+    step = temporal_step(step_plan(runs, axes=axes, fastest=fastest))
+    if positions is None:
+        assert step is None
+    else:
+        assert (step.positions, step.sub_nyquist) == (positions, below)
+
+
+def test_rows_of_pas_say_where_it_cannot_help():
+    def ledgers(*told):
+        return [{"sub_nyquist": value} for value in told]
+
+    assert PAS().measured(ledgers(True, True, None)) == ("sub-Nyquist",)
+    assert PAS().measured(ledgers(True, False, False)) == ("sub-Nyquist: 1 of 3",)
+    assert PAS().measured(ledgers(False, None)) == PAS().measured([]) == ()
+    assert parse_chain("pas+temporal_exit").measured(ledgers(True)) == ("pas: sub-Nyquist",)
+    assert parse_chain("baseline").measured(ledgers(True)) == ()
