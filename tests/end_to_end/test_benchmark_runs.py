@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 BIN = Path(sys.executable).parent
 WITHOUT_WORDNET = bool(wups_data.missing(wups_data.ALWAYS))
-STATUSES = {"parsed", "ambiguous", "unparsed", "empty"}
+STATUSES = {"parsed", "ambiguous", "unparsed", "empty", "failed"}
 #: A frame folder, WebM, and questions of several types about one video.
 QUICK = ("tempeval_jester_choice", "tempeval_ssv2_mcq", "tempeval_nextqa_mc")
 METHODS = ("baseline", "pas")
@@ -124,17 +124,20 @@ def check_samples(task: str, lines: Sequence[Line], docs: Sequence[Doc]) -> None
         assert line["parse_status"] in STATUSES, (task, line)
         assert "parsed" in line
         unscored = task.startswith("tempeval_nextqa_oe") and WITHOUT_WORDNET
-        if unscored or task in UNSCORED:
+        error = line["token_counts"][0]["error"]
+        if (unscored and error is None) or task in UNSCORED:
             assert line["score"] is None
         else:
             assert 0 <= line["score"] <= 1
-        error = line["token_counts"][0]["error"]
         if Path(doc["video"]).exists():
             assert error is None, (task, error)
+            assert line["failed"] == 0
             assert line["token_counts"][0]["visual_tokens"] > 0
         else:
             assert Path(doc["video"]).name in error, (task, error)
-            assert (line["parse_status"], line["parsed"]) == ("empty", None), (task, line)
+            assert (line["parse_status"], line["parsed"]) == ("failed", None), (task, line)
+            assert (line["failed"], line["failure"]) == (1, error)
+            assert not line["score"], (task, line)
 
 
 def check_metrics(task: str, results: dict[str, Any], lines: Sequence[Line]) -> None:
@@ -161,8 +164,10 @@ def check_run(run: Run, tasks: Sequence[str], root: Path) -> None:
 def check_equal_to_score(run: Run, name: str, root: Path) -> None:
     """What the host made of the answers is what `tempeval score` makes of them."""
     tasks = expand_tasks([name])
-    predictions = {key: text for task in tasks for key, text in run.answers(task)}
-    found = rescore(name, predictions, root)
+    failed = {line["sample_id"] for task in tasks for line in run.samples[task] if line["failed"]}
+    answers = (pair for task in tasks for pair in run.answers(task))
+    predictions = {key: text for key, text in answers if key not in failed}
+    found = rescore(name, predictions, root, allow_missing=True)
     names = (task_config(name, functions=False).get("metadata") or {}).get("score_names", {})
     compared = 0
     for key, value in run.results[name].items():
