@@ -65,6 +65,7 @@ _MARKS = str.maketrans(
         **dict.fromkeys("】〕〗", ")"),  # noqa: RUF001
         **dict.fromkeys("‘’‛`´", "'"),  # noqa: RUF001
         **dict.fromkeys("‐‑‒", "-"),  # noqa: RUF001
+        **dict.fromkeys("→⇒➡", "->"),
         "؟": "?",
         "।": ".",
     }
@@ -77,9 +78,9 @@ _LATEX = re.compile(
 _LATEX_MARKS = re.compile(r"\$+|\\[()\[\]]|\\[,;!]")
 _HTML = re.compile(r"</?(?:b|i|u|em|strong|p|br|span|code|h[1-6]|li|ul)\s?/?>", re.IGNORECASE)
 _LINE_STARTS = re.compile(
-    r"^[ \t]*(?:(?:[-•·*+>#]|\d{1,2}\.(?=[ \t]+[(\[]?[A-Z]\b))+[ \t]+)+", re.M
+    r"^[ \t]*(?:(?:[-•·*+>#|✅✔☑]|[-=]>|\d{1,2}\.(?=[ \t]+[(\[]?[A-Z]\b))+[ \t]+)+", re.M
 )
-_EMPHASIS = re.compile(r"\*+|(?<!\w)_+|_+(?!\w)|`+")
+_EMPHASIS = re.compile(r"\*+|(?<!\w)_+|_+(?!\w)|`+|[ \t]*\|[ \t]*$", re.M)
 _STRUCK = re.compile(r"~~[^~\n]{1,200}~~|<del>[^<]{0,200}</del>", re.IGNORECASE)
 _WIDE_BESIDE_LATIN = re.compile(
     "(?<=[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af])(?=[A-Za-z0-9(])"
@@ -228,7 +229,7 @@ _YES_NO = r"(yes|no|yeah|yep|yup|nope|nah)"
 #: A first word that is no answer: "no doubt", "no way to tell", "yes or no".
 _FIRST = re.compile(
     rf"\W*{_YES_NO}\b(?!'|\s(?:doubt|question|idea|way|clue|information|answer|evidence|indication"
-    rf"|one can|longer|clear|definit\w+|sufficient|enough)\b"
+    rf"|one|longer|clear|definit\w+|sufficient|enough)\b"
     rf"|\s?(?:/|\b(?:and|or)\b)\s?{_YES_NO}\b)",
     re.IGNORECASE,
 )
@@ -236,20 +237,17 @@ _BOTH = re.compile(rf"\W*{_YES_NO}\s?(?:/|\b(?:and|or)\b)\s?{_YES_NO}\b", re.IGN
 #: `The answer is yes`, `I would say no, because ...`.
 _SAID = re.compile(
     rf"(?:\b(?:answer|it|that|this)(?:\sis|'s|\swould be|\smust be)|\b(?:answer|say|think|believe"
-    rf"|guess)|\b(?:answer|ans)\s?:|:)\s?[:\"'(]?\s?{_YES_NO}\b"
+    rf"|guess|wait|actually|correction|mean|sure|certainly|definitely|so|therefore)[,:]?|:)\s?[:\"'(]?\s?{_YES_NO}\b"
     r"(?=[\s\"')]{0,4}(?:$|[.,;!:\n]|\b(?:because|since|as|for|based)\b))",
     re.IGNORECASE,
-)
-_TAKEN_BACK = re.compile(
-    r"\b(?:wait|actually|correction|on second thought|i mean)\b", re.IGNORECASE
 )
 
 
 def strict_yes_no(text: str) -> Parsed:
     """Read an answer that begins with yes or no, or says so in a phrase like "the answer is no".
 
-    What follows a leading yes or no does not change it, unless it takes it back; "no" elsewhere
-    ("there is no ball") is no answer.
+    What follows a leading yes or no does not change it, unless it says the other one in such a
+    phrase; "no" elsewhere ("there is no ball") is no answer.
 
     Returns:
         Index 0 for yes, 1 for no.
@@ -259,8 +257,6 @@ def strict_yes_no(text: str) -> Parsed:
     said = plain(final_answer(text))
     first = _FIRST.match(said)
     found = {_is_no(m[1]) for m in _SAID.finditer(said)}
-    if first and (not found or not _TAKEN_BACK.search(said)):
-        return Parsed(int(_is_no(first[1])), "parsed")
     if first:
         found.add(_is_no(first[1]))
     if len(found) > 1 or _BOTH.match(said):

@@ -29,9 +29,9 @@ _T = "[\ue100-\uf8ff]"
 
 _NOUN = (
     r"(?:\b(?:answers?|ans|options?|choices?|letter|alternative|selection|antwort|réponse|reponse"
-    r"|respuesta|resposta|risposta|ответ)\b|答案|选项|選項|选择|選擇|正解|答え)"
+    r"|respuesta|resposta|risposta|ответ)\b|答案|选项|選項|选择|選擇|正解|答え|정답|답)"
 )
-_IS = r"(?:\b(?:is|was|be|es|est|ist)\b|[é是为は])"
+_IS = r"(?:\b(?:is|was|be|es|est|ist)\b|[é是为は은는])"
 _HEDGE = (
     r"(?:\b(?:most|very)?\s?(?:definitely|clearly|likely|probably|simply|indeed|therefore|thus"
     r"|obviously|certainly|then|the|option|choice|letter)\b\s?)"
@@ -40,7 +40,7 @@ _REASON = (
     r"\b(?:because|since|as|due|given|based|for|with|but|not|rather|instead|over|and|or|nor)\b"
 )
 #: What may follow a lone letter that is an answer: no word that it could be the article of.
-_END = rf"(?=[\s\"')\]]{{0,4}}(?:$|[.,;:!?\n/&|{_M[1:-1]}-]|{_REASON}))"
+_END = rf"(?=[\s\"')\]]{{0,4}}(?:$|[.,;:!?\n/&|{_M[1:-1]}-]|{_REASON}|です|だ|입니다|이다))"
 #: `(B)` or `[b]` anywhere but at the end of a word, as in "object(s)".
 _BRACKETED = re.compile(r"(?<!\w)[(\[{]\s?([A-Za-z])\s?[)\]}]")
 #: `(a)` before a word other than a reason, and what makes it a letter there too.
@@ -75,11 +75,13 @@ _NOUN_LETTER = re.compile(
 _QUOTED = re.compile(r"(?<!\w)([\"'])([A-Z])[.)]?\1(?!\w)")
 #: `It's B.`, `I choose B.`, `So B`: a sentence of little else.
 _CHOSEN = re.compile(
-    r"\b(?:it's|its|it is|that's|that is|this is|that would be|it would be|it must be|it should be"
+    r"(?:\b(?:it's|its|it is|that's|that is|this is|that would be|it would be|it must be"
+    r"|it should be"
     r"|choose|chose|choosing|pick|picked|picking|select|selected|go with|going with|go for|say"
     r"|think|guess|believe|suggest|prefer|vote for|say that|so|thus|therefore|hence|definitely"
-    r"|clearly|probably|likely|maybe|certainly|actually|leaving|yes|no|选|選|应选"
-    r"|故选)\s?[,:]?\s?(?:(?:it's|it is)\s)?"
+    r"|clearly|probably|likely|maybe|certainly|actually|leaving|leaves|left with"
+    r"|elimination|only|also|as well as|sorry|oops|wait"
+    r"|correction|i mean|rather|yes|no)|选|選|->|[:;])\s?[,:]?\s?(?:(?:it's|it is)\s)?"
     rf"{_HEDGE}{{0,2}}[\"']?((?-i:[A-Z])){_END}",
     re.IGNORECASE,
 )
@@ -98,14 +100,18 @@ _JUDGED = (
 )
 #: `B is right`, `B fits best`.
 _SUBJECT = re.compile(
-    r"(?<![\w'])([A-Z])(?=\s(?:(?:is|was|are|seems|appears|looks|would be|can be|cannot be|must be)"
+    r"(?<![\w'])([A-Z])(?=\s(?:remains\b|(?:is|was|are|seems|appears|looks|would be|can be"
+    r"|cannot be|must be)"
     rf"(?:n't| not)?\s(?:\w{{1,12}}\s){{0,3}}?{_JUDGED}\b|(?:best\s)?(?:fits|matches"
     rf"|describes|makes"
     r" sense|contradicts)\b|does(?:n't| not) (?:fit|match|describe|make|apply)\b))"
 )
 _COMMA = r"(?:\s?(?:[,/&+]|\b(?:and|or|nor)\b)){1,3}\s?"
-#: `D or A`, `B, C`, and a letter listed with one that is found already.
-_LISTED = re.compile(rf"(?<![\w'])(?:[A-Z]|{_L})(?:{_COMMA}(?:[A-Z](?![\w'])|{_L}))+")
+#: `D or A`, `B, C`, `A: B` at the end, and a letter listed with one that is found already.
+_LISTED = re.compile(
+    rf"(?<![\w'])(?:[A-Z]|{_L})(?:(?:{_COMMA}(?:[A-Z](?![\w'])|{_L}))+"
+    rf"|\s?:\s?(?:[A-Z]|{_L})(?=\W{{0,4}}$))"
+)
 _LONE_CAPITAL = re.compile(r"(?<![A-Za-z])[A-Z](?![A-Za-z])")
 #: A letter and the text after it: `C. time-lapse`, `(D) painting a fence`, `B - washing`.
 _WITH_TEXT = re.compile(
@@ -139,9 +145,11 @@ _DENIAL = re.compile(
     r"|incorrect\w*|false\w*|unlikely|least|less|hardly|barely|impossible|than|avoid\w*"
     r"|fail\w*|lack\w*"
     r"|doubt\w*|unsure|uncertain|unclear|unsuitable|inappropriate"
-    r"|inaccurate\w*|irrelevant|distractor|mistak\w+|compared (?:to|with)|instead of"
+    r"|inaccurate\w*|irrelevant|distractors?|worst|implausible|improbable|untrue"
+    r"|mistak\w+|compared (?:to|with)|instead of"
     r"|rather than|other than"
-    r"|opposite of|opposed to|contrary to|far from|different from|too(?:\s\w+){1,3}\sto"
+    r"|opposite of|opposite(?=\s?:)|opposed to|contrary to|far from|different from"
+    r"|too(?:\s\w+){1,3}\sto"
     r"|(?:all|anything"
     r"|nothing|everything|none) but|nicht|kein\w*|pas|não|nao|nunca|jamais|falsch|faux"
     r"|falso|не|нет|ни)\b"
@@ -170,8 +178,8 @@ _VERDICT = re.compile(
     r"(?:(?:is|are|was|were|does|do|did|can|could|would|should|will|has|seems?|looks?|appears?)"
     r"(?:n't|\snot\b|\s(?:\w+ly\s|be\s|also\s|both\s|all\s|the\s|a\s){0,3}(?:not|never|no|wrong"
     r"|incorrect|false|ruled\sout|eliminated|excluded|out|unlikely|impossible|inaccurate"
-    r"|inconsistent"
-    r"|less|hardly|least)\b)|cannot\b|can't\b|(?:not|no|wrong|incorrect|false|eliminated|excluded"
+    r"|inconsistent|implausible"
+    r"|improbable|less|hardly|least)\b)|cannot\b|can't\b|(?:not|no|wrong|incorrect|false|eliminated|excluded"
     r"|ruled\sout|impossible|unlikely|contradict\w*|fails?|(?:incorrect|wrong|false|mistaken)ly)\b"
     r"|[✗✘❌×])",  # noqa: RUF001
     re.IGNORECASE,
@@ -237,7 +245,7 @@ _DECLARED_BEFORE = re.compile(
 )
 _DECLARED_AFTER = re.compile(
     r"[\s\"')]{0,4}(?:is|was|would be|seems|must be)\s(?:\w{1,10}\s){0,3}?(?:correct|right|best"
-    r"|answer|accurate|appropriate|suitable)\b",
+    r"|better|answer|accurate|appropriate|suitable)\b",
     re.IGNORECASE,
 )
 
@@ -349,6 +357,16 @@ def _declared(mentions: Sequence[_Mention], options: int) -> set[int]:
 
     An explanation is a sentence before or after, and one after that takes nothing back.
     """
+    # "It could be A or B, but B is better": what follows chooses among those named together.
+    singles = [len(m.options) == 1 and m.chosen and m.explicit for m in mentions]
+    mentions = [
+        m
+        for place, m in enumerate(mentions)
+        if not any(
+            of and later.options < m.options
+            for of, later in zip(singles[place + 1 :], mentions[place + 1 :], strict=True)
+        )
+    ]
     found = {index for m in mentions if m.chosen and m.declared for index in m.options}
     said = {m.sentence for m in mentions if m.chosen and m.declared}
     alone = {index for m in mentions if m.alone for index in m.options}

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from tempeval.benchmarks.tempcompass import DIMENSIONS
 from tempeval.tasks import multiple_choice
-from tempeval.tasks.answers import NOTHING, Parsed, final_answer, official_text, strict_yes_no
+from tempeval.tasks.answers import (
+    NOTHING,
+    Parsed,
+    final_answer,
+    official_text,
+    plain,
+    strict_yes_no,
+)
 from tempeval.tasks.documents import clip
 from tempeval.tasks.failed import scorer
 from tempeval.tasks.means import parts
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Doc = dict[str, Any]
+_PLACES = ("first", "second", "third", "fourth")
 _BEST, _YES_NO = "\nPlease directly give the best option:", "\nPlease answer yes or no:"
 #: Fine types of `meta_info.json` to the names of their metrics.
 FINE = {
@@ -161,13 +169,16 @@ def strict_caption_matching(text: str, question: str, choices: Sequence[str]) ->
         question: with one option a line after its first line, each after its label.
         choices: the options' sentences.
     """
-    return parse_option(_with_letters(final_answer(text), question), choices)
+    return parse_option(_with_letters(plain(final_answer(text)), question), choices)
 
 
 def _with_letters(text: str, question: str) -> str:
     """Return a text in which the question's labels ("Option 2", "2.", "Caption B") are letters."""
-    for letter, line in zip(LETTERS, question.split("\n")[1:], strict=False):
+    lines = question.split("\n")[1:]
+    for letter, line, place in zip(LETTERS, lines, _PLACES, strict=False):
         noun, _, mark = line.partition(": ")[0].rpartition(" ")
+        nth = rf"\b{place}\s+(?:caption|sentence|option|description)\b"
+        text = re.sub(nth, f"({letter})", text, flags=re.IGNORECASE)
         if noun and len(mark) == 1:
             named = rf"\b{re.escape(noun)}\s+{re.escape(mark)}\b"
             text = re.sub(named, f"({letter})", text, flags=re.IGNORECASE)

@@ -58,6 +58,38 @@ def test_captions(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        *(
+            ("Yes, the answer is no.", None),
+            ("No. Wait, yes.", None),
+            ("No, I would say yes", None),
+        ),
+        *(("No one is there.", None), ("Sure, yes", 0), ("Yes, I see no indication of it", 0)),
+        *(("No, so no.", 1), ("No. It is not yes that I mean.", 1)),
+    ],
+)
+def test_a_yes_that_is_taken_back_is_neither(text: str, index: int | None) -> None:
+    assert strict_yes_no(text).index == index
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("Caption B is the better match. Caption A says the man runs, which is wrong.", "B"),
+        ("The first caption is wrong. The second caption is right.", "B"),
+        ("\uff23\uff41\uff50\uff54\uff49\uff4f\uff4e\u3000\uff22", "B"),
+        ("**Caption** **B**", "B"),
+        ("Neither the first caption nor the second caption", None),
+    ],
+)
+def test_captions_by_their_places_and_in_other_letters(text: str, right: str | None) -> None:
+    question = "Which caption?\nCaption A: The man runs.\nCaption B: The man walks."
+    choices = ["The man runs.", "The man walks."]
+    assert letter(strict_caption_matching(text, question, choices).index) == right
+
+
+@pytest.mark.parametrize(
     "folder",
     [
         "mvbench_first_line",
@@ -101,6 +133,22 @@ def test_through_a_task(folder: str) -> None:
         "<SUMMARY>(A)</SUMMARY><REASONING>(A)</REASONING><CONCLUSION>B</CONCLUSION>",
         "<think>So <answer>B</answer>",
         "A. riding a bike\nB. washing a car\nC. time-lapse\nD. painting a fence\nAnswer: B",
+        *(
+            "Result: B",
+            "=> B",
+            "Answer \u2192 B",
+            "\u2705 B",
+            "| B |",
+            "A is wrong. Only B remains.",
+        ),
+        *(
+            "That leaves B.",
+            "\u5e94\u8be5\u9009B",
+            "\u6b63\u89e3\u306fB\u3067\u3059\u3002",
+            "\uc815\ub2f5\uc740 B\uc785\ub2c8\ub2e4.",
+        ),
+        "It could be A or B, but I'd go with B.",
+        "Out of A, B, C and D, the best is B.",
     ],
 )
 def test_one_option_is_meant(text: str) -> None:
@@ -136,6 +184,9 @@ def test_one_option_is_meant(text: str) -> None:
             "2",
             "the second",
         ),
+        *("(A) is implausible", "Worst option: A", "Distractors: A", "Opposite: A", "A: B", "A;B"),
+        *("A. Sorry, B.", "A, I mean B", "A... wait, B", "A. Also B.", "A but also B", "A -> B"),
+        *("Answer: A. Correction: B", "A as well as B"),
         *("He is not washing a car.", "Nothing like washing a car", "without washing a car"),
         "A. riding a bike\nB. washing a car\nC. time-lapse\nD. painting a fence",
     ],

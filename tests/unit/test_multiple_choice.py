@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tempeval.tasks.multiple_choice import LETTERS, Parsed, doc_to_text, parse_option
@@ -87,6 +87,7 @@ def test_options_of_one_text_are_never_told_apart_by_it() -> None:
     assert parse_option("B. yes", ["yes", "yes", "no"]) == Parsed(1, "parsed")
 
 
+@settings(deadline=None)
 @given(st.text(), st.lists(st.text(min_size=1), min_size=2, max_size=6))
 def test_any_text_is_read_without_an_error(text: str, options: list[str]) -> None:
     parsed = parse_option(text, options)
