@@ -351,7 +351,10 @@ def attended(codec, case, *, exact=False):
     return (got - wanted).abs().amax((1, 3))[real].max()
 
 
-@pytest.mark.parametrize("length", [0, 1, 7, 8, 15, 16, 17, 24, 31, 40, 55])
+@pytest.mark.parametrize(
+    "length",
+    [0, 15, 17, 40, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 7, 8, 16, 24, 31, 55))],
+)
 @pytest.mark.parametrize("residual", [16, 0, 12])
 def test_a_batch_of_questions_reads_what_kivis_cache_holds_for_each(length, residual):
     """Prefixes x questions x steps; groups that reach over the prefix's end, and tails longer than
@@ -364,7 +367,13 @@ def test_a_batch_of_questions_reads_what_kivis_cache_holds_for_each(length, resi
 
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "dim"),
-    [(28, 4, 128), (16, 2, 128), (14, 2, 64), (32, 32, 128), (12, 2, 128)],
+    [
+        (14, 2, 64),
+        *(
+            pytest.param(*heads, marks=pytest.mark.slow)
+            for heads in ((28, 4, 128), (16, 2, 128), (32, 32, 128), (12, 2, 128))
+        ),
+    ],
 )
 @pytest.mark.parametrize("length", [255, 300])
 def test_heads_of_released_models_under_the_defaults(heads, kv_heads, dim, length):
