@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from video_task import TASK, record_of, show_tasks, write_task
 from tempeval.accepted import load_accepting
 from tempeval.errors import InfeasibleBudget, InvalidSetting, PromptTooLong, TempevalError
 from tempeval.matrix import RunOptions
+from tempeval.methods.registry import METHODS, MethodEntry
 from tempeval.model_wrappers.baseline import TempevalBaseline
 from tempeval.model_wrappers.chain import Tempeval
 from tempeval.run import IncompleteRuns, load_model, run_matrix
@@ -64,6 +66,29 @@ def test_methods_run_where_the_baseline_does_not_fit(
         "rope_scale": "complete",
     }
     assert "more than the context" in by_method["baseline"]["error"]
+
+
+def test_a_method_that_misses_its_budget_is_no_complete_run(
+    options: Any, tiny_qwen2_5_vl_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stops after the first clip and names both numbers; the baseline beside it goes on."""
+    entry = MethodEntry("pool_tokens", "probes:PoolTokens", "pools", "none", ("encode",), "none")
+    monkeypatch.setitem(METHODS, entry.name, entry)
+    folders = [frame_folder(tmp_path / name) for name in ("v", "w")]
+    show_tasks(write_task(tmp_path / "tasks", folders, fps=4.0), monkeypatch)
+    methods = ["baseline", "pool_tokens"]
+    chosen = options(pretrained=str(tiny_qwen2_5_vl_folder), methods=methods, budgets=[48])
+    with pytest.raises(IncompleteRuns, match="12 of the 48 visual tokens") as error:
+        run_matrix(chosen, load=load_accepting)
+    assert str(error.value).count("is failed") == 1
+    baseline, pooled = (record_of(chosen.out / "tokens48" / name) for name in methods)
+    assert baseline["status"] == "complete"
+    assert (pooled["status"], pooled["tasks"]) == ("failed", {})
+    assert "accepted: 48" in pooled["error"]
+    lines = (chosen.out / "journal" / "rank0.jsonl").read_text().splitlines()
+    batches = [json.loads(line[9:])["batch"] for line in lines]
+    tokens = [one["ledger"]["visual_tokens"] for batch in batches for one in batch.values()]
+    assert tokens.count(12) == 1, "it stopped after the first clip"
 
 
 def test_a_model_of_one_method_refuses_at_once(options: Any, short_original: Path) -> None:
