@@ -39,6 +39,14 @@ _SHAPE: dict[str, tuple[type, bool]] = {
     "files": (dict, False),
     "videos": (dict, False),
     "failures": (dict, False),
+    "left_out": (dict, False),
+    "results_file": (str, False),
+}
+_REQUEST_SHAPE: dict[str, tuple[type, bool]] = {"annotations": (dict, False)}
+_VIDEOS_SHAPE: dict[str, tuple[type, bool]] = {
+    "total": (int, True),
+    "damaged": (int, True),
+    "flags": (dict, True),
 }
 _TASK_SHAPE: dict[str, tuple[type, bool]] = {
     **dict.fromkeys(("expected", "answered", "failed", "unparsed"), (int, True)),
@@ -339,6 +347,10 @@ def _wrong_shape(record: object) -> str | None:
     if record.get("schema") != SCHEMA:
         return f"its schema is {_short(record.get('schema'))}, not {SCHEMA}"
     if problem := _wrong_field("", record, _SHAPE):
+        return problem
+    if problem := _wrong_field("request.", record["request"], _REQUEST_SHAPE):
+        return problem
+    if "videos" in record and (problem := _wrong_field("videos.", record["videos"], _VIDEOS_SHAPE)):
         return problem
     for name, task in record["tasks"].items():
         if not isinstance(task, dict):

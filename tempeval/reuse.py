@@ -105,13 +105,18 @@ def _code_parts(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
 
 
 def _reads_features(chain: Chain) -> bool:
-    """Say whether answers depend on feature files, which may have been replaced since.
+    """Say whether answers depend on files that no task names, which may have been replaced since.
 
+    Those are files of features, and other videos of a folder whose side channels a seed shuffles.
     Their stamps are in the keys of the journal: such a run is scored anew from there, and only what
     has changed is computed.
     """
     side = chain.frames(FramePlan()).side
-    return any(name == "folder" and value for spec in side for name, value in spec.settings)
+    return any(
+        (name == "folder" and value) or (name == "shuffle" and value is not None)
+        for spec in side
+        for name, value in spec.settings
+    )
 
 
 def keep(folder: Path, record: Mapping[str, Any]) -> None:

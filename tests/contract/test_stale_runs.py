@@ -18,6 +18,7 @@ from tempeval.errors import RunFailed, TempevalError
 from tempeval.host import host_log
 from tempeval.leaderboard import build
 from tempeval.matrix import RunOptions
+from tempeval.methods.registry import parse_chain
 from tempeval.record import read_record, write_record
 from tempeval.run import IncompleteRuns, run_matrix
 from tempeval.scoring import replayed
@@ -196,6 +197,12 @@ def test_a_record_that_does_not_say_is_made_again(folder: Path, run: Any, key: s
         ({"packages": None}, "packages is null, not an object"),
         ({"status": True}, "status is true, not a text"),
         ({"files": {"a": 1}}, "files.a is 1, not an object"),
+        ({"videos": {}}, "it has no videos.total"),
+        ({"videos": {"total": 3, "damaged": None}}, "videos.damaged is null, not a whole number"),
+        ({"videos": {"total": [3]}}, "videos.total is [3], not a whole number"),
+        ({"results_file": []}, "results_file is [], not a text"),
+        ({"left_out": 3}, "left_out is 3, not an object"),
+        ({"request": {"annotations": 3}}, "request.annotations is 3, not an object"),
         ({"schema": 0}, "its schema is 0, not 1"),
         ({"method_fingerprint": None}, "method_fingerprint is null, not a text"),
     ],
@@ -210,6 +217,19 @@ def test_a_record_of_another_shape_is_named(
         read_record(tmp_path)
     assert said in str(raised.value)
     assert "remove it, or pass --overwrite" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "scored_anew"),
+    [
+        ("baseline", False),
+        ("pave[adapter=mini:audio]", False),
+        ("pave[adapter=mini:audio;shuffle=0]", True),
+    ],
+)
+def test_a_run_over_files_that_no_task_names_is_scored_anew(spec: str, scored_anew: bool) -> None:
+    """A shuffled side channel is that of another video, which may be none of the task."""
+    assert reuse._reads_features(parse_chain(spec, {})) is scored_anew
 
 
 def test_a_record_of_another_shape_is_replaced_when_asked_for(folder: Path, run: Any) -> None:
