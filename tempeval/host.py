@@ -54,8 +54,10 @@ def import_host() -> Any:
 
 
 @contextlib.contextmanager
-def host_log(path: Path) -> Iterator[None]:
+def host_log(path: Path | None) -> Iterator[None]:
     """Send the host's log to a file; warnings also go to stderr, nothing to stdout.
+
+    Without a file, as on all ranks but the first, only the warnings are kept.
 
     A disk that is full costs lines of the log, and nothing else.
 
@@ -66,8 +68,8 @@ def host_log(path: Path) -> Iterator[None]:
 
     import_host()  # which adds a sink of its own
     logger.remove()
-    sinks = [
-        logger.add(_LogFile(path), level="INFO"),
+    sinks = [] if path is None else [logger.add(_LogFile(path), level="INFO")]
+    sinks += [
         logger.add(sys.stderr, level="WARNING", format="{level}: {message}", filter=_is_news),
     ]
     try:

@@ -225,7 +225,8 @@ class _Matrix:
         specs = [run.plan.chain.spec for run in runs]
         self.report(f"answering {len(specs)} methods, video by video: {', '.join(specs)}")
         try:
-            with host_log(runs[0].plan.folder / LOG_NAME):
+            # The folder is rank 0's, and so is its log.
+            with host_log(runs[0].plan.folder / LOG_NAME if ranks.is_first else None):
                 requests = self.tasks.requests(model, self.options.seed)
                 if self.options.overwrite:
                     model.forget_answers(requests, specs)

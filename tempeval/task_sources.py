@@ -92,12 +92,13 @@ def read_documents(name: str) -> None:
     Raises:
         MissingData, BadData: with the reason.
     """
+    from tempeval.benchmarks.sources import load_docs
     from tempeval.task_config import task_config
 
     for task in expand_tasks([name] if name in task_entries() else []):
-        rows = source_rows(task_config(task, functions=False))
-        if any("benchmark" in row for row in rows[:1]):
-            task_config(task)["process_docs"](rows)
+        for row in source_rows(task_config(task, functions=False))[:1]:
+            if "benchmark" in row:
+                load_docs(row)
 
 
 def source_digests(names: Iterable[str], *, skip_missing: bool = False) -> dict[str, str]:

@@ -268,6 +268,8 @@ class TrainConfig:
         record = self.record()
         for free in ("out", "checkpoints", "feature_cache", "save_dtype"):
             del record[free]
+        if not self.patch.use_3d_rope:  # which checkpoints trained before it do not know
+            del record["patch"]["use_3d_rope"]
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
 
 

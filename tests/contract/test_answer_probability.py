@@ -12,6 +12,7 @@ from PIL import Image
 from video_task import CHOICE_TASK, record_of, samples_of, show_tasks, write_task
 
 from tempeval import run
+from tempeval.host_files import file_facts
 from tempeval.matrix import RunOptions
 from tempeval.run import run_matrix
 
@@ -101,4 +102,5 @@ def _forget_changes(folder: Path) -> None:
             del sample["p_c_change"]
         path.write_text("".join(json.dumps(s, ensure_ascii=False) + "\n" for s in samples))
         del task["p_c_change"], task["p_c_pairs"]
+        record["files"][task["samples_file"]] = file_facts(path)
     (folder / "run.json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")

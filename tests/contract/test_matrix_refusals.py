@@ -62,7 +62,7 @@ def test_methods_run_where_the_baseline_does_not_fit(
     by_method = {record["request"]["method"]: record for record in records}
     assert {name: r["status"] for name, r in by_method.items()} == {
         "baseline": "failed",
-        "intp[kv_bits=16]": "complete",
+        "intp": "complete",
         "rope_scale": "complete",
     }
     assert "more than the context" in by_method["baseline"]["error"]

@@ -96,9 +96,9 @@ def test_pas_leaves_keys_and_values_of_the_first_layer(family, make_clip, messag
         layout, _ = family.layout(family.tokenize(message("<video>", "What?")), visuals)
         with Attachment(family, make_plan(chain, layout, family.geometry)) as attachment:
             prefix = prefill(attachment, family.embed(layout, visuals))
-        held.append(prefix.layers[0][0].held.decode())
-    assert torch.equal(held[0][0], held[1][0])
-    assert torch.equal(held[0][1], held[1][1])
+        held.append(prefix.layers[0][0].held)
+    assert torch.equal(held[0].keys, held[1].keys)
+    assert torch.equal(held[0].values, held[1].values)
 
 
 @torch.no_grad()

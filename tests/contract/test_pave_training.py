@@ -595,7 +595,7 @@ def test_a_benchmark_s_training_split_is_read_when_it_is_trained_on(
 
     monkeypatch.setattr("tempeval.benchmarks.sources.load_docs", load_docs)
     found = task_examples(TASK)
-    assert asked == [row]
+    assert asked == [{**row, "split": "test", "lazy": False}, row]  # it is looked at first
     assert [item.answer for item in found.items] == ["no", "no"]
     assert [item.video.path for item in found.items] == [str(video) for video in videos]
     assert [item.video_id for item in found.items] == [video.stem for video in videos]

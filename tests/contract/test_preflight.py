@@ -283,7 +283,8 @@ def test_a_malformed_annotation_is_read_once_and_before_the_model(
         reads.append(row)
         return read(row, given)
 
-    monkeypatch.setattr("tempeval.tasks.documents.load_docs", counted)
+    for module in ("tempeval.tasks.documents", "tempeval.benchmarks.sources"):
+        monkeypatch.setattr(f"{module}.load_docs", counted)
     chosen = options(tasks=["tempeval_mvbench_action_sequence"])
     with pytest.raises(BadData, match=r"action_sequence\.json"):
         run_matrix(chosen, load=pytest.fail)

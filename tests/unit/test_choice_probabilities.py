@@ -15,6 +15,7 @@ from tempeval.errors import TempevalError
 from tempeval.matrix import RunOptions, plan_matrix
 from tempeval.model_wrappers.results import ChoiceLoss, failed_choice
 from tempeval.paired import pair_with_baselines
+from tempeval.record import SCHEMA
 from tempeval.tasks.choice_task import answer_index, choose, probabilities
 
 if TYPE_CHECKING:
@@ -88,7 +89,10 @@ def run_folder(folder: Path, p_c: dict[str, float | None], **more: Any) -> Path:
         for name, p in p_c.items()
     ]
     (folder / "s.jsonl").write_text("".join(lines), encoding="utf-8")
-    record = {"status": "complete", "tasks": {TASK: {"samples_file": "s.jsonl", "answered": 3}}}
+    counts = {"expected": 3, "answered": 3, "failed": 0, "unparsed": 0}
+    tasks = {TASK: {"samples_file": "s.jsonl", **counts}}
+    known = {"schema": SCHEMA, "status": "complete", "method_fingerprint": "f"}
+    record = {**known, "request": {}, "tasks": tasks}
     (folder / "run.json").write_text(json.dumps(record))
     return folder
 
@@ -119,8 +123,8 @@ def test_changes_are_method_minus_baseline_of_the_same_budget(plans: list[Any]) 
     assert changes(reverse) == {"b": -0.125, "a": 0.5, "c": None, "d": None, "e": None}
     assert changes(other_reverse) == {"a": 0.75}
     assert task_of(reverse) == {
+        **task_of(baseline),
         "samples_file": "s.jsonl",
-        "answered": 3,
         "p_c_change": 0.1875,
         "p_c_pairs": 2,
     }

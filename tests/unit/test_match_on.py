@@ -11,9 +11,13 @@ import pytest
 from tempeval.errors import InvalidSetting, RunFailed, TempevalError, UnknownName
 from tempeval.match_on import rerun_baselines
 from tempeval.matrix import RunOptions
+from tempeval.record import SCHEMA
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+COUNTS = {"expected": 4, "answered": 4, "failed": 0, "unparsed": 0}
 
 
 def write_run(
@@ -23,9 +27,12 @@ def write_run(
     folder.mkdir(parents=True)
     costs = {"frames": 8, **costs}
     record = {
+        "schema": SCHEMA,
+        "status": "complete",
+        "method_fingerprint": method,
         "method": method,
         "request": {"visual_token_budget": budget},
-        "tasks": {"t": {"samples_file": "s.jsonl"}},
+        "tasks": {"t": {"samples_file": "s.jsonl", **COUNTS}},
     }
     (folder / "run.json").write_text(json.dumps(record))
     lines = [{"token_counts": [{**costs, "error": None}]}] * 4
