@@ -1,7 +1,4 @@
-"""The lmms-eval model that every tempeval model is: requests in, results with ledgers out.
-
-One class, over 300 lines because each of its arguments has a line of its own.
-"""
+"""The lmms-eval model that every tempeval model is: requests in, results with ledgers out."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """The values that the six stages transform. Methods and families meet here and nowhere else.
 
-Over 300 lines because each field says its shape and unit; there is little code in it.
-
 Shapes: `P` prefix tokens (through the last visual token), `N` visual tokens, `D` hidden size,
 `h` query heads, `h_kv` key/value heads, `d` head_dim, `F` frame segments (temporal grids).
 """

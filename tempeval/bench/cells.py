@@ -1,7 +1,7 @@
 """What is measured, one class per kind of cell; a round measures all sides once, by turns.
 
-The three kinds stand together, over 300 lines in all, because they must stay alike: the same
-warming up, the same turns, the same check that both sides do the same.
+The three kinds stand together because they must stay alike: the same warming up, the same turns,
+the same check that both sides do the same.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def _coverage(count: int, rank: int) -> float:
 
 
 def shared_limit(stages: dict[str, float], questions: int) -> float:
-    """Return how much faster sharing one prefix can be at most: `host.md` 4.3, row B for n = 1.
+    """Return how much faster sharing one prefix can be at most, for one method.
 
     `(D + V + P + S) * m / (D + V + P + m * S)`: decode, encode and prefill once instead of m times.
 

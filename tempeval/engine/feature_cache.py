@@ -1,4 +1,4 @@
-"""Encoded videos kept between methods: same frames, encoded once (design rule 4)."""
+"""Encoded videos kept between methods: same frames, encoded once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The per-sample ledger: what an answer really used and cost (design rule 6)."""
+"""The per-sample ledger: what an answer really used and cost."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def text_flops(plan: EnginePlan, geometry: Geometry, question_length: int) -> fl
     layer's attention and MLP on prefix rows is its own saving, the same for every method, and is
     not subtracted.
 
-    Source: the cost model of `host.md` section 4.2.
+    Source: counted from the shapes of the linear maps and of the two attention products.
 
     Args:
         plan: rows and visibility per layer.

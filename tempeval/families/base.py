@@ -1,8 +1,7 @@
 """What a family must offer: pixels to visual tokens, prompt to layout, and where the text stack is.
 
 Families know models and no methods. Everything that attaches to a model is in `tempeval.engine`.
-Over 300 lines because every method of the protocol says shapes, units and errors: one file tells
-all that a family must offer.
+One file tells all that a family must offer.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class LoadOptions:
         device: torch device string, such as `cpu` or `cuda:0`.
         dtype: `float32`, `bfloat16`, `float16`, or `auto` (the checkpoint's on CUDA, float32 on
             CPU).
-        position_rule: `original` or `native` (design rule 1).
+        position_rule: `original` or `native`.
         revision: commit of a hub checkpoint.
         min_pixels, max_pixels: per frame; None takes the family's default.
         visual_token_budget: exact number of visual tokens per prompt to plan for (98 to 100 %).

@@ -51,7 +51,7 @@ class LayoutBuilder:
 
     Attributes:
         table: the model's rotary table.
-        rule: position rule (design rule 1).
+        rule: position rule.
         placeholders: placeholder token id of each kind of visual.
         tokens_per_second: temporal positions per second of video; None where a temporal grid is
             one position whatever its length in time (Qwen2-VL).

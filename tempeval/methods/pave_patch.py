@@ -1,7 +1,7 @@
 """PAVE's patch: visual tokens ask a side channel, and add what they hear.
 
 Source: PAVE, arXiv 2503.19794; code github.com/dragonlzm/PAVE, `PAVEModuleV5` in
-`libs/model/multimodal_encoder/info_aggregator.py` (facts in papers.md A2; written from them).
+`libs/model/multimodal_encoder/info_aggregator.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Side channels of PAVE's released checkpoints, from the files that its authors published.
 
-Source: PAVE, arXiv 2503.19794; code github.com/dragonlzm/PAVE (facts in papers.md A2).
+Source: PAVE, arXiv 2503.19794; code github.com/dragonlzm/PAVE.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ SCENES, SCENE_VIEWS = ("posed_images_new", "posed_images"), 32
 
 The first is PAVE's, and holds the views; the second EmbodiedScan's, of the whole scan. Depth maps
 lie beside the images.
-Source: dragonlzm/PAVE (facts in papers.md, A2 and B10).
+Source: dragonlzm/PAVE.
 """
 
 TVQA_FRAMES = "frames_fps3_hq"
