@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tempeval.video.clip import VideoRef
 
 # Cost of one video relative to one question on its prefix: decode and encode once, prefill once
-# per chain (estimates for a 7B model at 8k tokens: D + V = 0.64 s, P = 0.60 s,
+# per chain (estimates at 8k tokens: D + V = 0.64 s, P = 0.60 s,
 # S = 0.06 s). A label more costs about a hundredth of a prefill (27 to 174 labels: 1.1 to 1.6
 # prefills become 1.7 to 3.8). Only the balance between ranks depends on it.
 _VIDEO_COST, _PREFILL_COST, _QUESTION_COST, _LABEL_COST = 10.6, 10.0, 1.0, 0.1
