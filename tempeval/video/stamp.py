@@ -76,7 +76,12 @@ def _stamp(path: str, of_large: Callable[[Path, stat_result], str]) -> Stamp | N
 
 @lru_cache(_KEPT)
 def _content(path: Path, size: int, changed_ns: int) -> str:
-    """Return the digest of a whole file; read again when its size or time changes."""
+    """Return the digest of a whole file; read again when its size or time changes.
+
+    A pipe or a device counts by its time alone: reading one may never end.
+    """
+    if not path.is_file():
+        return str(changed_ns)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

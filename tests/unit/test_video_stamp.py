@@ -82,3 +82,12 @@ def test_which_document_shows_what_counts_and_where_it_lies_does_not(tmp_path: P
     assert video_digests([[a], [b]]) != video_digests([[a, b]])
     assert content_stamp(str(tmp_path / "nowhere")) is None
     assert video_digests([[a], [str(tmp_path / "nowhere")]]) != video_digests([[a], [b]])
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+    """Nobody writes to it, so reading would never end."""
+    os.mkfifo(tmp_path / "a.mp4")
+    assert content_stamp(str(tmp_path / "a.mp4")) is not None
+    assert content_stamp(str(tmp_path)) is not None
+    video_digests([[str(tmp_path / "a.mp4")]])
