@@ -63,12 +63,17 @@ gpu: $(STAMP)
 
 # The whole suite with the newest releases that the package accepts, in an environment of its own
 # and whatever pip is told on this machine; adds a line to docs/versions.md. LONG_ARGS: pytest's.
+# First, no number of any method may differ from those of commit EQUALITY, bit for bit (alone:
+# `.venv/bin/python .ci/equality.py COMMIT [--runs]`).
 NEWEST := .venv-newest
 LONG_ARGS ?= -n 2
+EQUALITY ?= HEAD~1
 long:
 	@[ -x $(NEWEST)/bin/python ] || $(PYTHON) -m venv $(NEWEST)
 	PIP_CONFIG_FILE=/dev/null $(NEWEST)/bin/python -m pip install --quiet --upgrade 'setuptools>=77'
 	PIP_CONFIG_FILE=/dev/null $(NEWEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --no-build-isolation -e '.[dev]'
+	$(NEWEST)/bin/python .ci/equality.py $(EQUALITY)
+	$(NEWEST)/bin/python .ci/equality.py $(EQUALITY) --runs
 	PATH="$(CURDIR)/$(NEWEST)/bin:$$PATH" $(NEWEST)/bin/python .ci/newest.py $(LONG_ARGS)
 
 # build/ is removed first: setuptools would ship modules that were deleted since.
