@@ -9,7 +9,7 @@ import torch
 
 from tempeval.engine.generation import recorded
 from tempeval.families.quantization import dtype_text, quantization_record
-from tempeval.record import method_label
+from tempeval.run.record import method_label
 from tempeval.versions import versions
 
 if TYPE_CHECKING:

@@ -71,7 +71,7 @@ def write_submission(items: Sequence[Mapping[str, Any]], args: Any) -> None:
 
     Args:
         items: `submission` of every sample.
-        args: of the host, whose `output_path` is the folder; or of `tempeval.rescore`, whose
+        args: of the host, whose `output_path` is the folder; or of `tempeval.run.rescore`, whose
             `submission_file` is the file.
 
     Returns:

@@ -9,7 +9,7 @@ from tempeval.matrix import plan_matrix
 
 if TYPE_CHECKING:
     from tempeval.matrix import RunOptions
-    from tempeval.scoring import ChainModel
+    from tempeval.run.scoring import ChainModel
 
 
 def load_accepting(options: RunOptions) -> ChainModel:
@@ -24,7 +24,7 @@ def load_accepting(options: RunOptions) -> ChainModel:
     Raises:
         TempevalError: if the model refuses every run, with the reasons.
     """
-    from tempeval.run import load_model
+    from tempeval.run.runner import load_model
 
     model = load_model(options)
     refused: dict[str, TempevalError] = {}

@@ -47,9 +47,9 @@ def calibrate(
     """
     import torch
 
-    from tempeval.calibrate import CalibrateOptions, with_calibration
-    from tempeval.calibrate import calibrate as run
     from tempeval.methods.registry import parse_chain
+    from tempeval.run.calibrate import CalibrateOptions, with_calibration
+    from tempeval.run.calibrate import calibrate as run
 
     hint = with_calibration(parse_chain(method), str(out)).spec
     made = run(

@@ -37,11 +37,11 @@ def evaluate(options: "RunOptions", since: float | None = None) -> list[Path]:
     try:
         with patient_interrupts():
             from tempeval.accepted import load_accepting
-            from tempeval.run import run_matrix
+            from tempeval.run.runner import run_matrix
 
             return run_matrix(options, report=report, load=load_accepting, since=since)
     except KeyboardInterrupt as error:
-        from tempeval.scoring import describe
+        from tempeval.run.scoring import describe
 
         came = signal.Signals.__members__.get(str(error), signal.SIGINT)
         # All is cleaned up; another signal would only break the end of the interpreter.

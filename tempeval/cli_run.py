@@ -96,8 +96,8 @@ def run(
     GPUs: accelerate launch -m tempeval run ...
     """
     from tempeval.benchmarks.roots import VARIABLE
-    from tempeval.match_on import VISUAL_TOKENS, check_measure, rerun_baselines
     from tempeval.matrix import RunOptions
+    from tempeval.run.match_on import VISUAL_TOKENS, check_measure, rerun_baselines
 
     if data_root is not None:
         # The host's tasks are built deep inside it, and by every rank.

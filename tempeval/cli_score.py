@@ -33,7 +33,7 @@ def score(
     No video is needed. The exit code is 1 when a metric could not be computed (it is named, the
     others are printed), 2 when the files or the predictions are not usable.
     """
-    from tempeval.rescore import read_predictions, rescore
+    from tempeval.run.rescore import read_predictions, rescore
 
     found = rescore(
         task,

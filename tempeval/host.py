@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from tempeval.engine.continuations import Continuations
 from tempeval.errors import RunFailed, TempevalError, UnknownName
 from tempeval.host_files import MODEL_NAME
-from tempeval.record import TaskFacts, digest
+from tempeval.run.record import TaskFacts, digest
 from tempeval.task_sources import definition_digest, object_digest, read_documents
 from tempeval.tasklist import LIST_HINT, group_of, task_entries, tasks_path
 from tempeval.video.stamp import video_digests

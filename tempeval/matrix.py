@@ -13,7 +13,7 @@ from tempeval import __version__
 from tempeval.errors import InvalidSetting, UnknownName
 from tempeval.families.registry import family_module
 from tempeval.methods.registry import method_names, parse_chain
-from tempeval.record import Allowed
+from tempeval.run.record import Allowed
 from tempeval.source_digest import run_code
 from tempeval.task_sources import source_digests
 from tempeval.video.decode import check_decoder

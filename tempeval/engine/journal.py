@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 #: Of a line; those of other formats are computed again.
 FORMAT = 2
-#: How long a journal may be locked by a rank that only looks (see `tempeval.ranks`).
+#: How long a journal may be locked by a rank that only looks (see `tempeval.run.ranks`).
 LOCK_SECONDS = 0.5
 _LOG = logging.getLogger(__name__)
 #: A rank's own file; copies that other programs lay beside it have longer names.

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tempeval.calibration_clips import VIDEO_SUFFIXES
 from tempeval.engine.base_model import load_family as load_base_model
 from tempeval.errors import BadSideChannel, BadVideo, InvalidSetting
 from tempeval.mini.paths import located
@@ -19,7 +18,7 @@ from tempeval.side_channels.content import content_key
 from tempeval.side_channels.shuffle import is_frame_folder
 from tempeval.side_channels.stored import read_facts, write_features
 from tempeval.versions import versions
-from tempeval.video.clip import Sampling, VideoRef
+from tempeval.video.clip import VIDEO_SUFFIXES, Sampling, VideoRef
 from tempeval.video.folder import natural_key
 from tempeval.video.pool import ClipRequest, ClipStream
 from tempeval.video.stamp import content_stamp

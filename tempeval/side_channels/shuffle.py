@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tempeval.calibration_clips import VIDEO_SUFFIXES
 from tempeval.errors import BadSideChannel, InvalidSetting
+from tempeval.video.clip import VIDEO_SUFFIXES
 from tempeval.video.folder import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Grid = tuple[int, int, int]
 SamplingRule = Literal["uniform", "segment", "fps"]
 OrderRule = Literal["reversed", "shuffled"]
+#: Endings of files that are taken for videos when a folder is searched.
+VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".gif", ".mpg"})
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from video_task import CHOICE_TASK, record_of, samples_of, show_tasks, write_task
 
-from tempeval import run
 from tempeval.host_files import file_facts
 from tempeval.matrix import RunOptions
-from tempeval.run import run_matrix
+from tempeval.run import runner
+from tempeval.run.runner import run_matrix
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,7 +78,7 @@ def test_p_c_and_its_change_are_in_the_samples(
     for folder in kept:
         _forget_changes(folder)
         assert _files(folder) != kept[folder]
-    monkeypatch.setattr(run, "load_model", pytest.fail)
+    monkeypatch.setattr(runner, "load_model", pytest.fail)
     run_matrix(RunOptions(methods=methods, **options))
     assert {folder: _files(folder) for folder in kept} == kept
 

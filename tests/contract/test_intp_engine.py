@@ -15,8 +15,6 @@ from tiny_llava_onevision import load_llava_onevision
 from tiny_video_llava import PER_FRAME, load_video_llava, save_tiny_original
 
 import tempeval.engine.session as session_module
-from tempeval.calibrate import CalibrateOptions, calibrate
-from tempeval.calibration_clips import MINI
 from tempeval.engine.answer import generate
 from tempeval.engine.attach import Attachment
 from tempeval.engine.continuations import Continuations
@@ -30,6 +28,8 @@ from tempeval.methods.registry import parse_chain
 from tempeval.methods.rope_scale import RopeScale
 from tempeval.model_wrappers.chain import Tempeval
 from tempeval.model_wrappers.intp import TempevalINTP
+from tempeval.run.calibrate import CalibrateOptions, calibrate
+from tempeval.run.calibration_clips import MINI
 from tempeval.video.clip import FramePlan, Sampling, VideoRef
 
 QUESTIONS = ("What happens first?", "Is it faster? yes no", "up", "What happens last? A. left B.")

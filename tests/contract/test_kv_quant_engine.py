@@ -15,8 +15,6 @@ from probes import LastFrameOnly, LastNotQuestion
 from through_engine import batched_stepwise_logits
 
 import tempeval.engine.session as session_module
-from tempeval.calibrate import CalibrateOptions, calibrate, with_calibration
-from tempeval.calibration_clips import find_clips
 from tempeval.cli import main
 from tempeval.engine.answer import generate, score
 from tempeval.engine.attach import Attachment
@@ -38,6 +36,8 @@ from tempeval.methods.kv_quantization import KVQuant
 from tempeval.methods.pas import PAS
 from tempeval.methods.registry import parse_chain
 from tempeval.methods.temporal_exit import TemporalExit
+from tempeval.run.calibrate import CalibrateOptions, calibrate, with_calibration
+from tempeval.run.calibration_clips import find_clips
 from tempeval.video.clip import Sampling, VideoRef
 
 QUESTIONS = ("What happens first?", "Is it faster? yes no", "up", "What happens last? A. left B.")

@@ -17,7 +17,7 @@ from tempeval.matrix import RunOptions
 from tempeval.methods.registry import METHODS, MethodEntry
 from tempeval.model_wrappers.baseline import TempevalBaseline
 from tempeval.model_wrappers.chain import Tempeval
-from tempeval.run import IncompleteRuns, load_model, run_matrix
+from tempeval.run.runner import IncompleteRuns, load_model, run_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,14 +13,15 @@ from fake_model import FakeModel
 from tenacity import Future, RetryError
 from video_task import CHOICE_TASK, TASK, show_tasks, write_task
 
-from tempeval import host, matrix, reuse
+from tempeval import host, matrix
 from tempeval.benchmarks import sources
 from tempeval.benchmarks.base import BadData, MissingData
 from tempeval.errors import TempevalError
 from tempeval.host import UnloadableTask
 from tempeval.matrix import RunOptions
-from tempeval.preflight import MissingVideos
-from tempeval.run import IncompleteRuns, run_matrix
+from tempeval.run import resume
+from tempeval.run.preflight import MissingVideos
+from tempeval.run.runner import IncompleteRuns, run_matrix
 from tempeval.video.clip import VideoPath
 from tempeval.video.folder import is_there
 
@@ -34,7 +35,7 @@ QUESTIONS = ("Is it faster?", "Is it red?")
 
 @pytest.fixture(autouse=True)
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reuse, "_revision", lambda _pretrained: "sha256:0")
+    monkeypatch.setattr(resume, "_revision", lambda _pretrained: "sha256:0")
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fake_model import FakeModel
 
-from tempeval import host, matrix, reuse, tasklist
+from tempeval import host, matrix, tasklist
 from tempeval.errors import InvalidSetting, TempevalError, UnknownName
 from tempeval.leaderboard.load import load as load_runs
 from tempeval.matrix import RunOptions, plan_matrix
-from tempeval.record import allowed_failures
-from tempeval.run import IncompleteRuns, run_matrix
+from tempeval.run import resume
+from tempeval.run.record import allowed_failures
+from tempeval.run.runner import IncompleteRuns, run_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,7 @@ TINY = Path(__file__).parent.parent / "helpers" / "tiny_tasks"
 def tiny_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (tasklist, host):
         monkeypatch.setattr(module, "tasks_path", lambda: TINY)
-    monkeypatch.setattr(reuse, "_revision", lambda _pretrained: "sha256:0")
+    monkeypatch.setattr(resume, "_revision", lambda _pretrained: "sha256:0")
 
 
 @pytest.fixture
@@ -294,7 +295,7 @@ def test_a_changed_model_or_package_is_noticed(
     run_matrix(options(), load=lambda _options: FakeModel(revision="sha256:1"))
     with pytest.raises(TempevalError, match="model_revision"):
         run_matrix(options(), load=pytest.fail)
-    monkeypatch.setattr(reuse, "_revision", lambda _pretrained: "old packages")
+    monkeypatch.setattr(resume, "_revision", lambda _pretrained: "old packages")
     run_matrix(options(overwrite=True), load=lambda _options: FakeModel(revision="old packages"))
     with pytest.raises(TempevalError, match="typer"):
         run_matrix(options(), load=pytest.fail)

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 from fake_model import FakeModel
 
-from tempeval import host, ranks, reuse, tasklist
+from tempeval import host, tasklist
 from tempeval.engine.answer import Answer
 from tempeval.engine.journal import Journal, JournalError
 from tempeval.engine.ledger import Ledger
 from tempeval.engine.question import Outcome
 from tempeval.errors import InvalidSetting
 from tempeval.matrix import RunOptions
-from tempeval.ranks import RankDied, Ranks
-from tempeval.run import JOURNAL_NAME, IncompleteRuns, run_matrix
+from tempeval.run import ranks, resume
+from tempeval.run.ranks import RankDied, Ranks
+from tempeval.run.runner import JOURNAL_NAME, IncompleteRuns, run_matrix
 
 TINY = Path(__file__).parent.parent / "helpers" / "tiny_tasks"
 OUTCOME = Outcome(Answer("yes", (1,), 0), Ledger())
@@ -52,7 +53,7 @@ class Journalled(FakeModel):
 def tiny_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (tasklist, host):
         monkeypatch.setattr(module, "tasks_path", lambda: TINY)
-    monkeypatch.setattr(reuse, "_revision", lambda _pretrained: "sha256:0")
+    monkeypatch.setattr(resume, "_revision", lambda _pretrained: "sha256:0")
 
 
 @pytest.fixture

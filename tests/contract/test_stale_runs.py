@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fake_model import FakeModel
 
-from tempeval import cli, host, host_files, matrix, reuse, tasklist
+from tempeval import cli, host, host_files, matrix, tasklist
 from tempeval.errors import RunFailed, TempevalError
 from tempeval.host import host_log
 from tempeval.leaderboard import build
 from tempeval.matrix import RunOptions
 from tempeval.methods.registry import parse_chain
-from tempeval.record import read_record, write_record
-from tempeval.run import IncompleteRuns, run_matrix
-from tempeval.scoring import replayed
+from tempeval.run import resume
+from tempeval.run.record import read_record, write_record
+from tempeval.run.runner import IncompleteRuns, run_matrix
+from tempeval.run.scoring import replayed
 from tempeval.source_digest import run_code
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def _run(
 ) -> tuple[list[str], list[str]]:
     for module in (tasklist, host):
         patch.setattr(module, "tasks_path", lambda: root / "tasks")
-    patch.setattr(reuse, "_revision", lambda _pretrained: "sha256:0")
+    patch.setattr(resume, "_revision", lambda _pretrained: "sha256:0")
     tasklist._entries.cache_clear()
     model, lines = FakeModel(), []
     chosen = RunOptions(
@@ -229,7 +230,7 @@ def test_a_record_of_another_shape_is_named(
 )
 def test_a_run_over_files_that_no_task_names_is_scored_anew(spec: str, scored_anew: bool) -> None:
     """A shuffled side channel is that of another video, which may be none of the task."""
-    assert reuse._reads_features(parse_chain(spec, {})) is scored_anew
+    assert resume._reads_features(parse_chain(spec, {})) is scored_anew
 
 
 def test_a_record_of_another_shape_is_replaced_when_asked_for(folder: Path, run: Any) -> None:

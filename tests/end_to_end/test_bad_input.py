@@ -184,7 +184,7 @@ def test_an_unwritable_output_folder(
     refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Below a regular file, and a file itself: root, as whom CI runs, ignores permissions."""
-    monkeypatch.setattr("tempeval.run.load_model", pytest.fail)
+    monkeypatch.setattr("tempeval.run.runner.load_model", pytest.fail)
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "out"):
         error = refused(o=out)

@@ -15,7 +15,7 @@ from video_files import write_video
 from video_task import TASK, all_samples, record_of, show_tasks, write_task
 
 from tempeval.matrix import RunOptions
-from tempeval.run import IncompleteRuns, run_matrix
+from tempeval.run.runner import IncompleteRuns, run_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,8 +19,8 @@ from video_task import (
 )
 
 from tempeval.matrix import RunOptions
-from tempeval.record import error_of
-from tempeval.run import IncompleteRuns, run_matrix
+from tempeval.run.record import error_of
+from tempeval.run.runner import IncompleteRuns, run_matrix
 
 if TYPE_CHECKING:
     from pathlib import Path

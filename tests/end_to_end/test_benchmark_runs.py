@@ -24,8 +24,8 @@ from tempeval.leaderboard.unscored import UNSCORED
 from tempeval.matrix import RunOptions
 from tempeval.metrics import wups_data
 from tempeval.mini.paths import checkpoint
-from tempeval.rescore import rescore
-from tempeval.run import run_matrix
+from tempeval.run.rescore import rescore
+from tempeval.run.runner import run_matrix
 from tempeval.task_config import task_config
 from tempeval.tasklist import expand_tasks, task_entries
 

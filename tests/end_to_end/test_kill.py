@@ -24,7 +24,7 @@ from video_task import TASK, all_samples, record_of, show_tasks, write_task
 
 from tempeval.engine.journal import Journal
 from tempeval.matrix import RunOptions
-from tempeval.run import run_matrix
+from tempeval.run.runner import run_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -21,7 +21,7 @@ from commands import (
 from video_task import TASK, all_samples, without_times, write_task
 
 from tempeval.matrix import RunOptions
-from tempeval.run import run_matrix
+from tempeval.run.runner import run_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -181,7 +181,9 @@ def test_a_rank_that_dies_ends_the_others(
 
 
 #: `tempeval`, less patient with ranks that do not answer.
-IMPATIENT = "import tempeval.ranks as r; r.GRACE_SECONDS = 5; import tempeval.cli as c; c.main()"
+IMPATIENT = (
+    "import tempeval.run.ranks as r; r.GRACE_SECONDS = 5; import tempeval.cli as c; c.main()"
+)
 
 
 @pytest.mark.parametrize("dying", [0, 1])

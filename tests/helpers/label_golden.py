@@ -10,7 +10,7 @@ import pytest
 from tempeval.benchmarks.roots import using_root
 from tempeval.benchmarks.sources import load_docs
 from tempeval.metrics.label_match import match_label
-from tempeval.rescore import read_predictions, rescore
+from tempeval.run.rescore import read_predictions, rescore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tempeval.metrics.wups_words import NltkWords
-from tempeval.rescore import Scores, read_predictions, rescore
+from tempeval.run.rescore import Scores, read_predictions, rescore
 from tempeval.tasks import nextqa_oe
 
 if TYPE_CHECKING:

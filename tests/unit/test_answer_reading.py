@@ -11,7 +11,7 @@ import pytest
 
 from tempeval.metrics.answer_cleaning import clean_answer
 from tempeval.metrics.label_match import match_label
-from tempeval.rescore import BadPredictions, read_predictions, rescore
+from tempeval.run.rescore import BadPredictions, read_predictions, rescore
 from tempeval.tasks.answers import (
     Index,
     final_answer,

@@ -10,7 +10,7 @@ import pytest
 
 from tempeval.benchmarks.avqa import AVQA
 from tempeval.benchmarks.base import BadData
-from tempeval.rescore import rescore
+from tempeval.run.rescore import rescore
 from tempeval.tasks.avqa import doc_to_text, process_results
 
 GOLDEN = Path(__file__).parents[1] / "reference" / "metrics" / "avqa"

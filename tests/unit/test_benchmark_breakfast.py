@@ -13,7 +13,7 @@ from tempeval.benchmarks.base import BadData, MissingData
 from tempeval.benchmarks.breakfast import LABELS, VIDEOS
 from tempeval.benchmarks.registry import benchmark
 from tempeval.benchmarks.sources import label_set, load_docs
-from tempeval.rescore import read_predictions, rescore
+from tempeval.run.rescore import read_predictions, rescore
 from tempeval.tasks import breakfast as breakfast_task
 from tempeval.tasks import label_classification as labels_task
 

@@ -17,7 +17,7 @@ from tempeval.benchmarks.nextqa import NEXTQA_MC, NEXTQA_OE
 from tempeval.benchmarks.sources import load_docs
 from tempeval.benchmarks.tempcompass import TEMPCOMPASS
 from tempeval.errors import TempevalError
-from tempeval.rescore import rescore
+from tempeval.run.rescore import rescore
 from tempeval.task_config import task_config
 from tempeval.tasks import egoschema, mvbench, tempcompass
 from tempeval.tasks.multiple_choice import LETTERS

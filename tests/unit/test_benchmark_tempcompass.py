@@ -14,7 +14,7 @@ import pytest
 
 from tempeval.benchmarks.base import BadData, MissingData
 from tempeval.benchmarks.tempcompass import TEMPCOMPASS, cluster_of, source_clips
-from tempeval.rescore import rescore
+from tempeval.run.rescore import rescore
 from tempeval.tasks import tempcompass
 from tempeval.tasks.judge import Judge, JudgeFailed, JudgeMissing, named_judge
 from tempeval.tasks.multiple_choice import Parsed

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tempeval import paired
 from tempeval.errors import TempevalError
 from tempeval.matrix import RunOptions, plan_matrix
 from tempeval.model_wrappers.results import ChoiceLoss, failed_choice
-from tempeval.paired import pair_with_baselines
-from tempeval.record import SCHEMA
+from tempeval.run import paired
+from tempeval.run.paired import pair_with_baselines
+from tempeval.run.record import SCHEMA
 from tempeval.tasks.choice_task import answer_index, choose, probabilities
 
 if TYPE_CHECKING:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tempeval import cli_matrix, cli_quickstart, doctor, matrix, run
+from tempeval import cli_matrix, cli_quickstart, doctor, matrix
 from tempeval.cli import main
 from tempeval.doctor import Check
 from tempeval.errors import TempevalError
 from tempeval.methods.registry import method_names, parse_chain
 from tempeval.plugin import MODELS
+from tempeval.run import runner
 from tempeval.side_channels.registry import SIDE_CHANNELS
 from tempeval.tasklist import expand_tasks, group_of, task_entries, tasks_path
 
@@ -66,7 +67,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[RunOptions]:
         given.append(options)
         return []
 
-    monkeypatch.setattr(run, "run_matrix", record)
+    monkeypatch.setattr(runner, "run_matrix", record)
     return given
 
 
@@ -267,7 +268,7 @@ def test_ctrl_c_twice_cleans_up_and_ends_with_one_line_and_code_130(
             signal.raise_signal(signal.SIGINT)
             cleaned.append(True)
 
-    monkeypatch.setattr(run, "run_matrix", interrupted)
+    monkeypatch.setattr(runner, "run_matrix", interrupted)
     before = {each: signal.getsignal(each) for each in cli_matrix.SIGNALS}
     try:
         code, out, err = call("run", "--methods", "pas", "--tasks", "t", "-o", str(tmp_path))
@@ -284,7 +285,7 @@ def test_what_ends_a_job_ends_with_one_line_and_its_own_code(
     call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     number = signal.Signals[name]
-    monkeypatch.setattr(run, "run_matrix", lambda *_, **__: signal.raise_signal(number))
+    monkeypatch.setattr(runner, "run_matrix", lambda *_, **__: signal.raise_signal(number))
     before = {each: signal.getsignal(each) for each in cli_matrix.SIGNALS}
     try:
         code, out, err = call("run", "--methods", "pas", "--tasks", "t", "-o", str(tmp_path))
@@ -312,9 +313,9 @@ def test_the_handler_of_ctrl_c_is_put_back(call: Any, asked: list[RunOptions]) -
 
 def test_incomplete_runs_end_with_code_1(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise run.IncompleteRuns("out/pas is partial: 7 of 8 answered")
+        raise runner.IncompleteRuns("out/pas is partial: 7 of 8 answered")
 
-    monkeypatch.setattr(run, "run_matrix", fail)
+    monkeypatch.setattr(runner, "run_matrix", fail)
     code, out, err = call("run", "--methods", "pas", "--tasks", "tempeval_mini", "-o", "out")
     assert (code, out, err) == (1, "", "error: out/pas is partial: 7 of 8 answered\n")
 
@@ -392,7 +393,7 @@ def test_doctor_refuses_versions_outside_the_accepted_range(
 
 
 def test_a_broken_record_says_what_to_do(tmp_path: Path) -> None:
-    from tempeval.record import read_record
+    from tempeval.run.record import read_record
 
     assert read_record(tmp_path) is None
     (tmp_path / "run.json").write_text('{"schema": ')

@@ -11,8 +11,8 @@ import pytest
 
 from tempeval.metrics import captions
 from tempeval.metrics.captions import caption_score
-from tempeval.record import error_of
-from tempeval.rescore import read_predictions, rescore
+from tempeval.run.record import error_of
+from tempeval.run.rescore import read_predictions, rescore
 from tempeval.task_config import task_config
 from tempeval.tasklist import task_entries
 from tempeval.tasks import label_classification, mvbench, nextqa_oe

@@ -25,7 +25,7 @@ from tempeval.engine.store import Keys
 from tempeval.errors import RunFailed
 from tempeval.methods.base import Chain
 from tempeval.methods.pas import PAS
-from tempeval.ranks import Ranks
+from tempeval.run.ranks import Ranks
 
 
 def outcome(text="left", **ledger):

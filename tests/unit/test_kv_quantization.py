@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from kivi_reference import after_tokens, few_bits
 from safetensors.torch import load_file, save_file
 
-from tempeval.calibration_clips import find_clips
 from tempeval.engine.cache import ExactPrefix, PlainKV, SharedPrefix, TailCache, make_piece
 from tempeval.engine.plan import EnginePlan, LayerPlan
 from tempeval.engine.tail import attend_after_prefix
@@ -32,6 +31,7 @@ from tempeval.mini.paths import default_suite_dir
 from tempeval.mini.rendering import ANNOTATIONS, file_digest
 from tempeval.mini.scene import make_scene
 from tempeval.mini.suite import SEED, suite_clips
+from tempeval.run.calibration_clips import find_clips
 from tempeval.stages import Geometry, RotaryPlan, RunFacts, Segments, Tail
 
 GOLDEN = load_file(Path(__file__).parents[1] / "reference" / "kivi" / "kivi.safetensors")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tempeval.errors import InvalidSetting, RunFailed, TempevalError, UnknownName
-from tempeval.match_on import rerun_baselines
 from tempeval.matrix import RunOptions
-from tempeval.record import SCHEMA
+from tempeval.run.match_on import rerun_baselines
+from tempeval.run.record import SCHEMA
 
 if TYPE_CHECKING:
     from pathlib import Path

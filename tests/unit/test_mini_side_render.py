@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tempeval.calibration_clips import CalibrationClip, refuse_test_data
 from tempeval.errors import InvalidSetting, TempevalError, UnknownName
 from tempeval.mini import side_render
 from tempeval.mini.side import SIDE_SUITES, SideClip, Split, side_suite
@@ -20,6 +19,7 @@ from tempeval.mini.side_render import (
     rendered_test_split,
     split_dir,
 )
+from tempeval.run.calibration_clips import CalibrationClip, refuse_test_data
 from tempeval.video.clip import VideoRef
 
 

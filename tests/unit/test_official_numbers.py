@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tempeval.rescore import read_predictions, rescore
+from tempeval.run.rescore import read_predictions, rescore
 
 METRICS = Path(__file__).parents[1] / "reference" / "metrics"
 REQUIRED: dict[str, Any] = json.loads((METRICS / "required.json").read_text("utf-8"))

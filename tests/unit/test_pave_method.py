@@ -25,7 +25,7 @@ from tempeval.methods.pave_checkpoint import save_pave
 from tempeval.methods.pave_state import PatchSizes
 from tempeval.methods.registry import parse_chain
 from tempeval.model_wrappers.arguments import chain_with_settings
-from tempeval.reuse import _reads_features
+from tempeval.run.resume import _reads_features
 from tempeval.side_channels.align import equal_parts
 from tempeval.side_channels.origin import origin_of
 from tempeval.stages import Geometry, RunFacts, SideFeatures, VisualTokens

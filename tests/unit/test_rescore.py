@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tempeval.errors import TempevalError
-from tempeval.rescore import BadPredictions, read_predictions, rescore
+from tempeval.run.rescore import BadPredictions, read_predictions, rescore
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from tempeval.errors import InvalidSetting, RunFailed, TempevalError, UnknownName
 from tempeval.leaderboard.records import BUDGETS
 from tempeval.methods.registry import BASELINE
-from tempeval.record import read_record
-from tempeval.run import run_matrix
+from tempeval.run.record import read_record
+from tempeval.run.runner import run_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import TempevalError
 from tempeval.host_files import is_whole
-from tempeval.record import differences, read_record, status_of, write_record
+from tempeval.run.record import differences, read_record, status_of, write_record
 from tempeval.video.clip import FramePlan
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tempeval.host import HostTasks
     from tempeval.matrix import Plan
     from tempeval.methods.base import Chain
-    from tempeval.record import Allowed
+    from tempeval.run.record import Allowed
 
 #: Settings that change no answer, so that a run with others may stand.
 _FREE = ("batch_size",)

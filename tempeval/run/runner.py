@@ -12,12 +12,12 @@ from tempeval.errors import RunFailed, TempevalError
 from tempeval.host import HostTasks, host_log
 from tempeval.matrix import plan_matrix
 from tempeval.methods.registry import BASELINE
-from tempeval.paired import pair_with_baselines
-from tempeval.preflight import preflight, stands
-from tempeval.ranks import Ranks
-from tempeval.record import FILE_NAME
-from tempeval.reuse import keep, outdated, reusable
-from tempeval.scoring import (
+from tempeval.run.paired import pair_with_baselines
+from tempeval.run.preflight import preflight, stands
+from tempeval.run.ranks import Ranks
+from tempeval.run.record import FILE_NAME
+from tempeval.run.resume import keep, outdated, reusable
+from tempeval.run.scoring import (
     LOG_NAME,
     Run,
     counts,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tempeval.matrix import Plan, RunOptions
-    from tempeval.scoring import ChainModel
+    from tempeval.run.scoring import ChainModel
 
     Report = Callable[[str], None]
 
@@ -64,7 +64,7 @@ def run_matrix(
     All methods of a budget are answered in one pass over the videos, and every answer is journalled
     in `OUT/journal`: the same command goes on where it was interrupted. Then the host scores each
     method from the journal and writes its standard files; at last, samples with choices get the
-    change of the answer's probability against the baseline (see `tempeval.paired`).
+    change of the answer's probability against the baseline (see `tempeval.run.paired`).
 
     Returns:
         The run folders, in order.

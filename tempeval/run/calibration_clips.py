@@ -17,13 +17,12 @@ from tempeval.mini.paint import paint_frames
 from tempeval.mini.paths import default_suite_dir
 from tempeval.mini.rendering import ANNOTATIONS
 from tempeval.mini.scene import make_scene
-from tempeval.video.clip import VideoRef
+from tempeval.video.clip import VIDEO_SUFFIXES, VideoRef
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MINI = "mini"
-VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".gif", ".mpg"})
 #: Folder names that say whether a benchmark trains on or evaluates what is in them.
 TRAIN_SPLITS = frozenset({"train", "training"})
 TEST_SPLITS = frozenset({"test", "testing", "tests", "val", "valid", "validation", "eval"})

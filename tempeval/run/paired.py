@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tempeval.errors import TempevalError
 from tempeval.host_files import file_facts
 from tempeval.methods.registry import BASELINE
-from tempeval.record import identity, read_record, write_record
+from tempeval.run.record import identity, read_record, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

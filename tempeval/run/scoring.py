@@ -14,8 +14,8 @@ from tempeval import __version__
 from tempeval.errors import RunFailed, TempevalError
 from tempeval.host import host_log
 from tempeval.host_files import file_facts, save_host_files
-from tempeval.ranks import RankDied
-from tempeval.record import (
+from tempeval.run.ranks import RankDied
+from tempeval.run.record import (
     FILE_NAME,
     SCHEMA,
     damage_of,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from tempeval.host import HostTasks
     from tempeval.matrix import Plan, RunOptions
-    from tempeval.record import Status
+    from tempeval.run.record import Status
 
 LOG_NAME = "host.log"
 INTERRUPTED = "interrupted"

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tempeval.calibration_clips import MINI, find_clips
 from tempeval.engine.base_model import load_family
 from tempeval.engine.calibrate import measure_bounds
 from tempeval.engine.inference import Inference
@@ -19,14 +18,15 @@ from tempeval.methods.kv_calibration import read_calibration, write_calibration
 from tempeval.methods.kv_quantization import KVQuant
 from tempeval.methods.registry import parse_chain
 from tempeval.mini.paths import is_mini, located
+from tempeval.run.calibration_clips import MINI, find_clips
 from tempeval.versions import versions
 from tempeval.video.clip import Sampling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tempeval.calibration_clips import CalibrationClip
     from tempeval.methods.base import Method
+    from tempeval.run.calibration_clips import CalibrationClip
 
 
 @dataclass(frozen=True)

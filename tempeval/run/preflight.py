@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import TempevalError
-from tempeval.record import allowed_failures, error_of, skipped_digest
+from tempeval.run.record import allowed_failures, error_of, skipped_digest
 from tempeval.tasklist import group_of
 from tempeval.video.clip import FramePlan, VideoRef
 from tempeval.video.folder import is_there

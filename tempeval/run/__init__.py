@@ -1,0 +1,1 @@
+"""Runs: what was asked for, carried out, recorded, resumed, and matched in budget."""
