@@ -60,8 +60,9 @@ NUM_FRAMES = 16
 #: Of whole runs: options, and how many processes.
 RUNS = {
     "one process": (
-        "--methods baseline,pas+temporal_exit,kv_quant,staged_sparse --tasks "
-        "tempeval_mini_action,tempeval_mini_direction,tempeval_mini_order_choice --limit 6",
+        "--methods "
+        "baseline,pas+temporal_exit,kv_quant[group_size=8;residual_length=8],staged_sparse "
+        "--tasks tempeval_mini_action,tempeval_mini_direction,tempeval_mini_order_choice --limit 6",
         1,
     ),
     "two processes": (
