@@ -47,7 +47,7 @@ class InvalidSetting(TempevalError):
 
 
 class ConflictingMethods(TempevalError):
-    """Two methods of a chain claim the same thing."""
+    """Two methods of a chain modify the same thing."""
 
 
 class UnsupportedModel(TempevalError):

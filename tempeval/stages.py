@@ -57,9 +57,9 @@ class RunFacts:
         visual_tokens: most visual tokens planned for a prompt with one video.
         trained_with: methods that the checkpoint says it was trained with.
         revision: of the base model's weights; empty when unknown.
-        chain_without_store: fingerprint of the bound chain apart from stage `store`; empty when
-            unknown.
-        grid_rules: what the chain's stage `encode` makes of grids, as the plan of frames has it.
+        chain_without_kv_cache: fingerprint of the bound chain apart from stage `kv_cache`;
+            empty when unknown.
+        grid_rules: what the chain's stage `tokens` makes of grids, as the plan of frames has it.
         feature_width: channels of the features before the projector; 0 when unknown.
         family_settings: see `Family.settings`.
         layers_with_frames: first layer in which the chain leaves no frame; None when unknown.
@@ -74,7 +74,7 @@ class RunFacts:
     visual_tokens: int
     trained_with: frozenset[str] = frozenset()
     revision: str = ""
-    chain_without_store: str = ""
+    chain_without_kv_cache: str = ""
     grid_rules: tuple[GridRule, ...] = ()
     feature_width: int = 0
     family_settings: Mapping[str, str] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class SideFeatures:
 
 @dataclass(frozen=True)
 class VisualTokens:
-    """Projected tokens of one video or image: what stage `encode` transforms.
+    """Projected tokens of one video or image: what stage `tokens` transforms.
 
     Newline tokens are not among them: the family adds them after the fold, when it lays out the
     prompt.
@@ -160,7 +160,7 @@ class VisualTokens:
 
 @dataclass(frozen=True)
 class Segments:
-    """Names of the segments that `see` and `keep` speak about.
+    """Names of the segments that `attention` and `prune` speak about.
 
     Segment 0 is the instruction (every non-visual prefix token), 1..F are the frames (temporal
     grids, numbered through all visuals of the prompt), F+1 is the question (prompt tokens after
@@ -200,7 +200,7 @@ class Segments:
 
 @dataclass(frozen=True)
 class RotaryPlan:
-    """Where each token sits in rotary space: what stage `place` transforms.
+    """Where each token sits in rotary space: what stage `positions` transforms.
 
     A token with index < P reads its row of `positions`; a later one sits at
     `next_position + (index - P)` in every channel. The angle of channel c is
@@ -374,7 +374,7 @@ class StoredKV(Protocol):
 
 
 class Codec(Protocol):
-    """How a layer's prefix keys and values are held: what stage `store` returns.
+    """How a layer's prefix keys and values are held: what stage `kv_cache` returns.
 
     `str(codec)` names the settings that decide how many tokens it quantises.
     """

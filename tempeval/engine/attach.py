@@ -1,7 +1,7 @@
 """The only code that attaches to a model; it restores everything exactly, also after an exception.
 
 Three attachments: a pre-hook on the text model (which tokens, which cache), a pre-hook per decoder
-layer (rotary embedding, rows that `keep` ended), and one registered attention function, for the
+layer (rotary embedding, rows that `prune` ended), and one registered attention function, for the
 text stack only. A chain with low-rank changes has a fourth, on linear maps (see `low_rank`). The
 vision tower is untouched.
 """

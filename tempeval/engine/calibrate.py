@@ -36,7 +36,7 @@ def measure_bounds(
 
     Args:
         inference: the loaded base model and its frame policy.
-        chain: the methods, without stage `store`.
+        chain: the methods, without stage `kv_cache`.
         clips: at least one.
         progress: called after each clip with the number done and its prefix tokens.
 
@@ -50,8 +50,8 @@ def measure_bounds(
     """
     if not clips:
         raise InvalidSetting("no clips to calibrate on; give at least one")
-    if chain.without_store() != chain:
-        raise InvalidSetting(f"calibration runs without stage store, got {chain.spec!r}")
+    if chain.without_kv_cache() != chain:
+        raise InvalidSetting(f"calibration runs without stage kv_cache, got {chain.spec!r}")
     inference.check(chain)
     family, bound = inference.family, inference.bound(chain)
     frames = inference.frame_plan(chain)
@@ -62,7 +62,7 @@ def measure_bounds(
         for done, clip in enumerate(clips, start=1):
             encoded = inference.encoder.encode((clip,), frames)
             inference.encoder.forget_clips()
-            visuals = [bound.encode(entry.tokens) for entry in encoded]
+            visuals = [bound.tokens(entry.tokens) for entry in encoded]
             layout, _ = family.layout(ids, visuals)
             with Attachment(family, make_plan(bound, layout, family.geometry)) as attachment:
                 prefix = prefill(attachment, family.embed(layout, visuals))
@@ -88,7 +88,7 @@ def bounds_of(prefix: SharedPrefix) -> Bounds:
     found: dict[str, list[torch.Tensor]] = {"keys": [], "values": []}
     for (piece,) in prefix.layers:
         if not isinstance(piece.held, PlainKV):
-            raise InvalidSetting("calibration runs without stage store")
+            raise InvalidSetting("calibration runs without stage kv_cache")
         for name, states in zip(found, (piece.held.keys, piece.held.values), strict=True):
             if states.shape[2]:
                 found[name].append(torch.stack([states[0].amin(1), states[0].amax(1)]))

@@ -89,7 +89,7 @@ def check_planned(chain: Chain, facts: RunFacts, sampling: Sampling) -> None:
     Raises:
         PromptTooLong: naming frames, tokens and context.
     """
-    moved = any("positions" in method.claims for method in chain.parts)
+    moved = any("positions" in method.modifies for method in chain.parts)
     context = Context(facts.context_length, chain.context_factor)
     if facts.axes or moved or sampling.rule == "fps" or facts.visual_tokens <= context.positions:
         return

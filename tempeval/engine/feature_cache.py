@@ -28,7 +28,7 @@ class Heard:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Visual tokens of one video with what they cost, before any method's stage `encode`.
+    """Visual tokens of one video with what they cost, before any method's stage `tokens`.
 
     Attributes:
         tokens: from the family.

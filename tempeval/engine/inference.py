@@ -134,10 +134,10 @@ class Inference:
         plan = self._fitted(chain)
         facts = self.family.facts(plan.sampling, plan.grid_rules)
         # Bound, because ranges of keys change with what the run makes of a setting (rope_scale).
-        around = chain.without_store().bind(facts)
+        around = chain.without_kv_cache().bind(facts)
         return replace(
             facts,
-            chain_without_store=around.fingerprint,
+            chain_without_kv_cache=around.fingerprint,
             layers_with_frames=chain.bind(facts).layers_with_frames(facts),
         )
 
@@ -290,7 +290,7 @@ class Inference:
         self.missed[chain] = BudgetMissed(
             f"{chain.spec} makes {made} of the {budget} visual tokens of its budget (accepted: "
             f"{accepted}) at {question.sample or question.number!r}, and stopped there; say in the "
-            "method's grid_rules what stage encode makes of a video's grids, so that frames can be "
+            "method's grid_rules what stage tokens makes of a video's grids, so that frames can be "
             "sized for it"
         )
         return True

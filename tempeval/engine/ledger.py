@@ -39,7 +39,7 @@ class Ledger:
         quantised_values: the same of its values alone.
         prefix_shared: whether one prefill served all questions of the prefix; False under exact
             prefill, None without a prefix.
-        prefill_flops: analytic, vision tower, stage `encode` and text stack (see `prefill_flops`).
+        prefill_flops: analytic, vision tower, stage `tokens` and text stack (see `prefill_flops`).
         distinct_temporal_ids: different temporal positions among the visual tokens; None without
             a temporal axis.
         positions_per_grid: positions from a temporal grid of a video to the next (from a frame's
@@ -106,7 +106,7 @@ def combined(ledgers: Sequence[Ledger]) -> Ledger:
 
 
 def distinct_temporal_ids(plan: EnginePlan) -> int | None:
-    """Count different temporal positions among visual tokens, after stage `place`."""
+    """Count different temporal positions among visual tokens, after stage `positions`."""
     rotary = plan.layers[0].rotary
     channels = rotary.temporal_channels.nonzero()
     if not len(channels):
@@ -135,7 +135,7 @@ class TemporalStep:
 
 
 def temporal_step(plan: EnginePlan) -> TemporalStep | None:
-    """Return the largest step from a temporal grid to the next, after stage `place`.
+    """Return the largest step from a temporal grid to the next, after stage `positions`.
 
     Channels that encode time are those of M-RoPE's temporal section, and all where positions count
     tokens. None without a video of several grids.

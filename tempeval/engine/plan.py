@@ -23,7 +23,7 @@ class LayerPlan:
     Attributes:
         rows: long `[P_l]`, prefix rows present; None for all.
         segment: long `[P_l]`, segment of each row present.
-        visible: bool `[K, K]` from stage `see`; None when nothing is restricted.
+        visible: bool `[K, K]` from stage `attention`; None when nothing is restricted.
         codec: how the layer's prefix keys and values are held; None for as they are.
         rotary: positions in force.
     """
@@ -96,31 +96,31 @@ class EnginePlan:
 
 
 def make_plan(chain: Chain, layout: Layout, geometry: Geometry) -> EnginePlan:
-    """Fold stages `place`, `see`, `keep` and `store` of a chain for one layout.
+    """Fold stages `positions`, `attention`, `prune` and `kv_cache` of a chain for one layout.
 
     Raises:
-        InvalidSetting: if `keep` brings a segment back in a later layer, or `see` hides a segment
-            from itself (every row must see its own token).
+        InvalidSetting: if `prune` brings a segment back in a later layer, or `attention` hides
+            a segment from itself (every row must see its own token).
     """
     segments = Segments(num_frames=layout.num_frames, num_layers=geometry.num_layers)
-    rotary = chain.place(layout.rotary, layout, geometry)
+    rotary = chain.positions(layout.rotary, layout, geometry)
     device = layout.segment.device
     before = torch.ones(segments.size, dtype=torch.bool)
     layers = []
     for layer in range(geometry.num_layers):
-        kept = chain.keep(before.clone(), layer, segments)
+        kept = chain.prune(before.clone(), layer, segments)
         if bool((kept & ~before).any()):
             raise InvalidSetting(
                 f"{chain.spec}: a segment that left before layer {layer} comes back in it; "
-                "stage keep must be monotone over layers"
+                "stage prune must be monotone over layers"
             )
         before = kept
         everything = torch.ones(segments.size, segments.size, dtype=torch.bool)
-        visible = chain.see(everything, layer, segments)
+        visible = chain.attention(everything, layer, segments)
         if not bool(visible.diagonal().all()):
             raise InvalidSetting(
-                f"{chain.spec}: in layer {layer} a segment may not attend to itself; stage see "
-                "must keep the diagonal"
+                f"{chain.spec}: in layer {layer} a segment may not attend to itself; stage "
+                "attention must keep the diagonal"
             )
         present = kept.to(device)[layout.segment]
         rows = None if bool(present.all()) else present.nonzero().squeeze(1)
@@ -129,7 +129,7 @@ def make_plan(chain: Chain, layout: Layout, geometry: Geometry) -> EnginePlan:
                 rows=rows,
                 segment=layout.segment if rows is None else layout.segment[rows],
                 visible=None if bool(visible.all()) else visible,
-                codec=chain.store(layer, geometry),
+                codec=chain.kv_cache(layer, geometry),
                 rotary=rotary.for_layer(layer),
             )
         )

@@ -1,4 +1,4 @@
-"""A shift of queries against keys, in positions: what stage `place` asks for as `query_shift`."""
+"""Shift queries against keys: what stage `positions` asks for as `query_shift`."""
 
 from __future__ import annotations
 

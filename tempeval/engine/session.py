@@ -85,7 +85,7 @@ class Session:
     ) -> None:
         self.family, self.chain, self.seed = family, chain, seed
         start = now(family.device)
-        self.visuals = [chain.encode(entry.tokens) for entry in encoded]
+        self.visuals = [chain.tokens(entry.tokens) for entry in encoded]
         fold_ms = (now(family.device) - start) * 1e3
         self.vision_flops = sum(
             entry.vision_flops
@@ -96,7 +96,7 @@ class Session:
         decode_ms = sum(entry.decode_ms for entry in encoded)
         encode_ms = sum(entry.encode_ms for entry in encoded)
         side_ms = sum(entry.side_ms for entry in encoded)
-        #: Milliseconds of decoding, encoding and stage `encode` that one sample is charged for.
+        #: Milliseconds of decoding, encoding and stage `tokens` that one sample is charged for.
         self.amortised_ms = (
             decode_ms / share.decoding
             + encode_ms / share.encoding

@@ -152,7 +152,7 @@ class Family(ABC):
 
         Args:
             sampling: how frames are chosen.
-            grid_rules: what stage `encode` will make of the grids.
+            grid_rules: what stage `tokens` will make of the grids.
         """
 
     @property
@@ -169,7 +169,7 @@ class Family(ABC):
 
         Args:
             sampling: how frames are chosen.
-            grid_rules: what stage `encode` will make of the grids.
+            grid_rules: what stage `tokens` will make of the grids.
         """
         return RunFacts(
             geometry=self.geometry,
@@ -203,7 +203,7 @@ class Family(ABC):
 
         Args:
             num_visuals: videos in the prompt, which share the visual-token budget.
-            grid_rules: what stage `encode` will make of the grids.
+            grid_rules: what stage `tokens` will make of the grids.
         """
 
     @abstractmethod
@@ -237,7 +237,7 @@ class Family(ABC):
 
         Args:
             sampling: how frames are chosen.
-            grid_rules: what stage `encode` will make of the grids.
+            grid_rules: what stage `tokens` will make of the grids.
 
         Raises:
             InfeasibleBudget: naming the nearest feasible budget.
@@ -320,7 +320,7 @@ class Family(ABC):
 
         Args:
             input_ids: from `tokenize`.
-            visuals: one per placeholder, in order, after stage `encode`.
+            visuals: one per placeholder, in order, after stage `tokens`.
 
         Returns:
             The layout of the prefix, and the question's ids `[Q]` (everything after it; the whole

@@ -1,4 +1,4 @@
-"""Frames of a fixed number of tokens under a budget: how many, and what stage `encode` keeps."""
+"""Frames of a fixed number of tokens under a budget: how many, and what stage `tokens` keeps."""
 
 from __future__ import annotations
 

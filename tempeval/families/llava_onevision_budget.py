@@ -32,7 +32,7 @@ class FixedFrames:
         block: frames come in multiples of this, because the vision tower attends over so many.
         cells: rows and columns of a frame; read only where there are `grid_rules`.
         newline_rows: whether each row has a newline token; read only where there are `grid_rules`.
-        grid_rules: what stage `encode` will make of a video's grids.
+        grid_rules: what stage `tokens` will make of a video's grids.
     """
 
     per_frame: int
@@ -61,11 +61,11 @@ class FixedFrames:
         return height, width
 
     def tokens(self, num_frames: int) -> int:
-        """Return the visual tokens of a video, after stage `encode`."""
+        """Return the visual tokens of a video, after stage `tokens`."""
         return self.tokens_after(self.grid_rules, num_frames)
 
     def tokens_after(self, grid_rules: tuple[GridRule, ...], num_frames: int) -> int:
-        """Return the visual tokens of a video of whose grids `encode` makes others."""
+        """Return the visual tokens of a video of whose grids `tokens` makes others."""
         if not grid_rules:
             return num_frames * self.per_frame + self.per_video
         rows, columns = self.cells

@@ -129,7 +129,7 @@ class BudgetResize:
         factor: pixels per merged token and side.
         frames_per_grid: frames per temporal grid (`temporal_patch_size`).
         num_visuals: videos that share the budget evenly.
-        grid_rules: what stage `encode` will make of a video's grids.
+        grid_rules: what stage `tokens` will make of a video's grids.
     """
 
     budget: int
@@ -271,7 +271,7 @@ class BudgetResize:
 
 
 def count_tokens(grid_rules: tuple[GridRule, ...], grid: Grid) -> int:
-    """Return the tokens that a video of `grid` has after stage `encode`, one per cell."""
+    """Return the tokens that a video of `grid` has after stage `tokens`, one per cell."""
     return sum(t * h * w for t, h, w in grids_after(grid_rules, grid))
 
 

@@ -151,7 +151,7 @@ class SequenceLayoutBuilder:
 
         Args:
             layout: from `build`, of the same visuals.
-            visuals: after stage `encode`.
+            visuals: after stage `tokens`.
             embeddings: the model's embedding module.
             newline: `[D]`; None for a family without newline tokens.
         """

@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     )
     from tempeval.video.clip import FramePlan
 
-#: What a method with this claim makes of single cells comes first in stage `encode`, before others
-#: pool them; `grid_order` comes last, since it changes the order in which the text stack meets what
-#: the others made of the frames.
+#: What a method that modifies `cells` makes of single ones comes first in stage `tokens`, before
+#: others pool them; `grid_order` comes last, since it changes the order in which the
+#: text stack meets what the others made of the frames.
 CELLS_FIRST, GRIDS_LAST = "cells", "grid_order"
 
-#: Claims of stage `place` in the order in which they are applied, however a chain is written.
-PLACE_ORDER = ("positions", "permutation", "inv_freq", "query_shift", "layers")
+#: What stage `positions` modifies, in the order of application, however a chain is written.
+POSITIONS_ORDER = ("positions", "permutation", "inv_freq", "query_shift", "layers")
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class Method:
         name: registry name.
         version: raised when the meaning of the same settings changes, so that old records and
             new ones are told apart.
-        claims: what the method takes for itself; two methods of a chain may not share a claim.
+        modifies: what the method changes; two methods of a chain may not change the same.
     """
 
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
-    claims: ClassVar[frozenset[str]] = frozenset()
+    modifies: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         """Refuse numbers that are not finite; they would spread to every answer unnoticed.
@@ -74,15 +74,15 @@ class Method:
         """Choose which frames, in which order, in which groups."""
         return plan
 
-    def encode(self, tokens: VisualTokens) -> VisualTokens:
+    def tokens(self, tokens: VisualTokens) -> VisualTokens:
         """Choose what visual tokens the frames become."""
         return tokens
 
-    def place(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
+    def positions(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
         """Choose where each token sits in rotary space."""
         return rotary
 
-    def see(self, visible: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
+    def attention(self, visible: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
         """Restrict which segment may attend to which.
 
         Args:
@@ -92,7 +92,7 @@ class Method:
         """
         return visible
 
-    def keep(self, kept: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
+    def prune(self, kept: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
         """Choose which prefix segments are still present in `layer` (monotone over layers).
 
         Args:
@@ -102,12 +102,12 @@ class Method:
         """
         return kept
 
-    def store(self, layer: int, geometry: Geometry) -> Codec | None:
+    def kv_cache(self, layer: int, geometry: Geometry) -> Codec | None:
         """Choose how the prefix keys and values of `layer` are held; None: as they are."""
         return None
 
     def encode_flops(self, tokens: VisualTokens) -> float:
-        """Count the floating-point operations of stage `encode` on tokens as the family made them.
+        """Count the floating-point operations of stage `tokens` on tokens as the family made them.
 
         Only where it is more than moving and pooling.
         """
@@ -115,7 +115,7 @@ class Method:
 
     @property
     def low_rank(self) -> LowRank | None:
-        """What the method adds to the text stack's linear maps, by claim `low_rank`; None: none."""
+        """What the method adds to the text stack's linear maps (`low_rank`); None: none."""
         return None
 
     @property
@@ -125,15 +125,15 @@ class Method:
 
     @property
     def exact_prefill(self) -> bool:
-        """Whether the prompt reads the prefix as it was before `store`.
+        """Whether the prompt reads the prefix as it was before `kv_cache`.
 
         Only later tokens read what is stored; such a prefix serves one question.
         """
         return False
 
-    def without_store(self) -> Method | None:
+    def without_kv_cache(self) -> Method | None:
         """Return what is left of the method when the prefix is held as it is; None for nothing."""
-        return None if "store" in self.claims else self
+        return None if "kv_cache" in self.modifies else self
 
     def parts(self) -> tuple[Method, ...]:
         """Return the methods that do the work: others for a name that stands for several."""
@@ -199,25 +199,25 @@ class Chain:
     """Methods folded into one; `baseline` is the empty chain.
 
     Args:
-        methods: the methods; the order in which they are written does not matter within `place`.
+        methods: the methods; their order does not matter within `positions`.
 
     Attributes:
         methods: the methods as they are written, which is how a chain is named.
 
     Raises:
-        ConflictingMethods: if two of them claim the same thing.
+        ConflictingMethods: if two of them modify the same thing.
     """
 
     def __init__(self, methods: Sequence[Method] = ()) -> None:
         owner: dict[str, Method] = {}
         for method in methods:
-            for claim in sorted(method.claims):
-                if claim in owner:
+            for target in sorted(method.modifies):
+                if target in owner:
                     raise ConflictingMethods(
-                        f"{owner[claim].name!r} and {method.name!r} both claim {claim!r}; "
+                        f"{owner[target].name!r} and {method.name!r} both modify {target!r}; "
                         "use one of them, or methods that change different things"
                     )
-                owner[claim] = method
+                owner[target] = method
         self.methods = tuple(methods)
 
     def __eq__(self, other: object) -> bool:
@@ -266,21 +266,21 @@ class Chain:
             plan = method.frames(plan)
         return plan
 
-    def encode(self, tokens: VisualTokens) -> VisualTokens:
-        """Fold stage `encode`, in the same order however the chain is written.
+    def tokens(self, tokens: VisualTokens) -> VisualTokens:
+        """Fold stage `tokens`, in the same order however the chain is written.
 
-        Claim `cells` comes first and `grid_order` last.
+        What modifies `cells` comes first, `grid_order` last.
         """
 
         def rank(method: Method) -> int:
-            return (GRIDS_LAST in method.claims) - (CELLS_FIRST in method.claims)
+            return (GRIDS_LAST in method.modifies) - (CELLS_FIRST in method.modifies)
 
         for method in sorted(self.parts, key=rank):
-            tokens = method.encode(tokens)
+            tokens = method.tokens(tokens)
         return tokens
 
     def encode_flops(self, tokens: VisualTokens) -> float:
-        """Count the operations of stage `encode` on tokens as the family made them."""
+        """Count the operations of stage `tokens` on tokens as the family made them."""
         return sum(method.encode_flops(tokens) for method in self.parts)
 
     @property
@@ -288,42 +288,42 @@ class Chain:
         """What the chain adds to the text stack's linear maps; one method at most has something."""
         return next((m.low_rank for m in self.parts if m.low_rank is not None), None)
 
-    def place(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
-        """Fold stage `place` in the fixed order of `PLACE_ORDER`."""
+    def positions(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
+        """Fold stage `positions` in the fixed order of `POSITIONS_ORDER`."""
         for method in self._placing():
-            rotary = method.place(rotary, layout, geometry)
+            rotary = method.positions(rotary, layout, geometry)
         return rotary
 
     def _placing(self) -> list[Method]:
         def rank(method: Method) -> int:
-            ranks = [i for i, claim in enumerate(PLACE_ORDER) if claim in method.claims]
-            return min(ranks, default=len(PLACE_ORDER))
+            ranks = [i for i, part in enumerate(POSITIONS_ORDER) if part in method.modifies]
+            return min(ranks, default=len(POSITIONS_ORDER))
 
         return sorted(self.parts, key=rank)
 
-    def see(self, visible: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
-        """Fold stage `see`."""
+    def attention(self, visible: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
+        """Fold stage `attention`."""
         for method in self.parts:
-            visible = method.see(visible, layer, segments)
+            visible = method.attention(visible, layer, segments)
         return visible
 
-    def keep(self, kept: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
-        """Fold stage `keep`."""
+    def prune(self, kept: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
+        """Fold stage `prune`."""
         for method in self.parts:
-            kept = method.keep(kept, layer, segments)
+            kept = method.prune(kept, layer, segments)
         return kept
 
-    def store(self, layer: int, geometry: Geometry) -> Codec | None:
-        """Return the codec of `layer`; at most one method has one (claim `store`)."""
+    def kv_cache(self, layer: int, geometry: Geometry) -> Codec | None:
+        """Return the codec of `layer`; at most one method modifies `kv_cache`."""
         for method in self.parts:
-            codec = method.store(layer, geometry)
+            codec = method.kv_cache(layer, geometry)
             if codec is not None:
                 return codec
         return None
 
     @property
     def exact_prefill(self) -> bool:
-        """Whether the prompt reads the prefix as it was before stage `store`."""
+        """Whether the prompt reads the prefix as it was before stage `kv_cache`."""
         return any(method.exact_prefill for method in self.parts)
 
     @property
@@ -331,9 +331,9 @@ class Chain:
         """How many times as many positions the (bound) chain lets the model take."""
         return prod(method.context_factor for method in self.parts)
 
-    def without_store(self) -> Chain:
+    def without_kv_cache(self) -> Chain:
         """Return the chain as a calibration runs it: with the prefix held as it is."""
-        left = [method.without_store() for method in self.methods]
+        left = [method.without_kv_cache() for method in self.methods]
         return Chain([part for method in left if method is not None for part in method.parts()])
 
     def frame_unit(self, facts: RunFacts) -> int:
@@ -355,7 +355,7 @@ class Chain:
         segments = Segments(num_frames=frames, num_layers=depth)
         kept = torch.ones(segments.size, dtype=torch.bool)
         for layer in range(depth):
-            kept = self.keep(kept.clone(), layer, segments)
+            kept = self.prune(kept.clone(), layer, segments)
             if not bool(kept[list(segments.frames)].any()):
                 return layer
         return depth

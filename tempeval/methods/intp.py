@@ -39,7 +39,7 @@ class INTP(Method):
 
     name: ClassVar[str] = "intp"
     #: Of all bits; an instance without quantisation leaves the store to others.
-    claims: ClassVar[frozenset[str]] = Rearrange.claims | RopeScale.claims | KVQuant.claims
+    modifies: ClassVar[frozenset[str]] = Rearrange.modifies | RopeScale.modifies | KVQuant.modifies
 
     kv_bits: int = 16
     calibration: str | None = None
@@ -61,7 +61,7 @@ class INTP(Method):
                 f"intp.calibration={self.calibration!r} has no effect with kv_bits=16; remove it, "
                 "or set kv_bits=2"
             )
-        object.__setattr__(self, "claims", Rearrange.claims | RopeScale.claims)
+        object.__setattr__(self, "modifies", Rearrange.modifies | RopeScale.modifies)
 
     def parts(self) -> tuple[Method, ...]:
         """Return the small methods.
@@ -88,6 +88,6 @@ class INTP(Method):
         """Return all settings; `kv_quant` names the calibration, by its digest."""
         return {k: v for k, v in super().settings().items() if k != "calibration"}
 
-    def without_store(self) -> INTP:
+    def without_kv_cache(self) -> INTP:
         """Return the method without quantisation."""
         return replace(self, kv_bits=BITS[-1], calibration=None)

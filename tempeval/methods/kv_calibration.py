@@ -83,7 +83,7 @@ class Calibration:
             path: of the file, for messages.
             geometry: of the model.
             revision: of the model.
-            chain: fingerprint of the chain apart from stage `store`.
+            chain: fingerprint of the chain apart from stage `kv_cache`.
 
         Raises:
             InvalidSetting: naming what differs and the command that makes a fitting file.

@@ -72,7 +72,7 @@ class KVQuant(Method):
     name: ClassVar[str] = "kv_quant"
     #: 2: the window is that of the whole sequence, no longer of the prefix.
     version: ClassVar[int] = 2
-    claims: ClassVar[frozenset[str]] = frozenset({"store"})
+    modifies: ClassVar[frozenset[str]] = frozenset({"kv_cache"})
 
     nbits: int = 2
     scheme: Literal["kivi", "static"] = "kivi"
@@ -160,7 +160,7 @@ class KVQuant(Method):
                 )
             return {"residual_length": self.window, "groups_per_token": dim // self.group_size}
         self.calibrated.check(
-            self.calibration, facts.geometry, facts.revision, facts.chain_without_store
+            self.calibration, facts.geometry, facts.revision, facts.chain_without_kv_cache
         )
         told = ("chain", "num_frames", "num_clips", "source", "dtype")
         calibrated = {f"calibration_{key}": self.calibrated.facts.get(key) for key in told}
@@ -184,7 +184,7 @@ class KVQuant(Method):
             return (f"{self.nbits} bits for {keys} of the video's keys and values",)
         return (f"{self.nbits} bits for {keys} of the video's keys, {values} of its values",)
 
-    def store(self, layer: int, geometry: Geometry) -> Codec:
+    def kv_cache(self, layer: int, geometry: Geometry) -> Codec:
         """Return the codec of a layer."""
         if self.calibrated is None:
             return KiviCodec(self.nbits, self.group_size, self.window)

@@ -32,13 +32,13 @@ class ReversePE(Method):
     """
 
     name: ClassVar[str] = "reverse_pe"
-    claims: ClassVar[frozenset[str]] = frozenset({"permutation"})
+    modifies: ClassVar[frozenset[str]] = frozenset({"permutation"})
 
     def resolve(self, facts: RunFacts) -> dict[str, Any]:
         """Refuse a plan with one temporal grid: there is nothing to reverse."""
         return {"temporal_grids": check_grids(self.name, facts)}
 
-    def place(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
+    def positions(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
         """Reverse the temporal ids of every visual."""
         return with_reversed_times(rotary, layout)
 
@@ -47,11 +47,11 @@ class ReversePE(Method):
 class ReverseOrder(Method):
     """Frames N..1, each with its own original temporal id.
 
-    The order is reversed in stage `encode`, on whole temporal grids: the vision tower and the
+    The order is reversed in stage `tokens`, on whole temporal grids: the vision tower and the
     pairs of frames that a grid of Qwen-VL merges see the video as it is, and only the text stack,
     where attention is causal, meets it backwards. (Reversing the sampled frames instead would also
-    turn each pair around.) Stage `place` then reverses the ids as `reverse_pe` does, so that each
-    frame has the position that it has without the method.
+    turn each pair around.) Stage `positions` then reverses the ids as `reverse_pe` does, so that
+    each frame has the position that it has without the method.
 
     Images stay. Where a visual has several pathways, each is reversed by itself. Segments are
     numbered as tokens come, so "last frame" of a chain such as staged sparse attention is the
@@ -59,17 +59,17 @@ class ReverseOrder(Method):
     """
 
     name: ClassVar[str] = "reverse_order"
-    claims: ClassVar[frozenset[str]] = frozenset({"grid_order", "permutation"})
+    modifies: ClassVar[frozenset[str]] = frozenset({"grid_order", "permutation"})
 
     def resolve(self, facts: RunFacts) -> dict[str, Any]:
         """Refuse a plan with one temporal grid: there is nothing to reverse."""
         return {"temporal_grids": check_grids(self.name, facts)}
 
-    def encode(self, tokens: VisualTokens) -> VisualTokens:
+    def tokens(self, tokens: VisualTokens) -> VisualTokens:
         """Reverse the temporal grids of a video."""
         return tokens if tokens.kind == "image" else with_reversed_grids(tokens)
 
-    def place(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
+    def positions(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
         """Give each frame back the temporal id that it had."""
         return with_reversed_times(rotary, layout)
 

@@ -47,7 +47,7 @@ class PAS(Method):
     """
 
     name: ClassVar[str] = "pas"
-    claims: ClassVar[frozenset[str]] = frozenset({"query_shift"})
+    modifies: ClassVar[frozenset[str]] = frozenset({"query_shift"})
 
     offsets: tuple[float, ...] = (0.0, 0.5)
     unit: Literal["bin", "position"] = "bin"
@@ -93,7 +93,7 @@ class PAS(Method):
             return ()
         return ("sub-Nyquist" if below == len(told) else f"sub-Nyquist: {below} of {len(told)}",)
 
-    def place(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
+    def positions(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
         """Add the phases to the query positions of visual rows."""
         temporal = rotary.temporal_channels
         if not bool(temporal.any()):

@@ -70,7 +70,7 @@ class PAVE(Method):
     """
 
     name: ClassVar[str] = "pave"
-    claims: ClassVar[frozenset[str]] = frozenset({"cells", "low_rank"})
+    modifies: ClassVar[frozenset[str]] = frozenset({"cells", "low_rank"})
 
     adapter: str
     side_channel: str | None = None
@@ -222,7 +222,7 @@ class PAVE(Method):
         return replace(plan, features=True, side=(*plan.side, self.side))
 
     @torch.no_grad()
-    def encode(self, tokens: VisualTokens) -> VisualTokens:
+    def tokens(self, tokens: VisualTokens) -> VisualTokens:
         """Add what the patch says to the cells of a video.
 
         Raises:

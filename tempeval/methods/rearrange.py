@@ -48,7 +48,7 @@ class Rearrange(Method):
     """
 
     name: ClassVar[str] = "rearrange"
-    claims: ClassVar[frozenset[str]] = frozenset({"groups"})
+    modifies: ClassVar[frozenset[str]] = frozenset({"groups"})
 
     frames_per_group: int | None = None
     allow_inert: bool = False

@@ -60,7 +60,7 @@ METHODS: dict[str, MethodEntry] = {
             "more frames than the tower and the context were made for: rearrange and rope_scale "
             "together, with static kv_quant where kv_bits is below 16",
             "INTP, arXiv 2409.12963",
-            ("frames", "place", "store"),
+            ("frames", "positions", "kv_cache"),
             "none public; its parts, as below",
             families=_ACROSS_FRAMES,
         ),
@@ -69,7 +69,7 @@ METHODS: dict[str, MethodEntry] = {
             "tempeval.methods.kv_quantization:KVQuant",
             "keys and values but the newest 128 are held in 2, 4 or 8 bits",
             "KIVI, arXiv 2402.02750; static: INTP, arXiv 2409.12963, Eq 3.7",
-            ("store",),
+            ("kv_cache",),
             "jy-yuan/KIVI @ 876b4d2; static: none public",
         ),
         MethodEntry(
@@ -77,7 +77,7 @@ METHODS: dict[str, MethodEntry] = {
             "tempeval.methods.pas:PAS",
             "phase aggregated smoothing: query heads look from slightly shifted times",
             "Phase Aggregated Smoothing, arXiv 2511.10979",
-            ("place",),
+            ("positions",),
             "paper; the public demo differs",
         ),
         MethodEntry(
@@ -86,7 +86,7 @@ METHODS: dict[str, MethodEntry] = {
             "a trained patch adds what a side channel (audio, 3D, more frames) says to the visual "
             "tokens, and its LoRA to the text stack",
             "PAVE, arXiv 2503.19794",
-            ("frames", "encode"),
+            ("frames", "tokens"),
             "dragonlzm/PAVE",
             trained=True,
         ),
@@ -104,7 +104,7 @@ METHODS: dict[str, MethodEntry] = {
             "tempeval.methods.order_probes:ReverseOrder",
             "probe: frames N..1, each with its own temporal id",
             "Causality Matters, Reverse Order, arXiv 2508.11576",
-            ("encode", "place"),
+            ("tokens", "positions"),
             "paper",
             trained=None,
         ),
@@ -113,7 +113,7 @@ METHODS: dict[str, MethodEntry] = {
             "tempeval.methods.order_probes:ReversePE",
             "probe: frames 1..N with the temporal ids N..1",
             "Causality Matters, Reverse PE, arXiv 2508.11576",
-            ("place",),
+            ("positions",),
             "paper",
             trained=None,
         ),
@@ -123,7 +123,7 @@ METHODS: dict[str, MethodEntry] = {
             "rotary frequencies for more positions than the model was trained with: ntk, linear "
             "or both",
             "INTP, arXiv 2409.12963, Eq 3.5 and 3.6",
-            ("place",),
+            ("positions",),
             "none public",
         ),
         MethodEntry(
@@ -131,7 +131,7 @@ METHODS: dict[str, MethodEntry] = {
             "tempeval.methods.slowfast:SlowFast",
             "few frames with all their tokens, then all frames pooled to few tokens each",
             "SlowFast-LLaVA, arXiv 2407.15841",
-            ("frames", "encode"),
+            ("frames", "tokens"),
             "apple/ml-slowfast-llava @ 6551895",
         ),
         MethodEntry(
@@ -140,7 +140,7 @@ METHODS: dict[str, MethodEntry] = {
             "questions see the last frame only (1), frames see no earlier frame (2), frames leave "
             "(3), in part of the depth; strategies=2 unless set",
             "Causality Matters, strategies (1) to (3), arXiv 2508.11576",
-            ("see", "keep"),
+            ("attention", "prune"),
             "paper",
         ),
         MethodEntry(
@@ -148,7 +148,7 @@ METHODS: dict[str, MethodEntry] = {
             "tempeval.methods.temporal_exit:TemporalExit",
             "frame tokens leave the model after 20/28 of its depth",
             "Causality Matters, strategy (3), arXiv 2508.11576",
-            ("keep",),
+            ("prune",),
             "paper",
         ),
         MethodEntry(
@@ -156,7 +156,7 @@ METHODS: dict[str, MethodEntry] = {
             "tempeval.methods.vrope:VRoPE",
             "each rotary channel measures a token's place in its frame from one of four corners",
             "VRoPE, arXiv 2502.11664",
-            ("place",),
+            ("positions",),
             "johncaged/VRoPE @ 6a7adbc",
             trained=True,
         ),
@@ -197,7 +197,7 @@ def parse_chain(text: str, settings: Mapping[str, Mapping[str, Any]] | None = No
     Raises:
         UnknownName: for a method or a setting that does not exist.
         InvalidSetting: for a value that cannot be read, or a malformed chain.
-        ConflictingMethods: for two methods with the same claim.
+        ConflictingMethods: for two methods that modify the same thing.
     """
     from tempeval.methods.base import Chain
 

@@ -50,7 +50,7 @@ class RopeScale(Method):
     """
 
     name: ClassVar[str] = "rope_scale"
-    claims: ClassVar[frozenset[str]] = frozenset({"inv_freq"})
+    modifies: ClassVar[frozenset[str]] = frozenset({"inv_freq"})
 
     kind: Kind = "ntk"
     scale: float | None = None
@@ -96,7 +96,7 @@ class RopeScale(Method):
             return ("scale 1, unchanged",)
         return (f"scale {scale:.4g}",) if self.scale is None else ()
 
-    def place(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
+    def positions(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
         """Replace the frequencies."""
         scaled = scale_frequencies(rotary.inv_freq, self.context_factor, self.kind)
         return replace(rotary, inv_freq=scaled)

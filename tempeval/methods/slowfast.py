@@ -55,7 +55,7 @@ class SlowFast(Method):
     """
 
     name: ClassVar[str] = "slowfast"
-    claims: ClassVar[frozenset[str]] = frozenset({"pathways"})
+    modifies: ClassVar[frozenset[str]] = frozenset({"pathways"})
 
     slow_frames: int | float = 10 / 50
     slow_pool: Literal["none", "max", "avg"] = "none"
@@ -105,7 +105,7 @@ class SlowFast(Method):
             )
         return {"slow_grids": slow, "fast_grids": grids}
 
-    def encode(self, tokens: VisualTokens) -> VisualTokens:
+    def tokens(self, tokens: VisualTokens) -> VisualTokens:
         """Make the two paths of a video."""
         t, h, w = tokens.grid
         if tokens.kind == "image" or t == 1:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tempeval.stages import RunFacts, Segments
 
 #: What a chain reserves for each strategy.
-STRATEGY_CLAIMS = {1: "question_sees", 2: "frames_see", 3: "exit"}
+STRATEGY_MODIFIES = {1: "question_sees", 2: "frames_see", 3: "exit"}
 #: The settings that only one strategy reads.
 STRATEGY_SETTINGS = {"question_layers": 1, "frame_layer": 2, "exit_layer": 3}
 
@@ -58,8 +58,8 @@ class StagedSparse(Method):
     """
 
     name: ClassVar[str] = "staged_sparse"
-    #: Of all strategies; an instance claims those of its own, and to stand once in a chain.
-    claims: ClassVar[frozenset[str]] = frozenset({"staged_sparse", *STRATEGY_CLAIMS.values()})
+    #: Of all strategies; an instance modifies those of its own, and stands once in a chain.
+    modifies: ClassVar[frozenset[str]] = frozenset({"staged_sparse", *STRATEGY_MODIFIES.values()})
 
     strategies: tuple[int, ...] = (2,)
     question_layers: tuple[int | float, ...] = (10 / 28, 20 / 28)
@@ -70,7 +70,7 @@ class StagedSparse(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         chosen = tuple(sorted(self.strategies))
-        known = set(STRATEGY_CLAIMS)
+        known = set(STRATEGY_MODIFIES)
         if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= known:
             raise InvalidSetting(
                 f"staged_sparse.strategies={'/'.join(map(str, self.strategies))} is not accepted; "
@@ -88,10 +88,10 @@ class StagedSparse(Method):
                     f"staged_sparse.{f.name}={getattr(self, f.name)} has no effect without "
                     f"strategy {strategy}; add it to strategies, or leave the setting out"
                 )
-        # One spelling and fingerprint per set of strategies, and claims of these alone.
+        # One spelling and fingerprint per set of strategies, which alone are modified.
         object.__setattr__(self, "strategies", chosen)
-        claims = {"staged_sparse", *(STRATEGY_CLAIMS[s] for s in chosen)}
-        object.__setattr__(self, "claims", frozenset(claims))
+        modifies = {"staged_sparse", *(STRATEGY_MODIFIES[s] for s in chosen)}
+        object.__setattr__(self, "modifies", frozenset(modifies))
 
     def layers(self, strategy: int, num_layers: int) -> range:
         """Resolve the 0-based layers of a strategy for a model's depth.
@@ -156,7 +156,7 @@ class StagedSparse(Method):
         own = self.layers(3, depth).start if 3 in self.strategies else depth
         return own if facts.layers_with_frames is None else min(own, facts.layers_with_frames)
 
-    def see(self, visible: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
+    def attention(self, visible: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
         """Hide all frames but the last from the question (1), earlier frames from frames (2)."""
         frames = segments.frames
         if self._acts(1, layer, segments):
@@ -167,7 +167,7 @@ class StagedSparse(Method):
                 visible[row, frames.start : row] = False
         return visible
 
-    def keep(self, kept: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
+    def prune(self, kept: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
         """End all frames at the exit layer (3)."""
         if self._acts(3, layer, segments):
             kept[list(segments.frames)] = False

@@ -73,7 +73,7 @@ class TemporalExit(Method):
     """
 
     name: ClassVar[str] = "temporal_exit"
-    claims: ClassVar[frozenset[str]] = frozenset({"exit"})
+    modifies: ClassVar[frozenset[str]] = frozenset({"exit"})
 
     layer: int | float = 20 / 28
     layer_convention: LayerConvention = "zero"
@@ -98,7 +98,7 @@ class TemporalExit(Method):
         """Return the resolved exit layer."""
         return {"first_layer": self.first_layer(facts.geometry.num_layers)}
 
-    def keep(self, kept: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
+    def prune(self, kept: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
         """End all frame segments at the exit layer."""
         if layer >= self.first_layer(segments.num_layers):
             kept[list(segments.frames)] = False

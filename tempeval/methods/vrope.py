@@ -59,7 +59,7 @@ class VRoPE(Method):
     """
 
     name: ClassVar[str] = "vrope"
-    claims: ClassVar[frozenset[str]] = frozenset({"positions"})
+    modifies: ClassVar[frozenset[str]] = frozenset({"positions"})
 
     channel_order: ChannelOrder = "code"
 
@@ -71,7 +71,7 @@ class VRoPE(Method):
         """No rotary channel encodes time alone any more."""
         return replace(facts, axes=False)
 
-    def place(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
+    def positions(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
         """Replace the positions of the prefix, and the one at which text goes on."""
         half = rotary.positions.shape[1]
         positions, next_position = vrope_positions(

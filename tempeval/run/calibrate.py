@@ -112,7 +112,7 @@ def calibrate(
             f"no clips given to calibrate {options.pretrained!r} on; pass --clips with a folder of "
             f"training videos or a list of them ({MINI!r} renders squares that move)"
         )
-    chain = parse_chain(options.method).without_store()
+    chain = parse_chain(options.method).without_kv_cache()
     with tempfile.TemporaryDirectory(prefix="tempeval-calibrate-") as scratch:
         clips = find_clips(source, options.limit, options.seed, Path(scratch))
         inference = _load(options)
@@ -151,7 +151,7 @@ def with_calibration(chain: Chain, path: str) -> Chain:
             method.parts()  # refuses the path
         elif isinstance(method, KVQuant):
             method = KVQuant(method.nbits, "static", prefill=method.prefill, calibration=path)
-        stores = stores or "store" in method.claims
+        stores = stores or "kv_cache" in method.modifies
         methods.append(method)
     if not stores:
         methods.append(KVQuant(scheme="static", calibration=path))

@@ -67,7 +67,7 @@ class Order:
 
 
 class GridRule(Protocol):
-    """What stage `encode` of a method makes of a video's grids, said before there is a video.
+    """What stage `tokens` of a method makes of a video's grids, said before there is a video.
 
     Frames are counted and sized with it. It is hashable and picklable, and its module imports no
     torch, because frames are sized in decoding workers. More rows or columns may never give fewer
@@ -75,7 +75,7 @@ class GridRule(Protocol):
     """
 
     def __call__(self, grids: tuple[Grid, ...]) -> tuple[Grid, ...]:
-        """Return the grids of the pathways that `encode` makes of those of a video."""
+        """Return the grids of the pathways that `tokens` makes of those of a video."""
         ...
 
     def choices(self, num_grids: int) -> Iterable[tuple[float, GridRule]]:
@@ -92,7 +92,7 @@ class GridRule(Protocol):
 
 
 def grids_after(rules: tuple[GridRule, ...], grid: Grid) -> tuple[Grid, ...]:
-    """Return the grids that a video of `grid` has after stage `encode`."""
+    """Return the grids that a video of `grid` has after stage `tokens`."""
     grids: tuple[Grid, ...] = (grid,)
     for rule in rules:
         grids = rule(grids)
@@ -120,7 +120,7 @@ class FramePlan:
         sampling: how frames are chosen from the source.
         orders: re-orderings applied after sampling, first to last.
         num_groups: strided groups that are encoded separately (group g holds frames g, g+m, ...).
-        grid_rules: what stage `encode` will make of the grids, first to last, so that a budget
+        grid_rules: what stage `tokens` will make of the grids, first to last, so that a budget
             can be met.
         features: whether the features before the projector are wanted.
         side: side channels that are wanted.

@@ -70,7 +70,7 @@ def build(family, make_clip, message, chain, questions=QUESTIONS, visuals=1):
     clips = [make_clip(8, 84, 112, seed=n) for n in range(visuals)]
     plan = chain.frames(FramePlan())
     clips = [c.reordered(plan.permutation(c.num_frames)) for c in clips]
-    tokens = [chain.encode(family.encode(clip)) for clip in clips]
+    tokens = [chain.tokens(family.encode(clip)) for clip in clips]
     return laid_out(family, message, tokens, questions)
 
 
@@ -424,14 +424,14 @@ def test_stop_strings_cut_and_end(tiny_qwen2_5_vl, make_clip, message):
 class Returning(Method):
     name = "returning"
 
-    def keep(self, kept, layer, segments):
+    def prune(self, kept, layer, segments):
         return torch.ones_like(kept) if layer == 2 else torch.zeros_like(kept)
 
 
 class Blind(Method):
     name = "blind"
 
-    def see(self, visible, layer, segments):
+    def attention(self, visible, layer, segments):
         return torch.zeros_like(visible)
 
 

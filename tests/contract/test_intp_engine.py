@@ -54,7 +54,7 @@ def family(request):
 
 def build(family, make_clip, message, chain, questions=QUESTIONS):
     """Layout, prefix embeddings and question tails of prompts about one clip."""
-    visuals = [chain.encode(family.encode(make_clip(8, 84, 112)))]
+    visuals = [chain.tokens(family.encode(make_clip(8, 84, 112)))]
     return laid_out(family, message, visuals, questions)
 
 

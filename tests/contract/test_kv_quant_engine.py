@@ -396,7 +396,7 @@ def test_ledger_of_shared_and_exact_prefixes(inference, videos, monkeypatch):
             if number == 5:
                 assert (ledger.prefix_shared, ledger.quantised_fraction) == (None, 0.0)
                 held = ledger.input_tokens + ledger.output_tokens - 1
-                codec = chain.store(0, inference.family.geometry)
+                codec = chain.kv_cache(0, inference.family.geometry)
                 nothing = torch.zeros(1, 2, 0, inference.family.geometry.head_dim)
                 layers = inference.family.geometry.num_layers
                 assert ledger.kv_bytes == layers * codec.encode(nothing, nothing).nbytes(held)
@@ -504,7 +504,7 @@ def test_calibrate_refuses(calibrated, inference, tmp_path):
     calibrated(overwrite=True, seed=1)
     with pytest.raises(InvalidSetting, match="no clips"):
         measure_bounds(inference, Chain(), [])
-    with pytest.raises(InvalidSetting, match="without stage store"):
+    with pytest.raises(InvalidSetting, match="without stage kv_cache"):
         measure_bounds(inference, Chain([KVQuant()]), [VideoRef("x")])
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.mp4").write_bytes(b"not a video")
@@ -547,8 +547,8 @@ def test_the_hint_is_the_chain_that_was_calibrated(method, hint):
     chain = with_calibration(parse_chain(method), "PATH")
     assert chain.spec == hint
     # Its ranges are taken under what the file is checked against.
-    around = parse_chain(method).without_store().fingerprint
-    assert chain.without_store().fingerprint == around
+    around = parse_chain(method).without_kv_cache().fingerprint
+    assert chain.without_kv_cache().fingerprint == around
 
 
 def test_what_the_hint_says_runs_on_a_short_prompt(calibrated, inference, videos):

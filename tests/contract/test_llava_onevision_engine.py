@@ -29,11 +29,11 @@ from tempeval.methods.temporal_exit import TemporalExit
 
 @dataclass(frozen=True)
 class QuestionBlind(Method):
-    """`see`: the question sees no frame, the last token sees all."""
+    """`attention`: the question sees no frame, the last token sees all."""
 
     name: ClassVar[str] = "question_blind"
 
-    def see(self, visible, layer, segments):
+    def attention(self, visible, layer, segments):
         if layer == 1:
             visible[segments.question, list(segments.frames)] = False
         return visible
@@ -72,7 +72,7 @@ def test_chain_equals_dense_reference(family, make_clip, message, name):
     """Prefill and 8 decoding steps; one-shot (each its own prefix), shared, batch 1 and 4."""
     chain = CHAINS[name]
     layout, embeddings, tails = build(family, make_clip, message)
-    wide = any("store" in method.claims for method in chain.methods)
+    wide = any("kv_cache" in method.modifies for method in chain.methods)
     if wide:  # fp32 differences flip codes at rounding boundaries
         family.model.double()
         embeddings = embeddings.double()

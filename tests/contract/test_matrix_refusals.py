@@ -72,7 +72,7 @@ def test_a_method_that_misses_its_budget_is_no_complete_run(
     options: Any, tiny_qwen2_5_vl_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It stops after the first clip and names both numbers; the baseline beside it goes on."""
-    entry = MethodEntry("pool_tokens", "probes:PoolTokens", "pools", "none", ("encode",), "none")
+    entry = MethodEntry("pool_tokens", "probes:PoolTokens", "pools", "none", ("tokens",), "none")
     monkeypatch.setitem(METHODS, entry.name, entry)
     folders = [frame_folder(tmp_path / name) for name in ("v", "w")]
     show_tasks(write_task(tmp_path / "tasks", folders, fps=4.0), monkeypatch)

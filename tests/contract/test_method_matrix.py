@@ -48,7 +48,7 @@ REFUSED = {
     for method in ("intp", "rearrange")
     for family in ("llava_onevision", "video_llava")
 }
-#: Pairs of those spellings that claim the same.
+#: Pairs of those spellings that modify the same.
 CONFLICTS = (("intp", "rearrange"), ("intp", "rope_scale"), ("reverse_order", "reverse_pe"))
 NUM_FRAMES = 16
 QUESTIONS = ("What happens first?", "Is it faster? yes no")
@@ -88,7 +88,7 @@ def build(family, make_clip, message, chain):
     inference.check(chain)
     bound, plan = inference.bound(chain), inference.frame_plan(chain)
     clip = make_clip(plan.sampling.num_frames, 84, 112)
-    visuals = [bound.encode(encoded_for(family, clip, plan))]
+    visuals = [bound.tokens(encoded_for(family, clip, plan))]
     return bound, *laid_out(family, message, visuals, QUESTIONS)
 
 
@@ -96,7 +96,7 @@ def build(family, make_clip, message, chain):
 def compare(family, chain, layout, embeddings, tails):
     """Hold the engine against the dense reference: shared and one-shot, batch 1 and 2."""
     # Differences of float32 flip codes at rounding boundaries, so stores are compared in float64.
-    wide = any(chain.store(n, family.geometry) for n in range(family.geometry.num_layers))
+    wide = any(chain.kv_cache(n, family.geometry) for n in range(family.geometry.num_layers))
     if wide:
         family.model.double()
         embeddings = embeddings.double()

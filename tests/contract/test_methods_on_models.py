@@ -58,7 +58,7 @@ def test_pas_equals_rotary_at_shifted_temporal_positions(
     tokens = family.encode(make_clip(8, 84, 112))
     layout, _ = family.layout(family.tokenize(message("<video>", "What?")), [tokens])
     geometry = family.geometry
-    plan = pas.place(layout.rotary, layout, geometry)
+    plan = pas.positions(layout.rotary, layout, geometry)
     half, heads, length = geometry.head_dim // 2, geometry.num_heads, layout.length
     raw = torch.randn(1, heads, length, geometry.head_dim)
     angle = layout.rotary.angles(torch.arange(length))

@@ -140,7 +140,7 @@ def test_equals_dense_reference_shared_and_alone(family, adapters, make_clip, me
     expected_tokens = by_hand(family, chain, clip)
     layout, embeddings, tails = laid_out(family, message, [expected_tokens], QUESTIONS)
     bound = inference.bound(chain)
-    tokens = bound.encode(encoded_for(family, clip, inference.frame_plan(chain)))
+    tokens = bound.tokens(encoded_for(family, clip, inference.frame_plan(chain)))
     assert tokens.num_tokens == expected_tokens.num_tokens
     assert (tokens.embeddings - expected_tokens.embeddings).abs().max() < 1e-4
     own, own_embeddings, _ = laid_out(family, message, [tokens], QUESTIONS)
@@ -422,9 +422,9 @@ def test_it_comes_before_what_pools_or_reorders_however_it_is_written(family, ad
         got = []
         for chain in chains:
             bound, plan = inference.bound(chain), inference.frame_plan(chain)
-            got.append(bound.encode(encoded_for(family, clip, plan)).embeddings)
-        fused = parse_chain(text).encode(encoded_for(family, clip, inference.frame_plan(chains[0])))
-        expected = inference.bound(parse_chain(other)).encode(fused).embeddings
+            got.append(bound.tokens(encoded_for(family, clip, plan)).embeddings)
+        fused = parse_chain(text).tokens(encoded_for(family, clip, inference.frame_plan(chains[0])))
+        expected = inference.bound(parse_chain(other)).tokens(fused).embeddings
         assert torch.equal(got[0], expected)
         assert torch.equal(got[1], expected)
 
@@ -563,7 +563,7 @@ def test_shift_and_neighbourhood_move_what_a_frame_hears(qwen, adapters, make_cl
         chain = pave(adapters(qwen), side_settings=("steps:12",), **settings)
         (method,) = chain.methods
         tokens = encoded_for(qwen, clip, inference.frame_plan(chain))
-        got = chain.encode(tokens).embeddings - plain.embeddings
+        got = chain.tokens(tokens).embeddings - plain.embeddings
         weights = method.loaded.weights
         expected = reference(
             weights.patch_state,

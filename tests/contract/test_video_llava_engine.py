@@ -59,7 +59,7 @@ def build(family, make_clip, message, chain):
     """Layout, prefix embeddings and question tails of prompts about one clip."""
     clip = make_clip(8, 84, 112)
     clip = clip.reordered(chain.frames(FramePlan()).permutation(clip.num_frames))
-    tokens = [chain.encode(family.encode(clip))]
+    tokens = [chain.tokens(family.encode(clip))]
     return laid_out(family, message, tokens, QUESTIONS)
 
 

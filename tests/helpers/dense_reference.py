@@ -27,7 +27,7 @@ def rotate_half(x: torch.Tensor) -> torch.Tensor:
 def token_mask(
     chain: Chain, layout: Layout, num_layers: int, total: int, prompt: int
 ) -> list[torch.Tensor]:
-    """Per layer, bool [total, total]: who sees whom, from stages see and keep token by token."""
+    """Per layer, bool [total, total]: who sees whom by stages attention and prune, per token."""
     from tempeval.stages import Segments
 
     segments = Segments(layout.num_frames, num_layers)
@@ -37,8 +37,10 @@ def token_mask(
     masks = []
     kept = torch.ones(segments.size, dtype=torch.bool)
     for layer in range(num_layers):
-        kept = chain.keep(kept.clone(), layer, segments)
-        see = chain.see(torch.ones(segments.size, segments.size, dtype=torch.bool), layer, segments)
+        kept = chain.prune(kept.clone(), layer, segments)
+        see = chain.attention(
+            torch.ones(segments.size, segments.size, dtype=torch.bool), layer, segments
+        )
         of = torch.tensor(names)
         mask = see[of][:, of].tril()
         prefix_column = torch.arange(total) < layout.length
@@ -50,13 +52,13 @@ def token_mask(
 
 
 def prefix_rows(chain: Chain, layout: Layout, num_layers: int, layer: int) -> torch.Tensor:
-    """Long `[P_l]`: prefix tokens that stage keep leaves in a layer."""
+    """Long `[P_l]`: prefix tokens that stage prune leaves in a layer."""
     from tempeval.stages import Segments
 
     segments = Segments(layout.num_frames, num_layers)
     kept = torch.ones(segments.size, dtype=torch.bool)
     for number in range(layer + 1):
-        kept = chain.keep(kept.clone(), number, segments)
+        kept = chain.prune(kept.clone(), number, segments)
     return torch.tensor([i for i, s in enumerate(layout.segment.tolist()) if kept[s]])
 
 
@@ -79,7 +81,7 @@ def dense_logits(
     geometry = family.geometry
     total = layout.length + len(tail_ids)
     prompt = total if prompt is None else prompt
-    rotary = chain.place(layout.rotary, layout, geometry)
+    rotary = chain.positions(layout.rotary, layout, geometry)
     tail = family.model.get_input_embeddings()(tail_ids.unsqueeze(0))
     hidden = torch.cat([embeddings.to(tail.dtype), tail], dim=1)
     masks = token_mask(chain, layout, geometry.num_layers, total, prompt)
@@ -131,7 +133,7 @@ def what_rows_read(
     everything as it is held after the tokens before that row.
     """
     total, length = k.shape[2], layout.length
-    codec = chain.store(layer, geometry)
+    codec = chain.kv_cache(layer, geometry)
     if codec is None:
         return [(slice(0, total), k, v)]
     present = prefix_rows(chain, layout, geometry.num_layers, layer)

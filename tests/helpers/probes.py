@@ -17,7 +17,7 @@ class ReverseOrder(Method):
     """`frames`: the video played backwards."""
 
     name: ClassVar[str] = "reverse_order"
-    claims: ClassVar[frozenset[str]] = frozenset({"order"})
+    modifies: ClassVar[frozenset[str]] = frozenset({"order"})
 
     def frames(self, plan):
         return plan.reordered(Order("reversed"))
@@ -25,12 +25,12 @@ class ReverseOrder(Method):
 
 @dataclass(frozen=True)
 class PoolTokens(Method):
-    """`encode`: mean over each whole row of the token grid."""
+    """`tokens`: mean over each whole row of the token grid."""
 
     name: ClassVar[str] = "pool_tokens"
-    claims: ClassVar[frozenset[str]] = frozenset({"pool"})
+    modifies: ClassVar[frozenset[str]] = frozenset({"pool"})
 
-    def encode(self, tokens):
+    def tokens(self, tokens):
         t, h, w = tokens.grid
         pooled = tokens.embeddings.view(t, h, w, -1).mean(2)
         return replace(tokens, embeddings=pooled.reshape(t * h, -1), grid=(t, h, 1))
@@ -38,28 +38,28 @@ class PoolTokens(Method):
 
 @dataclass(frozen=True)
 class KnockOutPositions(Method):
-    """`place`: no rotary embedding in one layer."""
+    """`positions`: no rotary embedding in one layer."""
 
     name: ClassVar[str] = "knock_out_positions"
-    claims: ClassVar[frozenset[str]] = frozenset({"layers"})
+    modifies: ClassVar[frozenset[str]] = frozenset({"layers"})
 
     layer: int = 1
 
-    def place(self, rotary, layout, geometry):
+    def positions(self, rotary, layout, geometry):
         return replace(rotary, layers={**rotary.layers, self.layer: rotary.identity()})
 
 
 @dataclass(frozen=True)
 class LastFrameOnly(Method):
-    """`see`, strategy (1): question and last tokens see the last frame only, in some layers."""
+    """`attention`, strategy (1): question and last see the last frame only, in some layers."""
 
     name: ClassVar[str] = "last_frame_only"
-    claims: ClassVar[frozenset[str]] = frozenset({"text_sees"})
+    modifies: ClassVar[frozenset[str]] = frozenset({"text_sees"})
 
     start: int = 1
     stop: int = 3
 
-    def see(self, visible, layer, segments):
+    def attention(self, visible, layer, segments):
         if self.start <= layer < self.stop:
             for row in (segments.question, segments.last):
                 visible[row, list(segments.frames)[:-1]] = False
@@ -68,14 +68,14 @@ class LastFrameOnly(Method):
 
 @dataclass(frozen=True)
 class FramesApart(Method):
-    """`see`, strategy (2): frames do not see earlier frames, from a layer on."""
+    """`attention`, strategy (2): frames do not see earlier frames, from a layer on."""
 
     name: ClassVar[str] = "frames_apart"
-    claims: ClassVar[frozenset[str]] = frozenset({"frames_see"})
+    modifies: ClassVar[frozenset[str]] = frozenset({"frames_see"})
 
     start: int = 2
 
-    def see(self, visible, layer, segments):
+    def attention(self, visible, layer, segments):
         if layer >= self.start:
             frames = list(segments.frames)
             for row in frames:
@@ -85,14 +85,14 @@ class FramesApart(Method):
 
 @dataclass(frozen=True)
 class LastNotQuestion(Method):
-    """`see`: the last token sees no question token (an attention knock-out)."""
+    """`attention`: the last token sees no question token (an attention knock-out)."""
 
     name: ClassVar[str] = "last_not_question"
-    claims: ClassVar[frozenset[str]] = frozenset({"last_sees"})
+    modifies: ClassVar[frozenset[str]] = frozenset({"last_sees"})
 
     layer: int = 2
 
-    def see(self, visible, layer, segments):
+    def attention(self, visible, layer, segments):
         if layer == self.layer:
             visible[segments.last, segments.question] = False
         return visible
@@ -100,12 +100,12 @@ class LastNotQuestion(Method):
 
 @dataclass(frozen=True)
 class DropEarlyFrames(Method):
-    """`keep`: frames leave one by one, the earliest first."""
+    """`prune`: frames leave one by one, the earliest first."""
 
     name: ClassVar[str] = "drop_early_frames"
-    claims: ClassVar[frozenset[str]] = frozenset({"exit"})
+    modifies: ClassVar[frozenset[str]] = frozenset({"exit"})
 
-    def keep(self, kept, layer, segments):
+    def prune(self, kept, layer, segments):
         kept[list(segments.frames)[:layer]] = False
         return kept
 
@@ -139,7 +139,7 @@ class Int8KV:
 
 
 class Int8Codec:
-    """`store` codec of the tests."""
+    """`kv_cache` codec of the tests."""
 
     def encode(self, keys, values):
         return Int8KV(keys, values)
@@ -155,10 +155,10 @@ class Int8Codec:
 
 @dataclass(frozen=True)
 class Int8Store(Method):
-    """`store`: int8 keys and values in every layer."""
+    """`kv_cache`: int8 keys and values in every layer."""
 
     name: ClassVar[str] = "int8_store"
-    claims: ClassVar[frozenset[str]] = frozenset({"store"})
+    modifies: ClassVar[frozenset[str]] = frozenset({"kv_cache"})
 
-    def store(self, layer, geometry):
+    def kv_cache(self, layer, geometry):
         return Int8Codec()

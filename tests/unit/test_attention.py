@@ -179,7 +179,7 @@ def frames_apart(strategies, num_frames, layer=2):
     ones = torch.ones(segments.size, segments.size, dtype=torch.bool)
     where = {1: {"question_layers": (1, 4)}, 2: {"frame_layer": 1}}
     method = StagedSparse(strategies, **{k: v for s in strategies for k, v in where[s].items()})
-    return method.see(ones, layer, segments)
+    return method.attention(ones, layer, segments)
 
 
 def video(num_frames, per_frame=3, instruction=5, newline=0):

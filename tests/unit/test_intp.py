@@ -217,7 +217,7 @@ def test_pas_shifts_by_the_same_part_of_a_frame_however_the_chain_is_written(kin
     geometry = Geometry(2, 4, 2, 16, 64, 128)
     native = one_dimensional_plan()
     placed = [
-        Chain(methods).place(native, layout_of(native), geometry)
+        Chain(methods).positions(native, layout_of(native), geometry)
         for methods in (
             [PAS(), RopeScale(kind=kind, scale=2.0)],
             [RopeScale(kind=kind, scale=2.0), PAS()],
@@ -234,7 +234,7 @@ def test_pas_shifts_by_the_same_part_of_a_frame_however_the_chain_is_written(kin
 
 def test_linear_scaling_compresses_what_comes_after_the_prefix_too():
     native = one_dimensional_plan()
-    scaled = RopeScale(kind="linear", scale=2.0).place(native, layout_of(native), VICUNA)
+    scaled = RopeScale(kind="linear", scale=2.0).positions(native, layout_of(native), VICUNA)
     index = torch.arange(20)
     assert torch.allclose(scaled.angles(index), native.angles(index) / 2)
 
@@ -268,7 +268,7 @@ def test_intp_holds_the_prefix_in_few_bits_when_told(tmp_path):
     store = KVQuant(nbits=2, scheme="static", residual_length=0, calibration=path)
     assert parts == (Rearrange(), RopeScale(), store)
     assert INTP(kv_bits=8, calibration=path).parts()[-1].nbits == 8
-    assert INTP(kv_bits=2).without_store() == INTP() == INTP(kv_bits=16)
+    assert INTP(kv_bits=2).without_kv_cache() == INTP() == INTP(kv_bits=16)
 
 
 def test_intp_without_a_calibration_says_how_to_make_one():
@@ -279,16 +279,16 @@ def test_intp_without_a_calibration_says_how_to_make_one():
     # What a calibration is made under is the chain around the store, however it is written.
     around = parse_chain("rearrange+rope_scale")
     for spec in ("intp", "intp[kv_bits=2]"):
-        assert parse_chain(spec).without_store().fingerprint == around.fingerprint
+        assert parse_chain(spec).without_kv_cache().fingerprint == around.fingerprint
 
 
 @pytest.mark.parametrize(
     ("spec", "match"),
     [
-        ("intp[kv_bits=2]+kv_quant", "'intp' and 'kv_quant' both claim 'store'"),
-        ("kv_quant+intp[kv_bits=2]", "'kv_quant' and 'intp' both claim 'store'"),
-        ("intp+rope_scale", "'intp' and 'rope_scale' both claim 'inv_freq'"),
-        ("rearrange+intp", "'rearrange' and 'intp' both claim 'groups'"),
+        ("intp[kv_bits=2]+kv_quant", "'intp' and 'kv_quant' both modify 'kv_cache'"),
+        ("kv_quant+intp[kv_bits=2]", "'kv_quant' and 'intp' both modify 'kv_cache'"),
+        ("intp+rope_scale", "'intp' and 'rope_scale' both modify 'inv_freq'"),
+        ("rearrange+intp", "'rearrange' and 'intp' both modify 'groups'"),
     ],
 )
 def test_intp_conflicts_by_name(spec, match):

@@ -36,7 +36,7 @@ from tempeval.stages import Geometry, RotaryPlan, RunFacts, Segments, Tail
 
 GOLDEN = load_file(Path(__file__).parents[1] / "reference" / "kivi" / "kivi.safetensors")
 GEOMETRY = Geometry(3, 4, 2, 8, 32, 64)
-FACTS = RunFacts(GEOMETRY, True, 4096, 2, 2, 8, 64, revision="r1", chain_without_store="c1")
+FACTS = RunFacts(GEOMETRY, True, 4096, 2, 2, 8, 64, revision="r1", chain_without_kv_cache="c1")
 WIDE = replace(FACTS, geometry=replace(GEOMETRY, head_dim=32))
 
 
@@ -254,7 +254,7 @@ def bounds_of(keys, values):
 )
 def test_shares_of_a_prefix_are_those_of_kivis_window(prefix, question, keys, values):
     """The defaults: the window is the newest 128 tokens of the whole sequence."""
-    held = KVQuant().store(0, WIDE.geometry).encode(*kv(prefix))
+    held = KVQuant().kv_cache(0, WIDE.geometry).encode(*kv(prefix))
     counts = held.in_few_bits(question)
     assert counts == (round(keys * prefix), round(values * prefix))
     assert counts == tuple(
@@ -378,7 +378,7 @@ def test_a_batch_of_questions_reads_what_kivis_cache_holds_for_each(length, resi
 @pytest.mark.parametrize("length", [255, 300])
 def test_heads_of_released_models_under_the_defaults(heads, kv_heads, dim, length):
     """Qwen2.5-VL 7B and 3B, LLaVA-OneVision 0.5B, Video-LLaVA, Qwen2-VL 2B."""
-    codec = KVQuant().store(0, Geometry(1, heads, kv_heads, dim, 64, 64))
+    codec = KVQuant().kv_cache(0, Geometry(1, heads, kv_heads, dim, 64, 64))
     assert attended(codec, (heads, kv_heads, dim, length, (3, 59, 90), 2)) < 1e-9
 
 
@@ -553,7 +553,7 @@ def test_the_window_is_the_schemes_own_unless_it_is_set(ranges):
     for method, window in ((kivi, 128), (static, 0)):
         assert method.settings()["residual_length"] == window
         assert method.resolve(FACTS if method is static else WIDE)["residual_length"] == window
-        assert method.store(0, GEOMETRY).residual_length == window
+        assert method.kv_cache(0, GEOMETRY).residual_length == window
         # Written out it is the same method, under the same name.
         same = replace(method, residual_length=window)
         assert same == method
@@ -609,12 +609,12 @@ def test_calibration_must_fit_model_and_chain(ranges):
     assert method.resolve(FACTS)["calibration_chain"] == "baseline"
     for facts, message in (
         (replace(FACTS, revision="r2"), "model revision r1, the model loaded is r2"),
-        (replace(FACTS, chain_without_store="c2"), "under method 'baseline'"),
+        (replace(FACTS, chain_without_kv_cache="c2"), "under method 'baseline'"),
         (replace(FACTS, geometry=replace(GEOMETRY, num_layers=4)), r"\(3, 2, 8\).*\(4, 2, 8\)"),
     ):
         with pytest.raises(InvalidSetting, match=f"{message}.*tempeval calibrate"):
             method.resolve(facts)
-    codec = method.store(1, GEOMETRY)
+    codec = method.kv_cache(1, GEOMETRY)
     assert torch.equal(codec.bounds.keys_low, read_calibration(str(ranges)).bounds.keys_low[1])
 
 
@@ -641,8 +641,8 @@ def test_a_calibration_file_is_written_whole_or_not_at_all(ranges, monkeypatch):
 
 
 def test_the_rest_of_a_chain_is_what_calibration_runs():
-    assert parse_chain("pas+kv_quant").without_store() == Chain([PAS()])
-    assert parse_chain("kv_quant").without_store() == Chain()
+    assert parse_chain("pas+kv_quant").without_kv_cache() == Chain([PAS()])
+    assert parse_chain("kv_quant").without_kv_cache() == Chain()
     assert parse_chain("kv_quant[prefill=exact]+pas").exact_prefill
     assert not parse_chain("kv_quant+pas").exact_prefill
 

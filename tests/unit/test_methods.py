@@ -82,7 +82,7 @@ def test_fingerprint_covers_settings_and_version(monkeypatch):
         ("pas+", InvalidSetting, "not of the form"),
         ("", InvalidSetting, "not of the form"),
         ("baseline+pas", InvalidSetting, "stands alone"),
-        ("pas+pas", ConflictingMethods, "'pas' and 'pas' both claim 'query_shift'"),
+        ("pas+pas", ConflictingMethods, "'pas' and 'pas' both modify 'query_shift'"),
         ("temporal_exit[layer=x]", InvalidSetting, "not a number"),
     ],
 )
@@ -98,7 +98,7 @@ def test_a_setting_may_not_be_given_twice_or_to_nobody():
         parse_chain("pas", {"temporal_exit": {"layer": 3}})
 
 
-def test_conflicting_claims_name_both():
+def test_methods_that_modify_the_same_are_both_named():
     with pytest.raises(ConflictingMethods, match="'temporal_exit' and 'drop_early_frames'"):
         Chain([TemporalExit(), DropEarlyFrames()])
 
@@ -109,7 +109,9 @@ def test_registry_lists_what_exists():
         cls = method_class(name)
         assert cls.name == name
         changed = [
-            s for s in ("frames", "encode", "place", "see", "keep", "store") if s in vars(cls)
+            s
+            for s in ("frames", "tokens", "positions", "attention", "prune", "kv_cache")
+            if s in vars(cls)
         ]
         if "parts" not in vars(cls):  # the stages of a composite are those of its parts
             assert tuple(changed) == entry.stages
@@ -193,13 +195,13 @@ def test_pas_groups():
 def test_pas_shifts_temporal_channels_of_visual_rows_by_bins():
     plan = rotary_plan()
     geometry = Geometry(2, 4, 2, 12, 48, 96)
-    placed = PAS().place(plan, layout_of(plan), geometry)
+    placed = PAS().positions(plan, layout_of(plan), geometry)
     assert placed.query_shift.tolist() == [[0] * 6, [0.5, 0.5, 0, 0, 0, 0]] * 2
     assert placed.shift_scale.tolist() == [0, 2, 2, 2]
     assert placed.shift_scale_after == 0
-    placed = PAS(unit="position").place(plan, layout_of(plan), geometry)
+    placed = PAS(unit="position").positions(plan, layout_of(plan), geometry)
     assert placed.shift_scale.tolist() == [0, 1, 1, 1]
-    placed = PAS(rows="all").place(plan, layout_of(plan), geometry)
+    placed = PAS(rows="all").positions(plan, layout_of(plan), geometry)
     assert placed.shift_scale.tolist() == [2, 2, 2, 2]
     assert placed.shift_scale_after == 2
 
@@ -216,7 +218,7 @@ def test_pas_without_a_shift_says_so(offsets):
 def test_pas_needs_a_temporal_axis():
     plan = rotary_plan(temporal=0)
     with pytest.raises(UnsupportedModel, match="one-dimensional"):
-        PAS().place(plan, layout_of(plan), Geometry(2, 4, 2, 12, 48, 96))
+        PAS().positions(plan, layout_of(plan), Geometry(2, 4, 2, 12, 48, 96))
 
 
 def test_pas_refuses_empty_and_too_many_groups():
@@ -269,8 +271,8 @@ def test_an_empty_range_is_refused(layer):
 def test_exit_keeps_instruction_and_ends_frames():
     segments = Segments(num_frames=3, num_layers=28)
     ones = torch.ones(segments.size, dtype=torch.bool)
-    assert TemporalExit().keep(ones.clone(), 19, segments).all()
-    assert TemporalExit().keep(ones.clone(), 20, segments).tolist() == [
+    assert TemporalExit().prune(ones.clone(), 19, segments).all()
+    assert TemporalExit().prune(ones.clone(), 20, segments).tolist() == [
         True,
         False,
         False,
@@ -282,18 +284,18 @@ def test_exit_keeps_instruction_and_ends_frames():
 
 class Positions(Method):
     name = "positions_first"
-    claims = frozenset({"positions"})
+    modifies = frozenset({"positions"})
     calls: list = []  # noqa: RUF012
 
-    def place(self, rotary, layout, geometry):
+    def positions(self, rotary, layout, geometry):
         self.calls.append("positions")
         return rotary
 
 
 class Shift(PAS):
-    claims = frozenset({"query_shift"})
+    modifies = frozenset({"query_shift"})
 
-    def place(self, rotary, layout, geometry):
+    def positions(self, rotary, layout, geometry):
         Positions.calls.append("query_shift")
         return rotary
 
@@ -301,7 +303,7 @@ class Shift(PAS):
 def test_place_order_does_not_depend_on_the_spelling():
     for methods in ([Shift(), Positions()], [Positions(), Shift()]):
         Positions.calls.clear()
-        Chain([KnockOutPositions(), *methods]).place(rotary_plan(), None, GEOMETRY)
+        Chain([KnockOutPositions(), *methods]).positions(rotary_plan(), None, GEOMETRY)
         assert Positions.calls == ["positions", "query_shift"]
 
 

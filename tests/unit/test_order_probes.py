@@ -52,7 +52,7 @@ def mrope_layout(ids, *visuals):
 
 
 def place(layout, *methods):
-    return Chain(methods).place(layout.rotary, layout, GEOMETRY)
+    return Chain(methods).positions(layout.rotary, layout, GEOMETRY)
 
 
 # ---------------------------------------------------------------- temporal ids
@@ -141,27 +141,27 @@ def test_grids_are_reversed_whole_with_their_lead_tokens(frames, height, width, 
         visual((frames, height, width), lead=lead),
         features=torch.rand(frames, height, width, 2),
     )
-    reverse = ReverseOrder().encode(tokens)
+    reverse = ReverseOrder().tokens(tokens)
     size = lead + height * width
     expected = [t * size + k for t in reversed(range(frames)) for k in range(size)]
     assert reverse.embeddings.squeeze(1).tolist() == expected
     assert torch.equal(reverse.features, tokens.features.flip(0))
-    again = ReverseOrder().encode(reverse)
+    again = ReverseOrder().tokens(reverse)
     assert torch.equal(again.embeddings, tokens.embeddings)
     assert torch.equal(again.features, tokens.features)
     assert replace(reverse, embeddings=tokens.embeddings, features=tokens.features) == tokens
 
 
 def test_pathways_are_reversed_one_by_one():
-    reverse = ReverseOrder().encode(visual((2, 1, 2), (3, 1, 1)))
+    reverse = ReverseOrder().tokens(visual((2, 1, 2), (3, 1, 1)))
     assert reverse.embeddings.squeeze(1).tolist() == [2, 3, 0, 1, 6, 5, 4]
     with pytest.raises(UnsupportedModel, match="7 visual tokens"):
-        ReverseOrder().encode(replace(visual((2, 1, 2), (3, 1, 1)), lead=1))
+        ReverseOrder().tokens(replace(visual((2, 1, 2), (3, 1, 1)), lead=1))
 
 
 def test_images_stay():
     tokens = visual((1, 2, 2), (4, 1, 1), kind="image")
-    assert ReverseOrder().encode(tokens) is tokens
+    assert ReverseOrder().tokens(tokens) is tokens
 
 
 def test_each_frame_keeps_its_own_positions():
@@ -169,7 +169,7 @@ def test_each_frame_keeps_its_own_positions():
     for build in (mrope_layout, sequence_layout):
         tokens = visual((4, 2, 3), seconds=0.7)
         native = build([1, VIDEO], tokens)
-        fed = ReverseOrder().encode(tokens)
+        fed = ReverseOrder().tokens(tokens)
         layout = build([1, VIDEO], fed)
         plan = place(layout, ReverseOrder())
         before = dict(
@@ -183,14 +183,14 @@ def test_each_frame_keeps_its_own_positions():
 class KeepFirst(Method):
     name = "keep_first"
 
-    def encode(self, tokens):
+    def tokens(self, tokens):
         t, h, w = tokens.grid
         return replace(tokens, embeddings=tokens.embeddings[: h * w * (t - 1)], grid=(t - 1, h, w))
 
 
 @pytest.mark.parametrize("methods", [(KeepFirst(), ReverseOrder()), (ReverseOrder(), KeepFirst())])
 def test_the_order_is_reversed_last_however_the_chain_is_written(methods):
-    tokens = Chain(methods).encode(visual((3, 1, 2)))
+    tokens = Chain(methods).tokens(visual((3, 1, 2)))
     assert tokens.embeddings.squeeze(1).tolist() == [2, 3, 0, 1]
 
 

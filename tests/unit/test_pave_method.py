@@ -158,9 +158,9 @@ def test_a_reversed_side_channel_is_the_flipped_one(adapter):
     tokens = tokens_of(plain)
     heard = tokens.side[plain.side]
     flipped = replace(heard, features=heard.features.flip(0))
-    got = method.encode(tokens).embeddings
-    assert torch.equal(got, plain.encode(replace(tokens, side={plain.side: flipped})).embeddings)
-    assert (got - plain.encode(tokens).embeddings).abs().max() > 1e-2
+    got = method.tokens(tokens).embeddings
+    assert torch.equal(got, plain.tokens(replace(tokens, side={plain.side: flipped})).embeddings)
+    assert (got - plain.tokens(tokens).embeddings).abs().max() > 1e-2
     assert method.encode_flops(tokens) == plain.encode_flops(tokens)
     # With times that are not the frames' own: what was heard at the start is heard at the end.
     timed = replace(
@@ -169,8 +169,8 @@ def test_a_reversed_side_channel_is_the_flipped_one(adapter):
         side={plain.side: replace(heard, spans=equal_parts(0, 2, 8))},
     )
     bare = tokens.embeddings.view(4, 9, 32)
-    forth = plain.encode(timed).embeddings.view(4, 9, 32)
-    back = method.encode(timed).embeddings.view(4, 9, 32)
+    forth = plain.tokens(timed).embeddings.view(4, 9, 32)
+    back = method.tokens(timed).embeddings.view(4, 9, 32)
     for moved, frames in ((forth, [0, 1]), (back, [2, 3])):
         changed = (moved - bare).abs().amax((1, 2)) > 0
         assert changed.nonzero().flatten().tolist() == frames
@@ -269,7 +269,7 @@ def test_rotary_positions_are_a_setting_and_part_of_the_fingerprint(tmp_path):
     assert label.startswith("3-D rotary positions not said, none taken")
     assert told.labels(FACTS) == ("3-D rotary positions",)
     assert named.resolve(FACTS)["use_3d_rope"] is True
-    outputs = [m.encode(tokens_of(m)).embeddings for m in (named, without, unsaid, told)]
+    outputs = [m.tokens(tokens_of(m)).embeddings for m in (named, without, unsaid, told)]
     assert torch.equal(outputs[0], outputs[3])
     assert torch.equal(outputs[1], outputs[2])
     assert (outputs[0] - outputs[1]).abs().max() > 0.01
@@ -318,12 +318,12 @@ def test_cells_change_and_nothing_else(adapter):
     plain = tokens_of(method)
     lead = tokens_of(method, lead=2)
     lead.embeddings.view(4, 11, 32)[:, 2:] = plain.embeddings.view(4, 9, 32)
-    fused = method.encode(lead).embeddings.view(4, 11, 32)
+    fused = method.tokens(lead).embeddings.view(4, 11, 32)
     assert torch.equal(fused[:, :2], lead.embeddings.view(4, 11, 32)[:, :2])
-    assert torch.equal(fused[:, 2:], method.encode(plain).embeddings.view(4, 9, 32))
+    assert torch.equal(fused[:, 2:], method.tokens(plain).embeddings.view(4, 9, 32))
     assert not torch.isclose(fused[:, 2:], plain.embeddings.view(4, 9, 32)).any(-1).any()
     image = tokens_of(method, kind="image")
-    assert method.encode(image) is image
+    assert method.tokens(image) is image
     assert method.encode_flops(image) == 0
     assert method.encode_flops(plain) > 0
 
@@ -332,14 +332,14 @@ def test_tokens_that_were_not_encoded_for_it_are_refused(adapter):
     method = tiny(adapter)
     for less in ({"side": {}}, {"features": None}):
         with pytest.raises(UnsupportedModel, match="frame plan"):
-            method.encode(replace(tokens_of(method), **less))
+            method.tokens(replace(tokens_of(method), **less))
 
 
 def test_features_that_overflow_make_no_answer(adapter):
     method = tiny(adapter)
     tokens = tokens_of(method)
     tokens.features[0, 0, 0, 0] = torch.inf
-    assert method.encode(tokens).embeddings.isnan().all()
+    assert method.tokens(tokens).embeddings.isnan().all()
 
 
 def test_an_adapter_of_another_base_says_so(tmp_path):
@@ -362,7 +362,7 @@ def test_features_beyond_half_precision_fail_their_own_sample(adapter):
         side={method.side: SideFeatures(features, None, "clip.mp4")},
     )
     with pytest.raises(BadSideChannel, match=r"clip\.mp4.*float16 cannot hold"):
-        method.encode(tokens)
+        method.tokens(tokens)
 
 
 def test_a_finished_run_that_read_feature_files_is_scored_anew(adapter, tmp_path):

@@ -79,7 +79,7 @@ def reference(method, tokens):
 @given(METHODS, st.integers(2, 12), st.integers(1, 14), st.integers(1, 14), st.integers(0, 1))
 def test_paths_equal_the_slow_reference(method, t, h, w, lead):
     tokens = tokens_of(t, h, w, lead=lead)
-    pooled = method.encode(tokens)
+    pooled = method.tokens(tokens)
     expected, count, parts = reference(method, tokens)
     assert torch.allclose(pooled.embeddings, expected, atol=1e-12)
     slow, fast = pooled.runs
@@ -138,14 +138,14 @@ def test_images_and_single_grids_stay():
         torch.randn(25, 3), (1, 3, 3), kind="image", pathways=(Pathway((1, 3, 3)),) * 2
     )
     for tokens in (image, tiles, tokens_of(1, 3, 3)):
-        assert SlowFast().encode(tokens) is tokens
+        assert SlowFast().tokens(tokens) is tokens
     assert SlowFast().grids(((1, 3, 3),)) == ((1, 3, 3),)
 
 
 def test_a_video_is_split_once():
-    once = SlowFast().encode(tokens_of(6, 3, 3))
+    once = SlowFast().tokens(tokens_of(6, 3, 3))
     with pytest.raises(UnsupportedModel, match="this video has 2"):
-        SlowFast().encode(once)
+        SlowFast().tokens(once)
     with pytest.raises(ConflictingMethods, match="'slowfast' and 'slowfast'"):
         parse_chain("slowfast+slowfast")
 

@@ -1,4 +1,4 @@
-"""Staged sparse attention: settings, layer ranges, claims, and who sees whom in a prompt."""
+"""Staged sparse attention: settings, layers, what it modifies, who sees whom in a prompt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tempeval.errors import ConflictingMethods, InvalidSetting
 from tempeval.families.sequence_layout import SequenceLayoutBuilder, grid_run
 from tempeval.methods.base import Chain
 from tempeval.methods.registry import parse_chain
-from tempeval.methods.staged_sparse import STRATEGY_CLAIMS, StagedSparse
+from tempeval.methods.staged_sparse import STRATEGY_MODIFIES, StagedSparse
 from tempeval.methods.temporal_exit import TemporalExit
 from tempeval.stages import Geometry, Pathway, RunFacts, Segments, VisualTokens
 
@@ -210,7 +210,7 @@ def test_a_row_that_does_what_another_method_does_says_so(spec, same):
 @pytest.mark.parametrize("strategies", COMBINATIONS)
 def test_an_instance_claims_what_it_uses(strategies):
     method = StagedSparse(strategies)
-    assert method.claims == {"staged_sparse", *(STRATEGY_CLAIMS[s] for s in strategies)}
+    assert method.modifies == {"staged_sparse", *(STRATEGY_MODIFIES[s] for s in strategies)}
     both = f"staged_sparse[strategies={'/'.join(map(str, strategies))}]+temporal_exit"
     if 3 in strategies:
         with pytest.raises(
@@ -227,7 +227,10 @@ def fold(chain, depth, num_frames):
     ones = torch.ones(segments.size, dtype=torch.bool)
     square = torch.ones(segments.size, segments.size, dtype=torch.bool)
     return [
-        (chain.see(square.clone(), layer, segments), chain.keep(ones.clone(), layer, segments))
+        (
+            chain.attention(square.clone(), layer, segments),
+            chain.prune(ones.clone(), layer, segments),
+        )
         for layer in range(depth)
     ]
 

@@ -236,7 +236,7 @@ def test_incomplete_frames_are_refused():
 
 
 def place(layout, *methods):
-    return Chain(methods).place(layout.rotary, layout, GEOMETRY)
+    return Chain(methods).positions(layout.rotary, layout, GEOMETRY)
 
 
 def test_place_leaves_no_channel_to_time_and_goes_on_after_the_video():
@@ -316,5 +316,5 @@ def test_rows_say_what_the_checkpoint_was_trained_with(chain, axes, trained_with
 
 
 def test_two_sets_of_positions_conflict():
-    with pytest.raises(ConflictingMethods, match="'vrope' and 'vrope' both claim 'positions'"):
+    with pytest.raises(ConflictingMethods, match="'vrope' and 'vrope' both modify 'positions'"):
         parse_chain("vrope+vrope")

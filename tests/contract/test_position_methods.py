@@ -38,11 +38,11 @@ STEPS = 8
 @dataclass(frozen=True)
 class SlowVRoPE(Method):
     name = "slow_vrope"
-    claims = frozenset({"positions"})
+    modifies = frozenset({"positions"})
 
     order: tuple[int, ...] = (0, 1, 2, 3)
 
-    def place(self, rotary, layout, geometry):
+    def positions(self, rotary, layout, geometry):
         half = geometry.head_dim // 2
         index = layout.grid_index.tolist()
         rows, start, at = [], 0, 0
@@ -76,9 +76,9 @@ class SlowVRoPE(Method):
 @dataclass(frozen=True)
 class SlowReversePE(Method):
     name = "slow_reverse_pe"
-    claims = frozenset({"permutation"})
+    modifies = frozenset({"permutation"})
 
-    def place(self, rotary, layout, geometry):
+    def positions(self, rotary, layout, geometry):
         has_time = AXIS_TEMPORAL in rotary.axis.tolist()
         wanted = AXIS_TEMPORAL if has_time else AXIS_ALL
         frames = {}
@@ -107,7 +107,7 @@ class SlowReversePE(Method):
 class SlowReverseOrder(SlowReversePE):
     name = "slow_reverse_order"
 
-    def encode(self, tokens):
+    def tokens(self, tokens):
         frames, start = [], 0
         for run in tokens.runs:
             count, height, width = run.grid
@@ -123,9 +123,9 @@ class SlowPAS(Method):
     """Every second head looks half a frame ahead: in time, or where no channel is time, in all."""
 
     name = "slow_pas"
-    claims = frozenset({"query_shift"})
+    modifies = frozenset({"query_shift"})
 
-    def place(self, rotary, layout, geometry):
+    def positions(self, rotary, layout, geometry):
         axes = rotary.axis.tolist()
         wanted = AXIS_TEMPORAL if AXIS_TEMPORAL in axes else AXIS_ALL
         bins = {}
@@ -164,9 +164,9 @@ class Placed(Chain):
 
     def __init__(self, chain, layout, geometry):
         super().__init__(chain.methods)
-        self.placed = chain.place(layout.rotary, layout, geometry)
+        self.placed = chain.positions(layout.rotary, layout, geometry)
 
-    def place(self, rotary, layout, geometry):
+    def positions(self, rotary, layout, geometry):
         return self.placed
 
 
@@ -203,7 +203,7 @@ def family(request):
 
 def build(family, clip, message, chain, questions=QUESTIONS):
     """Layout, prefix embeddings and question tails of prompts about one clip."""
-    visuals = [] if clip is None else [chain.encode(family.encode(clip))]
+    visuals = [] if clip is None else [chain.tokens(family.encode(clip))]
     return laid_out(family, message, visuals, questions)
 
 
@@ -282,7 +282,7 @@ class Palindrome(Method):
 
     name = "palindrome"
 
-    def encode(self, tokens):
+    def tokens(self, tokens):
         frames = tokens.embeddings.view(tokens.grid[0], -1, tokens.embeddings.shape[1])
         return replace(tokens, embeddings=((frames + frames.flip(0)) / 2).flatten(0, 1))
 
