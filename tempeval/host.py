@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tempeval.engine.continuations import Continuations
-from tempeval.errors import RunFailed, TempevalError, UnknownName
+from tempeval.errors import InvalidSetting, RunFailed, TempevalError, UnknownName
 from tempeval.host_files import MODEL_NAME
+from tempeval.host_scores import Scoring, check_metric, score_samples
 from tempeval.run.record import TaskFacts, digest
 from tempeval.task_sources import definition_digest, object_digest, read_documents
-from tempeval.tasklist import LIST_HINT, group_of, task_entries, tasks_path
+from tempeval.tasklist import LIST_HINT, entries_in, group_of, task_entries, tasks_path
 from tempeval.video.stamp import video_digests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+    from tempeval.host_scores import Metric
 
 _LOG = logging.getLogger(__name__)
 
@@ -166,6 +169,10 @@ class HostTasks:
         names: tasks and groups, ours or the host's own.
         limit: evaluate at most this many documents per task; None for all.
         skip_unloadable: leave out tasks and groups that cannot be loaded, if others can.
+        include_path: folder with more task YAMLs, as lmms-eval's option of that name; None for
+            none.
+        metric: which metric ranks the tasks that are not of this package; None for the first of
+            each that has a number.
 
     Attributes:
         left_out: why a task or group that was asked for is not evaluated, by name.
@@ -176,13 +183,20 @@ class HostTasks:
     """
 
     def __init__(
-        self, names: Sequence[str], limit: int | None = None, *, skip_unloadable: bool = False
+        self,
+        names: Sequence[str],
+        limit: int | None = None,
+        *,
+        skip_unloadable: bool = False,
+        include_path: Path | None = None,
+        metric: Metric | None = None,
     ) -> None:
         self.names, self.limit, self.skip_unloadable = list(names), limit, skip_unloadable
+        self.include_path, self.metric = include_path, metric
         self.left_out: dict[str, str] = {}
         self.skipped: dict[str, list[str]] = {}
         # The host takes seconds to import, so it waits until it must tell its own names.
-        self._manager = None if _all_ours(names) else _task_manager(names)
+        self._manager = None if _all_ours(names) else _task_manager(names, include_path)
         self._tree: dict[Any, Any] = {}
         self._loaded: dict[str, Any] = {}
         self._videos: dict[str, list[tuple[str, ...]]] = {}
@@ -205,7 +219,7 @@ class HostTasks:
             for name in list(self.names):
                 try:
                     read_documents(name)
-                    self._manager = self._manager or _task_manager(self.names)
+                    self._manager = self._manager or _task_manager(self.names, self.include_path)
                     found.append(_load_one(self._manager, name))
                 except TempevalError as error:
                     if not self.skip_unloadable:
@@ -215,6 +229,10 @@ class HostTasks:
                 raise UnloadableTask("no task can be loaded: " + "; ".join(self.left_out.values()))
             # As the host itself merges what it has loaded: its order is that of the results.
             self._show(dict(ChainMap(*found)))
+            if self.metric is not None:
+                for name, task in self._loaded.items():
+                    if name not in task_entries():
+                        check_metric(task, self.metric)
         return {name: self._facts(name, task) for name, task in self._loaded.items()}
 
     def _show(self, tree: dict[Any, Any]) -> None:
@@ -328,6 +346,22 @@ class HostTasks:
                 for request in task.instances:
                     found.setdefault(request.request_type, []).append(request)
         return found
+
+    def score_samples(self, name: str, results: dict[str, Any]) -> Scoring:
+        """Return where the scores of a task's samples are, after giving them what they lack.
+
+        Args:
+            name: of a loaded task.
+            results: what `evaluate` returned; samples of tasks that are not of this package get a
+                name, a cluster and a score.
+        """
+        task, facts = self._loaded[name], self._facts(name, self._loaded[name])
+        if name in task_entries():
+            return Scoring(
+                facts.score_key, facts.score_key, facts.cluster_key, facts.higher_is_better
+            )
+        samples, numbers = results["samples"][name], results["results"].get(name, {})
+        return score_samples(task, samples, numbers, self.videos(name), self.metric)
 
     def prompt_hash(self, name: str) -> str:
         """Return the digest of every prompt of a task; only after it was evaluated."""
@@ -498,18 +532,29 @@ def _all_ours(names: Sequence[str]) -> bool:
     return all(name in ours for name in names)
 
 
-def _task_manager(names: Sequence[str]) -> Any:
-    """Return a manager that knows `names`; the host's own tasks are indexed only when asked for."""
+def _task_manager(names: Sequence[str], include_path: Path | None) -> Any:
+    """Return a manager that knows `names`; the host's own tasks are indexed only when asked for.
+
+    Raises:
+        InvalidSetting: if `include_path` is no folder.
+        UnknownName: for a name that nobody knows.
+    """
     ours = task_entries()
     foreign = [name for name in names if name not in ours]
+    if include_path is not None and not include_path.is_dir():
+        raise InvalidSetting(
+            f"include_path {str(include_path)!r} is no folder; give one that holds task YAMLs"
+        )
+    more = [] if include_path is None else [str(include_path.absolute())]
     import_host()
     tasks = importlib.import_module("lmms_eval.tasks")
     manager = tasks.TaskManager(
         "WARNING",
-        include_path=str(tasks_path()),
+        include_path=[str(tasks_path()), *more],
         include_defaults=bool(foreign),
         model_name=MODEL_NAME,
     )
+    _check_shadows(names, manager.task_index, include_path)
     for name in foreign:
         if name not in manager.all_tasks:
             close = difflib.get_close_matches(name, manager.all_tasks, n=3, cutoff=0.5)
@@ -517,6 +562,26 @@ def _task_manager(names: Sequence[str]) -> Any:
                 "task", name, {*close, *ours}, f"{LIST_HINT}, or lmms-eval tasks list"
             )
     return manager
+
+
+def _check_shadows(
+    names: Sequence[str], index: Mapping[str, Any], include_path: Path | None
+) -> None:
+    """Refuse a name of the user's that is also another's: the host silently takes the other's.
+
+    Raises:
+        InvalidSetting: naming both files.
+    """
+    theirs = {} if include_path is None else entries_in(include_path)
+    for name in names:
+        if name not in theirs:
+            continue
+        used = Path(str(index.get(name, {}).get("yaml_path")))
+        if used.resolve() != theirs[name].path.resolve():
+            raise InvalidSetting(
+                f"task {name!r} is in {theirs[name].path}, and another one of that name in {used}, "
+                "which lmms-eval takes; give yours another name"
+            )
 
 
 def _leaves(loaded: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:

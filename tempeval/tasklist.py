@@ -58,11 +58,16 @@ def task_entries() -> Mapping[str, TaskEntry]:
     Raises:
         TempevalError: if a YAML cannot be read, or two files use one name.
     """
-    return _entries(tasks_path())
+    return entries_in(tasks_path())
 
 
 @cache
-def _entries(folder: Path) -> Mapping[str, TaskEntry]:
+def entries_in(folder: Path) -> Mapping[str, TaskEntry]:
+    """Return every task and group that YAMLs below a folder define, by name.
+
+    Raises:
+        TempevalError: if a YAML cannot be read, or two files use one name.
+    """
     found: dict[str, TaskEntry] = {}
     for path in sorted(folder.rglob("*.yaml")):
         entry = _read_entry(path)
