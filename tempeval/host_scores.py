@@ -173,7 +173,7 @@ def _number(value: object) -> float | None:
         return float(value)
     if isinstance(value, (int, float)) or hasattr(value, "__float__"):
         with contextlib.suppress(TypeError, ValueError, OverflowError):
-            found = float(value)  # type: ignore[arg-type]  # NumPy's and torch's scalars
+            found = float(value)  # of NumPy and torch, too
             return found if math.isfinite(found) else None
     return None
 
