@@ -81,7 +81,7 @@ def load(paths: Sequence[Path]) -> Loaded:
         for task in run.tasks:
             if task.name in left_out:
                 continue
-            if task.name in UNSCORED:
+            if task.name in UNSCORED or task.unranked:
                 refusals.append(_unscored(run, task))
                 continue
             try:
@@ -156,7 +156,8 @@ def _unreadable(name: str, method: str, tasks: tuple[str, ...], error: BadRecord
 
 def _unscored(run: Run, task: TaskRecord) -> Refusal:
     values = (task.score_key, "none", "one for each sample")
-    return task_refusal(run, task, "unscored", *values, *UNSCORED[task.name])
+    own = (task.unranked, "Choose another of the task's metrics with tempeval run --metric NAME")
+    return task_refusal(run, task, "unscored", *values, *UNSCORED.get(task.name, own))
 
 
 def _unfinished(name: str, raw: Mapping[str, Any]) -> Refusal:

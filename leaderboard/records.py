@@ -48,7 +48,8 @@ class TaskRecord:
 
     `skipped` were left out of the run because their video is not there, and are not in `expected`;
     `skipped_digest` says which, None for none. `damaged` were answered over a damaged video; it and
-    `videos` are None where the record does not say.
+    `videos` are None where the record does not say. `unranked` says why the task cannot be ranked,
+    and is empty where it can.
     `task_digest` is of what asks and scores (YAML, code, data of metrics), `videos_digest` of the
     videos; both are empty where the record does not say.
     """
@@ -72,6 +73,7 @@ class TaskRecord:
     videos: VideoCounts | None = None
     task_digest: str = ""
     videos_digest: str = ""
+    unranked: str = ""
 
 
 @dataclass(frozen=True, slots=True)

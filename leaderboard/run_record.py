@@ -74,6 +74,7 @@ _TASK_EXTRA: dict[str, tuple[type, ...]] = {
     "videos": (dict,),
     "task_digest": (str,),
     "videos_digest": (str,),
+    "unranked": (str,),
 }
 _VIDEO_TYPES: dict[str, tuple[type, ...]] = {"total": (int,), "damaged": (int,), "flags": (dict,)}
 

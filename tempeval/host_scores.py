@@ -82,7 +82,6 @@ class Scoring:
         score_key: key of the score in a samples line.
         cluster_key: key of the cluster in a samples line.
         higher_is_better: of the metric.
-        unit: see `Metric`.
         unranked: why the task cannot be ranked; empty where it can.
     """
 
@@ -90,7 +89,6 @@ class Scoring:
     score_key: str
     cluster_key: str
     higher_is_better: bool
-    unit: Unit | None = None
     unranked: str = ""
 
 
@@ -132,7 +130,7 @@ def score_samples(
         cluster_key = CLUSTER
     _identify(samples, videos)
     key = f"{name} of one sample" if name else "score"
-    scoring = Scoring(name, key, cluster_key, better, unit)
+    scoring = Scoring(name, key, cluster_key, better)
     if not problem:
         problem = _several(samples)
     scores: list[float] = []
@@ -141,7 +139,7 @@ def score_samples(
     if not problem and unit is not None:
         scores, problem = _in_unit(scores, name, unit)
     if problem:
-        return Scoring(name, key, cluster_key, better, unit, problem)
+        return Scoring(name, key, cluster_key, better, problem)
     for sample, score in zip(samples, scores, strict=True):
         sample[key] = score
     return scoring

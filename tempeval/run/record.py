@@ -89,6 +89,7 @@ class TaskFacts:
         cluster_key: key of the cluster in a samples line.
         higher_is_better: of the first metric.
         group: group that lists the task, or None.
+        unranked: why no leaderboard can rank the task; empty where one can.
     """
 
     name: str
@@ -98,6 +99,7 @@ class TaskFacts:
     cluster_key: str
     higher_is_better: bool
     group: str | None
+    unranked: str = ""
 
 
 def task_record(
@@ -148,6 +150,7 @@ def task_record(
         "cluster_key": facts.cluster_key,
         "higher_is_better": facts.higher_is_better,
         "group": facts.group,
+        "unranked": facts.unranked,
     }
 
 

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -177,6 +178,7 @@ class Run:
             seed=self.options.seed,
         )
         samples = results["samples"]
+        scoring = {name: tasks.score_samples(name, results) for name in tasks.load()}
         results_file, names = save_host_files(results, self.plan.folder, self.model_args)
         self.record |= model.run_facts() | {"world_size": self.record["world_size"]}
         self._add_measured(samples)
@@ -184,7 +186,13 @@ class Run:
         self.record["results_file"] = results_file
         self.record["tasks"] = {
             name: task_record(
-                facts,
+                replace(
+                    facts,
+                    score_key=scoring[name].score_key,
+                    cluster_key=scoring[name].cluster_key,
+                    higher_is_better=scoring[name].higher_is_better,
+                    unranked=scoring[name].unranked,
+                ),
                 tasks.prompt_hash(name),
                 names[name],
                 samples[name],
@@ -203,6 +211,8 @@ class Run:
             damage_of(rows, tasks.videos(name).__getitem__) for name, rows in samples.items()
         )
         for name, task in self.record["tasks"].items():
+            if task["unranked"]:
+                _LOG.warning("%s will not be ranked: %s", name, task["unranked"])
             if 2 * task["unparsed"] > task["answered"]:
                 _LOG.warning(
                     "%s: no answer was read in %d of %d texts; they are in %s",

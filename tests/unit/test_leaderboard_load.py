@@ -362,3 +362,15 @@ def test_a_missing_samples_file_with_another_case_is_named(tmp_path):
     file = next(write(tmp_path / "a").glob("*.jsonl"))
     file.rename(file.with_name(file.name.upper()))
     assert f"{file.name.upper()!r} is there, which differs in case" in refusal(tmp_path).reason
+
+
+def test_a_task_that_its_record_says_cannot_be_ranked_is_listed(tmp_path):
+    made["write_run"](tmp_path / "a", tasks={TASK: made["sample_lines"](TASK, videos=4)})
+
+    def change(record):
+        record["tasks"][TASK]["unranked"] = "its number is a mean over categories"
+
+    edit(tmp_path / "a", change)
+    found = refusal(tmp_path)
+    assert (found.kind, found.reason) == ("unscored", "its number is a mean over categories")
+    assert "--metric" in found.action
