@@ -35,7 +35,7 @@ class Tally:
         """Count one answer."""
         self.replayed += answered.earlier
         self.computed += not answered.earlier
-        self.kernels.update((answered.outcome.ledger.attention_kernel or "").split("+"))
+        self.kernels.update((answered.outcome.usage.attention_kernel or "").split("+"))
 
 
 def run_facts(

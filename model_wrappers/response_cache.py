@@ -2,7 +2,7 @@
 
 lmms-eval's own cache keeps texts: a text that comes back has lost what it cost, scores of choices
 are no text, and neither the weights, the code nor the videos are part of its key. A journal keeps
-answers with their ledgers, under keys of all that they depend on, and tries a failed question
+answers with their usage, under keys of all that they depend on, and tries a failed question
 again. So the answers of a tempeval model go there, and none of them into lmms-eval's database.
 """
 

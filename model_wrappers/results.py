@@ -1,4 +1,4 @@
-"""What goes back to lmms-eval: texts, scores and failures, with the ledger for its samples file."""
+"""What goes back to lmms-eval: texts, scores and failures, with the usage for its samples file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmms_eval.api.instance import GenerationResult, TokenCounts
 
-from tempeval.engine.ledger import Ledger
+from tempeval.engine.usage import Usage
 from tempeval.tasks.failed import Failure
 
 if TYPE_CHECKING:
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class LedgerTokenCounts(TokenCounts):  # type: ignore[misc]  # lmms-eval is untyped here
-    """lmms-eval's token counts with the ledger's fields, as the samples file stores them."""
+class UsageTokenCounts(TokenCounts):  # type: ignore[misc]  # lmms-eval is untyped here
+    """lmms-eval's token counts with the fields of its usage, as the samples file stores them."""
 
-    ledger: Ledger = field(default_factory=Ledger)
+    usage: Usage = field(default_factory=Usage)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the ledger's fields; input and output tokens are among them."""
-        return self.ledger.to_dict()
+        """Return the fields of the usage; input and output tokens are among them."""
+        return self.usage.to_dict()
 
 
-def token_counts(ledger: Ledger) -> LedgerTokenCounts:
-    """Wrap a ledger."""
-    return LedgerTokenCounts(
-        input_tokens=ledger.input_tokens, output_tokens=ledger.output_tokens, ledger=ledger
+def token_counts(usage: Usage) -> UsageTokenCounts:
+    """Wrap the usage of one question for lmms-eval."""
+    return UsageTokenCounts(
+        input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, usage=usage
     )
 
 
@@ -74,15 +74,15 @@ class ChoiceScores(tuple):  # type: ignore[type-arg]  # what it holds is not wha
     __slots__ = ()
 
     def __new__(
-        cls, log_likelihoods: array[float], token_counts: array[int], greedy: bytes
+        cls, log_likelihoods: array[float], lengths: array[int], greedy: bytes
     ) -> ChoiceScores:
         """Build from the columns of `Scores`; a choice without tokens has failed."""
-        return super().__new__(cls, (log_likelihoods, token_counts, greedy))
+        return super().__new__(cls, (log_likelihoods, lengths, greedy))
 
     @classmethod
     def of(cls, scores: Scores) -> ChoiceScores:
         """Build from the engine's scores, whose columns are shared."""
-        return cls(scores.log_likelihoods, scores.token_counts, scores.greedy)
+        return cls(scores.log_likelihoods, scores.lengths, scores.greedy)
 
     def __iter__(self) -> Iterator[tuple[float, bool]]:
         for total, count, greedy in zip(*super().__iter__(), strict=True):
@@ -123,7 +123,7 @@ class ChoiceResult(GenerationResult):  # type: ignore[misc]  # lmms-eval is unty
 
 def failure_of(outcome: Outcome) -> Failure:
     """Return what stands in the place of the answer of a failed question."""
-    return Failure(outcome.ledger.error or "no reason was recorded")
+    return Failure(outcome.usage.error or "no reason was recorded")
 
 
 def failed_choice() -> tuple[float, bool]:

@@ -1,4 +1,4 @@
-"""The lmms-eval model that every tempeval model is: requests in, results with ledgers out."""
+"""The lmms-eval model that every tempeval model is: requests in, results with their usage out."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from tempeval.engine.encoder import GIB, DecodeOptions
 from tempeval.engine.feature_cache import FeatureCache
 from tempeval.engine.inference import Inference
 from tempeval.engine.journal import Journal, JournalError, forget_left_over
-from tempeval.engine.ledger import combined
 from tempeval.engine.scores import Scores
 from tempeval.engine.store import AnswerStore, Memory
+from tempeval.engine.usage import combined
 from tempeval.engine.work import assign_ranks
 from tempeval.errors import InfeasibleBudget, InvalidSetting, TempevalError, UnsupportedModel
 from tempeval.families.base import LoadOptions
@@ -63,8 +63,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tempeval.engine.inference import Answered
-    from tempeval.engine.ledger import Ledger
     from tempeval.engine.question import Outcome, Question
+    from tempeval.engine.usage import Usage
     from tempeval.engine.work import VideoWork
     from tempeval.methods.base import Chain
     from tempeval.video.clip import SamplingRule
@@ -378,7 +378,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         for number, outcome in self._run("generate_until", requests):
             answer = outcome.answer
             said = answer.text if isinstance(answer, Answer) else failure_of(outcome)
-            results[number] = GenerationResult(said, token_counts(outcome.ledger))
+            results[number] = GenerationResult(said, token_counts(outcome.usage))
         self._say_failures(alone=True)
         return _all_answered(results)
 
@@ -389,7 +389,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         choices of a question are requests of their own, the first carries the token counts of all.
         """
         results: list[ChoiceResult | None] = [None] * len(requests)
-        ledgers: dict[tuple[str, Any], list[tuple[int, Ledger]]] = {}
+        usages: dict[tuple[str, Any], list[tuple[int, Usage]]] = {}
         for number, outcome in self._run("loglikelihood", requests):
             request = requests[number]
             asked = request.args[1]
@@ -397,17 +397,17 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
             answer = outcome.answer
             scores = ChoiceScores.of(answer) if isinstance(answer, Scores) else failure_of(outcome)
             if together:
-                results[number] = ChoiceResult(scores, token_counts(outcome.ledger))
+                results[number] = ChoiceResult(scores, token_counts(outcome.usage))
                 continue
             results[number] = ChoiceResult(scores[0] if isinstance(scores, tuple) else scores)
             if not is_padding(request):
                 key = (request.task_name, request.doc_id)
-                ledgers.setdefault(key, []).append((number, outcome.ledger))
+                usages.setdefault(key, []).append((number, outcome.usage))
         answered = _all_answered(results)
-        # One ledger per question: 174 labels would repeat it 174 times in the samples file.
-        for of_question in ledgers.values():
+        # One usage per question: 174 labels would repeat it 174 times in the samples file.
+        for of_question in usages.values():
             first = min(number for number, _ in of_question)
-            whole = combined([ledger for _, ledger in of_question])
+            whole = combined([usage for _, usage in of_question])
             answered[first].token_counts = token_counts(whole)
         self._say_failures(alone=True)
         return answered
@@ -481,9 +481,9 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
                 number, outcome = answered.question.number, answered.outcome
                 self.tally.add(answered)
                 request = requests[number]
-                if outcome.ledger.error is not None and not is_padding(request):
+                if outcome.usage.error is not None and not is_padding(request):
                     name = f"{request.task_name}/{request.doc_id}"
-                    failed[name] = self.failures[name] = outcome.ledger.error
+                    failed[name] = self.failures[name] = outcome.usage.error
                 bar.update(1)
                 yield number, outcome
                 yield from ((i, outcome) for i in padding.get(number, ()))

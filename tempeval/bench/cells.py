@@ -14,7 +14,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from tempeval.bench.check import check_same_input, question_tokens
-from tempeval.bench.sides import BenchMismatch, ledger_of
+from tempeval.bench.sides import BenchMismatch, usage_of
 from tempeval.bench.turns import by_turns
 from tempeval.engine.attach import Attachment
 from tempeval.engine.choices import score_choices
@@ -98,7 +98,7 @@ class QuestionsCell:
         }
 
     def measure(self, number: int) -> dict[str, Any]:
-        """Time both sides; the ledger of ours gives the stage times."""
+        """Time both sides; the usage of ours gives the stage times."""
         found = by_turns(
             number,
             {
@@ -107,10 +107,10 @@ class QuestionsCell:
             },
         )
         theirs, mine = found.results["stock"], found.results["ours"]
-        ledgers = [ledger_of(result) for result in mine]
+        usages = [usage_of(result) for result in mine]
         same = [a.text == b.text for a, b in zip(theirs, mine, strict=True)]
         stages = {
-            stage: fmean(getattr(ledger, f"{stage}_ms") or 0.0 for ledger in ledgers)
+            stage: fmean(getattr(usage, f"{stage}_ms") or 0.0 for usage in usages)
             for stage in ("decode", "encode", "prefill", "answer")
         }
         return {

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tempeval.bench.sides import BenchMismatch, ledger_of, messages_of
+from tempeval.bench.sides import BenchMismatch, messages_of, usage_of
 
 if TYPE_CHECKING:
     from tempeval.bench.sides import Sides
@@ -73,7 +73,7 @@ def check_same_input(sides: Sides, video: str, text: str) -> dict[str, Any]:
         _, theirs = sides.ask_stock([video], [text])
     with Seen(model) as own:
         _, mine = sides.ask_ours([video], [text])
-    ledger = ledger_of(mine[0])
+    usage = usage_of(mine[0])
     if stock.grids != own.grids or len(own.grids) != 1:
         raise BenchMismatch(f"visual grids differ: stock {stock.grids}, ours {own.grids}")
     if not torch.equal(stock.pixels[0], own.pixels[0]):
@@ -83,16 +83,16 @@ def check_same_input(sides: Sides, video: str, text: str) -> dict[str, Any]:
         raise BenchMismatch("prompt ids differ between stock and ours")
     placeholder = model.config.video_token_id
     counts = (stock.prompts[0].count(placeholder), own.prompts[0].count(placeholder))
-    if counts != (ledger.visual_tokens, ledger.visual_tokens):
-        raise BenchMismatch(f"visual tokens differ: {counts} fed, {ledger.visual_tokens} recorded")
+    if counts != (usage.visual_tokens, usage.visual_tokens):
+        raise BenchMismatch(f"visual tokens differ: {counts} fed, {usage.visual_tokens} recorded")
     grids, rows, columns = own.grids[0]
     patch = model.config.vision_config.patch_size
     return {
-        "frames": ledger.frames,
+        "frames": usage.frames,
         "height": rows * patch,
         "width": columns * patch,
         "grids": grids,
-        "visual_tokens": ledger.visual_tokens,
+        "visual_tokens": usage.visual_tokens,
         "same_first_answer": theirs[0].text == mine[0].text,
     }
 

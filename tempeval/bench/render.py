@@ -146,7 +146,7 @@ def _questions(results: Results, settings: dict[str, Any]) -> str:
         f"{min(lengths):.0f} to {max(lengths):.0f} tokens on average; both sides generate exactly "
         f"{settings['max_new_tokens']} tokens. Stock answers one question at a time (as it does "
         f"for video), tempeval up to {settings['batch_size']} together. Checked before timing: "
-        "equal pixels, visual grids and prompt ids. Stages: means of tempeval's ledger; answer is "
+        "equal pixels, visual grids and prompt ids. Stages: means of tempeval's usage; answer is "
         "per question. Limit: (D+V+P+S)m / (D+V+P+mS) from the same stages, m questions."
     )
     return f"{_table(head, rows)}\n\n{notes}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tempeval.bench.options import Settings
-    from tempeval.engine.ledger import Ledger
+    from tempeval.engine.usage import Usage
 
 #: Pixels per frame: the range in which lmms-eval, qwen-vl-utils and this package leave sizes alone.
 MIN_PIXELS, MAX_PIXELS = 28 * 28, 768 * 28 * 28
@@ -105,16 +105,16 @@ class Sides:
         return seconds, results
 
 
-def ledger_of(result: Any) -> Ledger:
-    """Return the ledger of one of our results.
+def usage_of(result: Any) -> Usage:
+    """Return the usage of one of our results.
 
     Raises:
         BenchMismatch: if the sample failed.
     """
-    ledger: Ledger = result.token_counts.ledger
-    if ledger.error is not None:
-        raise BenchMismatch(f"a question of the benchmark failed: {ledger.error}")
-    return ledger
+    usage: Usage = result.token_counts.usage
+    if usage.error is not None:
+        raise BenchMismatch(f"a question of the benchmark failed: {usage.error}")
+    return usage
 
 
 @contextlib.contextmanager

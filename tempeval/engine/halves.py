@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tempeval.engine.ledger import combined
 from tempeval.engine.question import Outcome
 from tempeval.engine.scores import Scores
+from tempeval.engine.usage import combined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,5 +39,5 @@ def joined(first: Outcome, second: Outcome) -> Outcome:
     if not isinstance(first.answer, Scores) or not isinstance(second.answer, Scores):
         return first if first.answer is None else second
     # What the question shares with others is in both: it counts once.
-    other = replace(second.ledger, amortised_ms=second.ledger.answer_ms)
-    return Outcome(first.answer + second.answer, combined([first.ledger, other]))
+    other = replace(second.usage, amortised_ms=second.usage.answer_ms)
+    return Outcome(first.answer + second.answer, combined([first.usage, other]))

@@ -17,11 +17,11 @@ from tempeval.engine.encoder import GIB, DecodeOptions, Encoder
 from tempeval.engine.failures import ENCODING, describe, is_out_of_memory
 from tempeval.engine.feature_cache import FeatureCache
 from tempeval.engine.generation import generation_of
-from tempeval.engine.ledger import Ledger
 from tempeval.engine.low_rank import linear_maps
 from tempeval.engine.question import Outcome
 from tempeval.engine.session import Session, Share
 from tempeval.engine.store import Keys, Memory
+from tempeval.engine.usage import Usage
 from tempeval.engine.work import Batch, plan_work
 from tempeval.errors import BadVideo, BudgetMissed
 from tempeval.families.pixel_budget import MIN_FILL_PERCENT
@@ -280,7 +280,7 @@ class Inference:
 
     def _misses(self, chain: Chain, question: Question, outcome: Outcome) -> bool:
         """Compare the visual tokens of a prompt with the budget; a miss is noted in `missed`."""
-        budget, made = self.family.options.visual_token_budget, outcome.ledger.visual_tokens
+        budget, made = self.family.options.visual_token_budget, outcome.usage.visual_tokens
         if budget is None or made is None or not question.visuals:
             return False
         least = -(-budget * MIN_FILL_PERCENT // 100)
@@ -347,7 +347,7 @@ class Inference:
         store: AnswerStore,
         problem: str,
     ) -> Iterator[Answered]:
-        outcome = Outcome(None, Ledger(error=problem))
+        outcome = Outcome(None, Usage(error=problem))
         for batches in todo.video.prefixes:
             for batch in batches:
                 if batch not in pending:
@@ -359,7 +359,7 @@ class Inference:
 
 def _refused(problem: str) -> Outcome:
     """Return what becomes of a question whose texts the model cannot be given."""
-    return Outcome(None, Ledger(error=problem))
+    return Outcome(None, Usage(error=problem))
 
 
 def _share(video: VideoWork, plan: FramePlan, plans: Sequence[FramePlan]) -> Share:

@@ -20,9 +20,9 @@ from dataclasses import dataclass, fields
 from typing import IO, TYPE_CHECKING, Any
 
 from tempeval.engine.answer import Answer
-from tempeval.engine.ledger import Ledger
 from tempeval.engine.question import Outcome
 from tempeval.engine.scores import Scores
+from tempeval.engine.usage import Usage
 from tempeval.errors import RunFailed
 
 if TYPE_CHECKING:
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 #: Of a line; those of other formats are computed again.
-FORMAT = 2
+FORMAT = 3
 #: How long a journal may be locked by a rank that only looks (see `tempeval.run.ranks`).
 LOCK_SECONDS = 0.5
 _LOG = logging.getLogger(__name__)
 #: A rank's own file; copies that other programs lay beside it have longer names.
 _FILE_NAME = re.compile(r"rank(\d+)\.jsonl")
 _NUMBERS = tuple(
-    f.name for f in fields(Ledger) if f.name not in ("flags", "error", "attention_kernel")
+    f.name for f in fields(Usage) if f.name not in ("flags", "error", "attention_kernel")
 )
 
 
@@ -166,7 +166,7 @@ class Journal:
                     known.pop(key, None)
             for key, outcome in found.batch.items():
                 # A failure hides no answer of an earlier run.
-                if outcome.ledger.error is None or part is parts[1]:
+                if outcome.usage.error is None or part is parts[1]:
                     part[key] = outcome
         return parts
 
@@ -303,7 +303,7 @@ def _record(outcome: Outcome) -> dict[str, Any]:
         }
     elif isinstance(outcome.answer, Scores):
         answer = outcome.answer.to_dict()
-    return {"answer": answer, "ledger": outcome.ledger.to_dict()}
+    return {"answer": answer, "usage": outcome.usage.to_dict()}
 
 
 def _outcome(record: Mapping[str, Any]) -> Outcome:
@@ -312,25 +312,25 @@ def _outcome(record: Mapping[str, Any]) -> Outcome:
     Raises:
         ValueError, TypeError, LookupError, AttributeError, OverflowError: for anything else.
     """
-    ledger = dict(record["ledger"])
-    ledger["flags"] = tuple(_texts(ledger["flags"]))
-    _texts(text for text in (ledger["error"], ledger["attention_kernel"]) if text is not None)
+    usage = dict(record["usage"])
+    usage["flags"] = tuple(_texts(usage["flags"]))
+    _texts(text for text in (usage["error"], usage["attention_kernel"]) if text is not None)
     for name in _NUMBERS:
-        if not isinstance(ledger[name], (int, float, type(None))):
-            raise TypeError(f"{name} is {ledger[name]!r}, not a number")
+        if not isinstance(usage[name], (int, float, type(None))):
+            raise TypeError(f"{name} is {usage[name]!r}, not a number")
     held = record["answer"]
     answer: Answer | Scores | None = None
     if held is None:
-        if ledger["error"] is None:
+        if usage["error"] is None:
             raise ValueError("neither an answer nor an error")
     elif "text" in held:
         (text,) = _texts([held["text"]])
         answer = Answer(text, tuple(map(int, held["token_ids"])), int(held["tail_tokens"]))
     else:
         answer = Scores.from_dict(held)
-        if len(answer.token_counts) != len(answer):
+        if len(answer.lengths) != len(answer):
             raise ValueError("as many counts of tokens as log-likelihoods are needed")
-    return Outcome(answer, Ledger(**ledger))
+    return Outcome(answer, Usage(**usage))
 
 
 def _texts(values: Iterable[object]) -> list[str]:

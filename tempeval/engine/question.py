@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from tempeval.engine.answer import Answer
     from tempeval.engine.continuations import Continuations
-    from tempeval.engine.ledger import Ledger
     from tempeval.engine.scores import Scores
+    from tempeval.engine.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,11 @@ class Outcome:
 
     Attributes:
         answer: an `Answer`, or `Scores` of all continuations; None when the sample failed.
-        ledger: what it used; `ledger.error` says why it failed.
+        usage: what it used; `usage.error` says why it failed.
     """
 
     answer: Answer | Scores | None
-    ledger: Ledger
+    usage: Usage
 
 
 def read_picture(picture: Picture) -> Image.Image:

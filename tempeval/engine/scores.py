@@ -18,13 +18,13 @@ class Scores:
 
     Attributes:
         log_likelihoods: sum over a continuation's tokens, in nats.
-        token_counts: tokens of a continuation.
+        lengths: tokens of a continuation.
         greedy: 1 where greedy decoding would produce it, else 0.
         tail_tokens: own tokens whose keys and values are held, the most of any row.
     """
 
     log_likelihoods: array[float]
-    token_counts: array[int]
+    lengths: array[int]
     greedy: bytes
     tail_tokens: int
 
@@ -45,7 +45,7 @@ class Scores:
         """Return the scores of both, in order."""
         return Scores(
             self.log_likelihoods + other.log_likelihoods,
-            self.token_counts + other.token_counts,
+            self.lengths + other.lengths,
             self.greedy + other.greedy,
             max(self.tail_tokens, other.tail_tokens),
         )
@@ -53,13 +53,13 @@ class Scores:
     @property
     def num_tokens(self) -> int:
         """Tokens of all continuations."""
-        return sum(self.token_counts)
+        return sum(self.lengths)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values; `from_dict` gives the same numbers, bit by bit."""
         return {
             "log_likelihoods": self.log_likelihoods.tolist(),
-            "token_counts": self.token_counts.tolist(),
+            "lengths": self.lengths.tolist(),
             "greedy": [number for number, greedy in enumerate(self.greedy) if greedy],
             "tail_tokens": self.tail_tokens,
         }
@@ -67,7 +67,7 @@ class Scores:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Scores:
         """Read what `to_dict` returned."""
-        counts = array("I", record["token_counts"])
+        counts = array("I", record["lengths"])
         greedy = bytearray(len(counts))
         for number in record["greedy"]:
             greedy[number] = 1

@@ -24,17 +24,17 @@ from tempeval.engine.failures import (
     problem_of,
 )
 from tempeval.engine.halves import halves, joined
-from tempeval.engine.ledger import (
-    Ledger,
-    distinct_temporal_ids,
-    prefill_flops,
-    temporal_step,
-)
 from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
 from tempeval.engine.question import Outcome
 from tempeval.engine.scores import Scores
 from tempeval.engine.seeded import batch_seed, seeded
+from tempeval.engine.usage import (
+    Usage,
+    distinct_temporal_ids,
+    prefill_flops,
+    temporal_step,
+)
 from tempeval.engine.work import Batch
 from tempeval.errors import CannotStore
 
@@ -103,7 +103,7 @@ class Session:
             + side_ms / share.hearing
             + fold_ms / share.questions
         )
-        self.base = Ledger(
+        self.base = Usage(
             frames=sum(entry.tokens.frames for entry in encoded),
             decode_ms=decode_ms,
             encode_ms=encode_ms + side_ms + fold_ms,
@@ -150,13 +150,13 @@ class Session:
                 )
 
     def _unfit(self, layout: Layout, item: Item, problem: str) -> Outcome:
-        ledger = replace(
+        usage = replace(
             self.base,
             input_tokens=layout.length + len(item.tail),
             visual_tokens=layout.num_visual_tokens,
             error=problem,
         )
-        return Outcome(None, ledger)
+        return Outcome(None, usage)
 
     def _answer_fitting(
         self, batches: Sequence[Batch], plan: EnginePlan, questions: int
@@ -192,14 +192,14 @@ class Session:
             failed = Outcome(None, replace(self.base, error=describe(error, PREFILLING)))
             yield from ([failed] * len(part) for part in parts)
             return
-        base = self._prefix_ledger(attachment, layout, prefix, prefill_ms)
+        base = self._prefix_usage(attachment, layout, prefix, prefill_ms)
         shared = self.amortised_ms + prefill_ms / questions
         for part in parts:
             yield self._answer_batch(attachment, prefix, part, base, shared)
 
-    def _prefix_ledger(
+    def _prefix_usage(
         self, attachment: Attachment, layout: Layout, prefix: SharedPrefix, prefill_ms: float
-    ) -> Ledger:
+    ) -> Usage:
         step = temporal_step(attachment.plan)
         return replace(
             self.base,
@@ -217,7 +217,7 @@ class Session:
         attachment: Attachment,
         prefix: SharedPrefix,
         items: Sequence[Item],
-        base: Ledger,
+        base: Usage,
         shared_ms: float,
     ) -> list[Outcome]:
         family, plan = self.family, attachment.plan
@@ -238,7 +238,7 @@ class Session:
         for item, answer, tail in zip(items, answers, tails, strict=True):
             answer_ms = row_ms * item.num_rows
             keys, values = prefix.quantised(answer.tail_tokens)
-            ledger = replace(
+            usage = replace(
                 base,
                 input_tokens=prefix.length + len(tail),
                 output_tokens=answer.num_tokens,
@@ -253,7 +253,7 @@ class Session:
                 attention_kernel="+".join(sorted(attachment.kernels)) or None,
                 error=problem_of(answer),
             )
-            outcomes.append(Outcome(answer if ledger.error is None else None, ledger))
+            outcomes.append(Outcome(answer if usage.error is None else None, usage))
         return outcomes
 
     def _smaller(
@@ -261,7 +261,7 @@ class Session:
         attachment: Attachment,
         prefix: SharedPrefix,
         items: Sequence[Item],
-        base: Ledger,
+        base: Usage,
         shared_ms: float,
         problem: str,
     ) -> list[Outcome]:

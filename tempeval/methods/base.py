@@ -167,11 +167,11 @@ class Method:
         """
         return ()
 
-    def measured(self, ledgers: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    def measured(self, usages: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         """Return labels that only the answers of a run tell, such as how much was quantised.
 
         Args:
-            ledgers: of the samples that were answered, as in the samples files.
+            usages: of the samples that were answered, as in the samples files.
         """
         return ()
 
@@ -368,13 +368,13 @@ class Chain:
         """Check every (bound) method against a model; return what the settings resolved to."""
         return {m.name: m.resolve(facts) for m in self.parts}
 
-    def measured(self, ledgers: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    def measured(self, usages: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         """Return the labels that only the answers of a run tell; see `labels` for names."""
         several = len(self.parts) > 1
         return tuple(
             f"{method.name}: {label}" if several else label
             for method in self._placing()
-            for label in method.measured(ledgers)
+            for label in method.measured(usages)
         )
 
     def labels(self, facts: RunFacts) -> tuple[str, ...]:

@@ -166,13 +166,13 @@ class KVQuant(Method):
         calibrated = {f"calibration_{key}": self.calibrated.facts.get(key) for key in told}
         return {"residual_length": self.window, **calibrated}
 
-    def measured(self, ledgers: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    def measured(self, usages: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         """Say how much of the videos' keys and values was in few bits, on average."""
         shares = []
         for name in ("quantised_keys", "quantised_values"):
             told = [
                 float(of[name])
-                for of in ledgers
+                for of in usages
                 if of.get(name) is not None and of.get("visual_tokens")
             ]
             if not told:

@@ -82,12 +82,12 @@ class PAS(Method):
         variant = () if facts.axes else ("PAS-1D (ours)",)
         return variant if any(self.offsets) else (*variant, "inert: all offsets 0")
 
-    def measured(self, ledgers: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    def measured(self, usages: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         """Say where one grid's step turns the fastest temporal channel by more than pi.
 
         Smoothing cannot help there: the paper's condition of failure.
         """
-        told = [bool(of["sub_nyquist"]) for of in ledgers if of.get("sub_nyquist") is not None]
+        told = [bool(of["sub_nyquist"]) for of in usages if of.get("sub_nyquist") is not None]
         below = sum(told)
         if not below:
             return ()

@@ -230,14 +230,14 @@ class Run:
 
     def _add_measured(self, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         """Add to the row's label what only the answers tell."""
-        ledgers = [
+        usages = [
             counts
             for rows in samples.values()
             for sample in rows
             for counts in sample.get("token_counts") or ()
             if counts and not counts.get("error")
         ]
-        if measured := self.plan.chain.measured(ledgers):
+        if measured := self.plan.chain.measured(usages):
             notes = [*self.record.get("method_notes", ()), *measured]
             self.record["method_notes"] = notes
             self.record["method_label"] = method_label(self.plan.chain.spec, notes)

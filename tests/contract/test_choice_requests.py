@@ -17,9 +17,9 @@ from loguru import logger
 from tempeval.engine.answer import Score
 from tempeval.engine.continuations import Continuations
 from tempeval.engine.inference import Answered
-from tempeval.engine.ledger import Ledger
 from tempeval.engine.question import Outcome
 from tempeval.engine.scores import Scores
+from tempeval.engine.usage import Usage
 from tempeval.errors import UnsupportedModel
 from tempeval.model_wrappers.baseline import TempevalBaseline
 from tempeval.model_wrappers.results import ChoiceLoss, ChoiceScores
@@ -177,7 +177,7 @@ def fake_run(work: Any, chains: Any, _store: Any = None) -> Iterator[Answered]:
         for (batch,) in video.prefixes:
             for item in batch.items:
                 scores = [Score(-float(n), 2, False, 8) for n in range(item.num_rows)]
-                outcome = Outcome(Scores.of(scores), Ledger(visual_tokens=4))
+                outcome = Outcome(Scores.of(scores), Usage(visual_tokens=4))
                 yield Answered(item.question, chains[0], outcome, replayed=False)
 
 

@@ -14,9 +14,9 @@ from lmms_eval.evaluator import evaluate
 import tempeval.model_wrappers.wrapper as wrapper_module
 from tempeval.engine.answer import Answer, Score
 from tempeval.engine.inference import Answered
-from tempeval.engine.ledger import Ledger
 from tempeval.engine.question import Outcome
 from tempeval.engine.scores import Scores
+from tempeval.engine.usage import Usage
 from tempeval.model_wrappers.chain import Tempeval, TempevalSimple
 from tempeval.model_wrappers.failures import NotKnown
 from tempeval.tasks.failed import scorer
@@ -44,9 +44,9 @@ def fake_run(work: Any, chains: Any, store: Any = None) -> Iterator[Answered]:
                 if question.kind == "score":
                     scores = [-1.0 if "right" in text else -2.0 for text in question.continuations]
                     answer = Scores.of([Score(total, 2, False, 8) for total in scores])
-                outcome = Outcome(answer, Ledger(visual_tokens=4))
+                outcome = Outcome(answer, Usage(visual_tokens=4))
                 if "gone" in repr(question.visuals):
-                    outcome = Outcome(None, Ledger(error=GONE))
+                    outcome = Outcome(None, Usage(error=GONE))
                 if store is not None:
                     store.append({question.sample: outcome})
                 yield Answered(question, chains[0], outcome, replayed=False)
@@ -215,7 +215,7 @@ def test_several_ranks_say_it_once(
 
 
 @pytest.mark.parametrize("kind", ["generate_until", "multiple_choice"])
-def test_the_hosts_cache_is_a_journal_with_ledgers_and_without_failures(
+def test_the_hosts_cache_is_a_journal_with_usages_and_without_failures(
     models: Any, config: Any, kind: str, tmp_path: Path
 ) -> None:
     model = models[True]

@@ -1,4 +1,4 @@
-"""The way of one question: sharing, order, failures, ledger."""
+"""The way of one question: sharing, order, failures, usage."""
 
 from __future__ import annotations
 
@@ -115,12 +115,12 @@ def test_everything_expensive_happens_once(build, videos, counts):
     inference.chain = Chain()
     again = dict_of(inference.run(questions))
     assert {k: o.answer for k, o in again.items()} == {k: o.answer for k, o in first.items()}
-    costs = {k: (o.ledger.decode_ms, o.ledger.encode_ms) for k, o in first.items()}
+    costs = {k: (o.usage.decode_ms, o.usage.encode_ms) for k, o in first.items()}
     assert all(c[0] > 0 and c[1] > 0 for c in costs.values())
     # The standalone cost is charged in full to whoever uses the features.
     for number, outcome in again.items():
-        assert outcome.ledger.decode_ms == costs[number][0]
-        assert outcome.ledger.encode_ms == pytest.approx(costs[number][1], abs=1.0)
+        assert outcome.usage.decode_ms == costs[number][0]
+        assert outcome.usage.encode_ms == pytest.approx(costs[number][1], abs=1.0)
 
 
 def dict_of(outcomes):
@@ -130,7 +130,7 @@ def dict_of(outcomes):
 def test_the_kernels_that_ran_are_recorded(build, videos):
     outcomes = list(build().run(interleaved(videos)))
     assert outcomes
-    assert all(outcome.ledger.attention_kernel for _, outcome in outcomes)
+    assert all(outcome.usage.attention_kernel for _, outcome in outcomes)
 
 
 def test_a_run_that_is_left_leaves_the_model_as_it_was(build, videos):
@@ -170,33 +170,33 @@ def test_a_bad_video_fails_its_own_questions_only(build, videos):
     assert len(outcomes) == 5
     for number in (0, 2):
         assert outcomes[number].answer is None
-        assert "broken.mp4" in outcomes[number].ledger.error
-    assert "/nowhere.mp4" in outcomes[3].ledger.error
+        assert "broken.mp4" in outcomes[number].usage.error
+    assert "/nowhere.mp4" in outcomes[3].usage.error
     for number in (1, 4):
         assert outcomes[number].answer is not None
-        assert outcomes[number].ledger.error is None
+        assert outcomes[number].usage.error is None
 
 
-def test_ledger_states_what_was_used(build, videos):
+def test_usage_states_what_was_used(build, videos):
     inference = build(Chain([TemporalExit(layer=2)]))
     ((question, outcome),) = inference.run([ask(0, videos[0], "What happens first?")])
-    ledger = outcome.ledger
+    usage = outcome.usage
     geometry = inference.family.geometry
-    assert ledger.frames == 8
-    assert ledger.visual_tokens == 4 * 3 * 4  # 8 frames of 84 x 112: 4 grids of 3 x 4
-    assert ledger.token_layers == ledger.visual_tokens / 2  # gone in 2 of 4 layers
-    assert ledger.distinct_temporal_ids == 4
-    assert ledger.positions_per_grid > 0
-    assert ledger.sub_nyquist == (ledger.positions_per_grid > 3.1416)
-    assert ledger.output_tokens == outcome.answer.num_tokens
+    assert usage.frames == 8
+    assert usage.visual_tokens == 4 * 3 * 4  # 8 frames of 84 x 112: 4 grids of 3 x 4
+    assert usage.token_layers == usage.visual_tokens / 2  # gone in 2 of 4 layers
+    assert usage.distinct_temporal_ids == 4
+    assert usage.positions_per_grid > 0
+    assert usage.sub_nyquist == (usage.positions_per_grid > 3.1416)
+    assert usage.output_tokens == outcome.answer.num_tokens
     per_token = 2 * geometry.num_kv_heads * geometry.head_dim * 4
-    fed = ledger.input_tokens + ledger.output_tokens - 1
-    kept = fed * geometry.num_layers - 2 * ledger.visual_tokens
-    assert ledger.kv_bytes == kept * per_token
-    assert ledger.quantised_fraction == 0.0
-    assert ledger.prefill_flops > 0
-    assert min(ledger.decode_ms, ledger.encode_ms, ledger.prefill_ms, ledger.answer_ms) > 0
-    assert ledger.peak_memory_bytes is None
+    fed = usage.input_tokens + usage.output_tokens - 1
+    kept = fed * geometry.num_layers - 2 * usage.visual_tokens
+    assert usage.kv_bytes == kept * per_token
+    assert usage.quantised_fraction == 0.0
+    assert usage.prefill_flops > 0
+    assert min(usage.decode_ms, usage.encode_ms, usage.prefill_ms, usage.answer_ms) > 0
+    assert usage.peak_memory_bytes is None
     assert question.number == 0
 
 
@@ -205,7 +205,7 @@ def test_exit_costs_fewer_operations_than_baseline(build, videos):
     for name, chain in (("baseline", Chain()), ("exit", Chain([TemporalExit(layer=2)]))):
         inference = build(chain)
         ((_, outcome),) = inference.run([ask(0, videos[0], "up")])
-        flops[name] = outcome.ledger.prefill_flops
+        flops[name] = outcome.usage.prefill_flops
     assert flops["exit"] < flops["baseline"]
 
 
@@ -241,14 +241,14 @@ def test_frames_stage_reaches_the_decoder(build, videos):
 
 def test_encode_stage_changes_the_measured_tokens(build, videos):
     ((_, outcome),) = build(Chain([PoolTokens()])).run([ask(0, videos[0], "up")])
-    assert outcome.ledger.visual_tokens == 4 * 3
+    assert outcome.usage.visual_tokens == 4 * 3
 
 
 @pytest.mark.parametrize("budget", [36, 48, 64])
 def test_budget_is_met_for_every_video(build, videos, budget):
     inference = build(visual_token_budget=budget)
     for _, outcome in inference.run(interleaved(videos, 1)):
-        assert 0.98 * budget <= outcome.ledger.visual_tokens <= budget
+        assert 0.98 * budget <= outcome.usage.visual_tokens <= budget
 
 
 def test_an_infeasible_budget_is_refused_before_decoding(build, videos, counts):
@@ -263,9 +263,9 @@ def test_text_and_pictures(build, videos, tmp_path):
     messages = ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "up"}]},)
     picture = Question(1, messages, (Picture("p", str(path)),), gen_kwargs={"max_new_tokens": 2})
     outcomes = dict_of(build(Chain([PAS()])).run([ask(0, None, "What?"), picture]))
-    assert outcomes[0].ledger.visual_tokens == 0
+    assert outcomes[0].usage.visual_tokens == 0
     assert outcomes[0].answer.num_tokens > 0
-    assert outcomes[1].ledger.visual_tokens == 9
+    assert outcomes[1].usage.visual_tokens == 9
 
 
 def test_features_dropped_from_a_small_cache_are_made_again(build, videos, counts):
@@ -286,8 +286,8 @@ def test_two_videos_in_one_prompt_share_a_repeat(build, videos):
     both = Question(0, messages, (videos[0], videos[1]), gen_kwargs={"max_new_tokens": 2})
     same = Question(1, messages, (videos[0], videos[0]), gen_kwargs={"max_new_tokens": 2})
     outcomes = dict_of(build().run([both, same]))
-    assert [o.ledger.error for o in outcomes.values()] == [None, None]
-    assert outcomes[0].ledger.frames == 16
+    assert [o.usage.error for o in outcomes.values()] == [None, None]
+    assert outcomes[0].usage.frames == 16
 
 
 def ask_picture(number, *images):
@@ -308,11 +308,11 @@ def test_pictures_share_the_budget_and_follow_its_changes(build, tmp_path):
     for budget in (16, 36, 64, 16):
         runner.family.options = replace(runner.family.options, visual_token_budget=budget)
         ((_, outcome),) = runner.run([ask_picture(0, paths[0])])
-        used.append(outcome.ledger.visual_tokens)
+        used.append(outcome.usage.visual_tokens)
     assert used == [16, 36, 64, 16]
     runner.family.options = replace(runner.family.options, visual_token_budget=32)
     ((_, both),) = runner.run([ask_picture(0, *paths)])
-    assert both.ledger.visual_tokens == 32
+    assert both.usage.visual_tokens == 32
 
 
 def test_a_bad_picture_fails_its_own_question_only(build, videos, tmp_path):
@@ -324,8 +324,8 @@ def test_a_bad_picture_fails_its_own_question_only(build, videos, tmp_path):
         ask(2, videos[0], "up"),
     ]
     outcomes = dict_of(build().run(questions))
-    assert "bad.png" in outcomes[0].ledger.error
-    assert "none.png" in outcomes[1].ledger.error
+    assert "bad.png" in outcomes[0].usage.error
+    assert "none.png" in outcomes[1].usage.error
     assert outcomes[2].answer is not None
 
 
@@ -352,7 +352,7 @@ def test_answers_of_an_earlier_run_keep_their_kernel(build, videos, tmp_path):
         with Journal(tmp_path) as journal:
             found.append(list(runner.inference.run(work, [runner.chain], journal)))
     assert [{a.earlier for a in run} for run in found] == [{False}, {True}]
-    kernels = [[a.outcome.ledger.attention_kernel for a in run] for run in found]
+    kernels = [[a.outcome.usage.attention_kernel for a in run] for run in found]
     assert kernels[0] == kernels[1]
     assert all(kernels[0])
 
@@ -395,5 +395,5 @@ def test_no_clip_of_the_planner_misses_a_budget(build, videos, budget):
     inference = build(visual_token_budget=budget).inference
     answered = list(inference.run(inference.plan(interleaved(videos)), [Chain()]))
     assert not inference.missed
-    made = {one.outcome.ledger.visual_tokens for one in answered if one.outcome.answer}
+    made = {one.outcome.usage.visual_tokens for one in answered if one.outcome.answer}
     assert all(0.98 * budget <= tokens <= budget for tokens in made)

@@ -186,13 +186,13 @@ def check_matched(inference, budget, videos, monkeypatch):
     calls = counted_prefills(monkeypatch)
     found = run(inference, MATCHED, ask(videos))
     for outcomes in found.values():
-        assert [o.ledger.error for o in outcomes.values()] == [None] * len(outcomes)
+        assert [o.usage.error for o in outcomes.values()] == [None] * len(outcomes)
         for outcome in outcomes.values():
-            assert 0.98 * budget <= outcome.ledger.visual_tokens <= budget
+            assert 0.98 * budget <= outcome.usage.visual_tokens <= budget
     assert len(calls) == len(MATCHED) * len(videos)  # one prefix for all questions of a video
     # Baseline and pas share their visual tokens, and so do slowfast and slowfast+pas.
     assert inference.encoder.vision_runs == 2 * len(videos)
-    return {spec: outcomes[0].ledger for spec, outcomes in found.items()}
+    return {spec: outcomes[0].usage for spec, outcomes in found.items()}
 
 
 @pytest.mark.parametrize("budget", [64, 144])
@@ -201,10 +201,10 @@ def test_matched_budget_where_frames_are_sized(
 ):
     family = load_family(tiny_qwen2_5_vl_folder, visual_token_budget=budget)
     inference = Inference(family, Sampling(num_frames=8), frames_free=True)
-    ledgers = check_matched(inference, budget, videos, monkeypatch)
+    usages = check_matched(inference, budget, videos, monkeypatch)
     given = Inference(family, Sampling(num_frames=8))
     assert given.frame_plan(MATCHED[1]).sampling.num_frames == 8
-    ids = {spec: ledger.distinct_temporal_ids for spec, ledger in ledgers.items()}
+    ids = {spec: usage.distinct_temporal_ids for spec, usage in usages.items()}
     assert ids["slowfast"] > ids["baseline"]  # two paths, one after the other in time
 
 
@@ -220,11 +220,11 @@ def test_matched_budget_where_frames_are_counted(request, videos, monkeypatch, k
     budget = plain.planned_tokens(Sampling(num_frames=frames))
     plain.options = replace(plain.options, visual_token_budget=budget)
     inference = Inference(plain, Sampling(num_frames=frames), frames_free=True)
-    ledgers = check_matched(inference, budget, videos, monkeypatch)
-    assert ledgers["baseline"].frames == frames
-    assert ledgers["slowfast"].frames > frames
+    usages = check_matched(inference, budget, videos, monkeypatch)
+    assert usages["baseline"].frames == frames
+    assert usages["slowfast"].frames > frames
     resolved = inference.resolve(MATCHED[1])["slowfast"]
-    assert resolved["fast_grids"] == ledgers["slowfast"].frames
+    assert resolved["fast_grids"] == usages["slowfast"].frames
     assert 1 <= resolved["slow_grids"] < frames
     # With the number of frames given, the slow part alone is left to choose.
     inference.frames_free = False
@@ -241,30 +241,30 @@ def test_a_prompt_that_does_not_fit_fails_alone(load_family, tiny_qwen2_5_vl_fol
     texts = ["up", "What happens first? " * 12, "left", "up and down " * 12]
     questions = ask(videos[:1], texts)
     free = run(Inference(family, Sampling(num_frames=8)), [Chain()], questions)["baseline"]
-    tokens = [free[n].ledger.input_tokens for n in range(4)]
-    layout_length = free[0].ledger.visual_tokens
+    tokens = [free[n].usage.input_tokens for n in range(4)]
+    layout_length = free[0].usage.visual_tokens
     config = family.model.config.get_text_config()
     previous = config.max_position_embeddings
     assert layout_length == 48
     try:
         config.max_position_embeddings = 60
         outcomes = run(Inference(family, Sampling(num_frames=8)), [Chain()], questions)["baseline"]
-        assert [outcomes[n].ledger.error is None for n in range(4)] == [True, False, True, False]
+        assert [outcomes[n].usage.error is None for n in range(4)] == [True, False, True, False]
         for number in (0, 2):
             assert outcomes[number].answer == free[number].answer
             assert tokens[number] > 60
         for number in (1, 3):
-            message = outcomes[number].ledger.error
+            message = outcomes[number].usage.error
             assert outcomes[number].answer is None
             assert "8 frames make 48 visual tokens" in message
             assert f"with {tokens[number] - 48} tokens of text and 3 to generate" in message
             assert "the context is 60;" in message
         scaled = [parse_chain("rope_scale[scale=4]")]
         (fits,) = run(Inference(family, Sampling(num_frames=8)), scaled, questions).values()
-        assert [o.ledger.error for o in fits.values()] == [None] * 4
+        assert [o.usage.error for o in fits.values()] == [None] * 4
         labels = ask(videos[:1], ["up"], kind="score", continuations=Continuations((" left" * 40,)))
         (score,) = run(Inference(family, Sampling(num_frames=8)), [Chain()], labels).values()
-        assert "to score" in score[0].ledger.error
+        assert "to score" in score[0].usage.error
     finally:
         config.max_position_embeddings = previous
 
@@ -285,9 +285,9 @@ def test_16_frames_are_refused_before_decoding_where_they_cannot_fit(short_origi
     ):
         run(inference, [Chain()], ask(videos))
     eight = run(Inference(family, Sampling(num_frames=8)), [Chain()], ask(videos, ["up"]))
-    assert eight["baseline"][0].ledger.error is None
+    assert eight["baseline"][0].usage.error is None
     long = run(Inference(family, Sampling(num_frames=8)), [Chain()], ask(videos, ["up " * 200]))
-    assert "8 frames make" in long["baseline"][0].ledger.error
+    assert "8 frames make" in long["baseline"][0].usage.error
     assert long["baseline"][0].answer is None
 
 
@@ -303,9 +303,9 @@ def test_many_frames_within_one_config_line(short_original, videos, frames):
     assert facts["method_label"] == f"intp (rope_scale: scale {scale:.4g})"
     outcomes = run(model.inference, [model.chain], ask(videos[:1]))[model.chain.spec]
     for outcome in outcomes.values():
-        assert outcome.ledger.error is None
-        assert outcome.ledger.visual_tokens == frames * PER_FRAME
-        assert outcome.ledger.frames == frames
+        assert outcome.usage.error is None
+        assert outcome.usage.visual_tokens == frames * PER_FRAME
+        assert outcome.usage.frames == frames
     json.dumps(facts)
 
 
@@ -320,8 +320,8 @@ def test_deployed_in_two_bits_with_a_calibration_of_its_own(short_original, vide
     model = TempevalINTP(str(short_original), **arguments)
     outcomes = run(model.inference, [model.chain], ask(videos[:1]))[model.chain.spec]
     for outcome in outcomes.values():
-        assert outcome.ledger.error is None
-        assert outcome.ledger.quantised_fraction == 1.0
+        assert outcome.usage.error is None
+        assert outcome.usage.quantised_fraction == 1.0
     resolved = model.run_facts()["method_resolved"]
     assert list(resolved) == ["rearrange", "rope_scale", "kv_quant"]
     assert "rope_scale[scale=" in resolved["kv_quant"]["calibration_chain"]

@@ -1,4 +1,4 @@
-"""KV quantisation on models: dense reference, sharing, exact prefill, ledger, calibration."""
+"""KV quantisation on models: dense reference, sharing, exact prefill, usage, calibration."""
 
 from __future__ import annotations
 
@@ -360,7 +360,7 @@ def outcomes(inference, questions, chain):
     return {answered.question.number: answered.outcome for answered in found}
 
 
-def test_ledger_of_shared_and_exact_prefixes(inference, videos, monkeypatch):
+def test_usage_of_shared_and_exact_prefixes(inference, videos, monkeypatch):
     prefills = []
     original = session_module.prefill
 
@@ -391,25 +391,25 @@ def test_ledger_of_shared_and_exact_prefixes(inference, videos, monkeypatch):
         # Video prefixes (all choices of a question are one question), and the text prompt.
         assert len(prefills) == count - (rule == "quantized")
         for number, outcome in got[rule].items():
-            ledger = outcome.ledger
-            assert ledger.error is None
+            usage = outcome.usage
+            assert usage.error is None
             if number == 5:
-                assert (ledger.prefix_shared, ledger.quantised_fraction) == (None, 0.0)
-                held = ledger.input_tokens + ledger.output_tokens - 1
+                assert (usage.prefix_shared, usage.quantised_fraction) == (None, 0.0)
+                held = usage.input_tokens + usage.output_tokens - 1
                 codec = chain.kv_cache(0, inference.family.geometry)
                 nothing = torch.zeros(1, 2, 0, inference.family.geometry.head_dim)
                 layers = inference.family.geometry.num_layers
-                assert ledger.kv_bytes == layers * codec.encode(nothing, nothing).nbytes(held)
+                assert usage.kv_bytes == layers * codec.encode(nothing, nothing).nbytes(held)
             else:
-                assert ledger.prefix_shared == (rule == "quantized")
-                assert 0.3 < ledger.quantised_values <= ledger.quantised_keys <= 1
-                mean = (ledger.quantised_keys + ledger.quantised_values) / 2
-                assert ledger.quantised_fraction == mean
-                assert ledger.kv_bytes < 0.8 * plain_bytes(inference, outcome)
+                assert usage.prefix_shared == (rule == "quantized")
+                assert 0.3 < usage.quantised_values <= usage.quantised_keys <= 1
+                mean = (usage.quantised_keys + usage.quantised_values) / 2
+                assert usage.quantised_fraction == mean
+                assert usage.kv_bytes < 0.8 * plain_bytes(inference, outcome)
                 if rule == "exact":  # charged in full, also in the amortised time
-                    assert ledger.amortised_ms >= ledger.prefill_ms
+                    assert usage.amortised_ms >= usage.prefill_ms
     for number in got["exact"]:
-        one, other = (got[rule][number].ledger.kv_bytes for rule in ("quantized", "exact"))
+        one, other = (got[rule][number].usage.kv_bytes for rule in ("quantized", "exact"))
         if number in (3, 4, 5):
             assert one == other
 
@@ -417,7 +417,7 @@ def test_ledger_of_shared_and_exact_prefixes(inference, videos, monkeypatch):
 def plain_bytes(inference, outcome):
     """Bytes of the prompt in full precision."""
     g = inference.family.geometry
-    return outcome.ledger.input_tokens * g.num_layers * 2 * g.num_kv_heads * g.head_dim * 4
+    return outcome.usage.input_tokens * g.num_layers * 2 * g.num_kv_heads * g.head_dim * 4
 
 
 def test_exact_answers_do_not_depend_on_batches(inference, videos):
@@ -432,11 +432,11 @@ def test_exact_answers_do_not_depend_on_batches(inference, videos):
 def test_an_inert_video_fails_alone_and_by_name(inference, videos):
     questions = [ask(i, ref, "up") for i, ref in enumerate(videos)]
     got = outcomes(inference, questions, Chain([KVQuant(group_size=16, residual_length=64)]))
-    assert got[0].ledger.error is None
-    assert got[1].ledger.error is None
+    assert got[0].usage.error is None
+    assert got[1].usage.error is None
     assert got[2].answer is None
-    assert "inert: " in got[2].ledger.error
-    assert "group 16, residual 64" in got[2].ledger.error
+    assert "inert: " in got[2].usage.error
+    assert "group 16, residual 64" in got[2].usage.error
 
 
 # ---------------------------------------------------------------- calibration
@@ -488,8 +488,8 @@ def test_a_calibration_is_checked_before_any_compute(
     resolved = inference.resolve(chain)["kv_quant"]
     assert resolved["calibration_num_clips"] == 2
     got = outcomes(inference, [ask(0, videos[0], "up")], chain)[0]
-    assert got.ledger.error is None
-    assert got.ledger.quantised_fraction > 0.5
+    assert got.usage.error is None
+    assert got.usage.quantised_fraction > 0.5
     with pytest.raises(InvalidSetting, match="under method 'baseline'"):
         inference.check(parse_chain(f"pas+{text}"))
     other = Inference(load_family(tiny_qwen2_vl_folder), Sampling(num_frames=8))
@@ -555,8 +555,8 @@ def test_what_the_hint_says_runs_on_a_short_prompt(calibrated, inference, videos
     made, _ = calibrated()
     chain = with_calibration(parse_chain("baseline"), str(made.path))
     got = outcomes(inference, [ask(0, videos[0], "up")], chain)[0]
-    assert got.ledger.error is None
-    assert got.ledger.quantised_fraction == 1.0
+    assert got.usage.error is None
+    assert got.usage.quantised_fraction == 1.0
 
 
 def test_newline_tokens_are_an_option_of_a_calibration(

@@ -1,4 +1,4 @@
-"""LLaVA-OneVision through tempeval's lmms-eval models, from rendered clips to ledgers."""
+"""LLaVA-OneVision through tempeval's lmms-eval models, from rendered clips to usages."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def test_answers_equal_stock_generation(tiny_llava_onevision_folder, docs, posit
     for cls in (TempevalBaseline, TempevalBaselineSimple):
         model = cls(str(tiny_llava_onevision_folder), device="cpu", mm_newline_position=position)
         results = model.generate_until(instances(model, docs))
-        ledgers = [result.token_counts.to_dict() for result in results]
-        assert all(ledger["error"] is None for ledger in ledgers)
-        assert {ledger["visual_tokens"] for ledger in ledgers} == {tokens}
-        assert {ledger["frames"] for ledger in ledgers} == {8}
+        usages = [result.token_counts.to_dict() for result in results]
+        assert all(usage["error"] is None for usage in usages)
+        assert {usage["visual_tokens"] for usage in usages} == {tokens}
+        assert {usage["frames"] for usage in usages} == {8}
         texts.append([result.text for result in results])
     assert texts[0] == texts[1]
     facts = model.run_facts()

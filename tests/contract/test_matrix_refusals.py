@@ -87,7 +87,7 @@ def test_a_method_that_misses_its_budget_is_no_complete_run(
     assert "accepted: 48" in pooled["error"]
     lines = (chosen.out / "journal" / "rank0.jsonl").read_text().splitlines()
     batches = [json.loads(line[9:])["batch"] for line in lines]
-    tokens = [one["ledger"]["visual_tokens"] for batch in batches for one in batch.values()]
+    tokens = [one["usage"]["visual_tokens"] for batch in batches for one in batch.values()]
     assert tokens.count(12) == 1, "it stopped after the first clip"
 
 

@@ -1,4 +1,4 @@
-"""PAVE on models: dense reference, low-rank changes, sharing, failures, ledger, wrapper."""
+"""PAVE on models: dense reference, low-rank changes, sharing, failures, usage, wrapper."""
 
 from __future__ import annotations
 
@@ -191,17 +191,17 @@ def test_before_training_the_wrapper_equals_the_baseline_bit_for_bit(
     models.append(
         TempevalPAVESimple(folder, adapter=adapter, **{"pave.side_channel": "tiny"}, **options)
     )
-    losses, texts, ledgers = [], [], []
+    losses, texts, usages = [], [], []
     for one in models:
         scored = one.loglikelihood(instances(one, videos, "loglikelihood"))
         losses.append([(float(loss), loss.log_likelihood) for loss, _ in scored])
         answers = one.generate_until(instances(one, videos, "generate_until"))
         texts.append([answer.text for answer in answers])
-        ledgers.append([answer.token_counts.ledger for answer in answers])
+        usages.append([answer.token_counts.usage for answer in answers])
         assert not one.failures
     assert losses[0] == losses[1]
     assert texts[0] == texts[1]
-    for mine, other in zip(*ledgers, strict=True):
+    for mine, other in zip(*usages, strict=True):
         for name in (
             "input_tokens",
             "output_tokens",
@@ -456,10 +456,10 @@ def test_a_matrix_shares_decoding_tower_and_side_channel(qwen, adapters, videos,
         for key, (outcome, _) in run(alone, questions, [chain]).items():
             assert outcome.answer == outcomes[key][0].answer
     for number in range(len(questions)):
-        plain, *others = (outcomes[chain, number][0].ledger for chain in chains)
-        assert all(ledger.encode_ms > plain.encode_ms + 19 for ledger in others)
+        plain, *others = (outcomes[chain, number][0].usage for chain in chains)
+        assert all(usage.encode_ms > plain.encode_ms + 19 for usage in others)
         # Shared by the two chains that hear the same, and by their two questions.
-        assert all(ledger.amortised_ms >= 20 / 4 for ledger in others)
+        assert all(usage.amortised_ms >= 20 / 4 for usage in others)
     held = inference.encoder.cache
     sides = 2 * 11 * 6 * 4 + 3 * 2 * 8
     grids = 3 * 3 * 3
@@ -484,11 +484,11 @@ def test_a_missing_side_channel_fails_its_own_samples_only(qwen, adapters, video
             if chain.methods and number in (1, 3):
                 assert outcome.answer is None
                 with pytest.raises(AssertionError, match=words):
-                    raise AssertionError(outcome.ledger.error)
-                assert outcome.ledger.error.startswith(f"no side channel for {videos[1].path!r}")
+                    raise AssertionError(outcome.usage.error)
+                assert outcome.usage.error.startswith(f"no side channel for {videos[1].path!r}")
             else:
                 assert outcome.answer == whole[chain, number][0].answer
-                assert outcome.ledger.error is None
+                assert outcome.usage.error is None
         assert len(TinyChannel.calls) == len(videos)
 
 
@@ -518,15 +518,15 @@ def test_a_replaced_feature_file_is_not_answered_from_the_journal(qwen, adapters
     assert first[chains[1], 0][0].answer == second[chains[1], 0][0].answer
 
 
-def test_the_ledger_equals_the_baselines_but_for_what_is_computed(family, adapters, videos):
+def test_the_usage_equals_the_baselines_but_for_what_is_computed(family, adapters, videos):
     inference = Inference(family, Sampling(num_frames=FRAMES))
     adapter = adapters(family)
     chains = {name: pave(adapter, lora=name) for name in ("none", "merged", "kept")}
     got = run(inference, [ask(0, videos[0])], [Chain(), *chains.values()])
-    base = got[Chain(), 0][0].ledger
+    base = got[Chain(), 0][0].usage
     (method,) = chains["kept"].methods
-    ledgers = {name: got[chain, 0][0].ledger for name, chain in chains.items()}
-    for ledger in ledgers.values():
+    usages = {name: got[chain, 0][0].usage for name, chain in chains.items()}
+    for usage in usages.values():
         for name in (
             "input_tokens",
             "frames",
@@ -534,15 +534,15 @@ def test_the_ledger_equals_the_baselines_but_for_what_is_computed(family, adapte
             "token_layers",
             "distinct_temporal_ids",
         ):
-            assert getattr(ledger, name) == getattr(base, name)
+            assert getattr(usage, name) == getattr(base, name)
     grids = 3 if family.axes else FRAMES
     cells = base.visual_tokens // grids if family.axes else 9
     patch = method.loaded.patch(torch.device("cpu"), torch.float32, kv_share=True)
     more = patch.flops((11, 1, 1, 6), grids, cells)
-    assert ledgers["none"].prefill_flops - base.prefill_flops == pytest.approx(more)
-    assert ledgers["merged"].prefill_flops == ledgers["none"].prefill_flops
+    assert usages["none"].prefill_flops - base.prefill_flops == pytest.approx(more)
+    assert usages["merged"].prefill_flops == usages["none"].prefill_flops
     numbers = sum(a.numel() + b.numel() for a, b in method.low_rank.matrices.values())
-    kept = ledgers["kept"].prefill_flops - ledgers["none"].prefill_flops
+    kept = usages["kept"].prefill_flops - usages["none"].prefill_flops
     assert kept == pytest.approx(2 * numbers * base.input_tokens)
 
 

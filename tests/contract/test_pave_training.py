@@ -152,7 +152,7 @@ def test_answers_through_the_engine_are_those_that_were_trained(
     scores = {}
     chains = [parse_chain(name) for name in (f"pave[adapter={straight.out}]", "baseline")]
     for answered in inference.run(inference.plan(questions), chains):
-        assert not answered.outcome.ledger.error
+        assert not answered.outcome.usage.error
         score = answered.outcome.answer.log_likelihoods[0]
         scores[answered.chain.spec == "baseline", answered.question.number] = score
     found, base = (torch.tensor([-scores[b, n] for n in range(3)]) for b in (False, True))
@@ -409,7 +409,7 @@ def test_an_adapter_names_no_place_of_this_machine(straight: TrainConfig, tmp_pa
 
     def error() -> str | None:
         (answered,) = inference.run(inference.plan([question]), [chain])
-        return answered.outcome.ledger.error
+        return answered.outcome.usage.error
 
     assert error() is None
     other = parse_side_spec("audio[step=0.1;mels=16]")

@@ -15,9 +15,9 @@ from tiny_llava_onevision import load_llava_onevision
 
 from tempeval.engine.answer import generate
 from tempeval.engine.attach import Attachment
-from tempeval.engine.ledger import distinct_temporal_ids
 from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
+from tempeval.engine.usage import distinct_temporal_ids
 from tempeval.errors import InvalidSetting
 from tempeval.methods.base import Chain, Method
 from tempeval.methods.order_probes import ReverseOrder, ReversePE
@@ -310,7 +310,7 @@ def test_one_grid_is_as_it_was(family, make_clip, message, method):
     )
 
 
-def test_the_ledger_counts_times_only_where_there_are_any(family, make_clip, message):
+def test_the_usage_counts_times_only_where_there_are_any(family, make_clip, message):
     counts = {}
     for name in ("vrope", "reverse_pe", "reverse_order"):
         chain = Chain(CHAINS[name][0])

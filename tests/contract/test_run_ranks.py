@@ -13,8 +13,8 @@ from fake_model import FakeModel
 from tempeval import host, tasklist
 from tempeval.engine.answer import Answer
 from tempeval.engine.journal import Journal, JournalError
-from tempeval.engine.ledger import Ledger
 from tempeval.engine.question import Outcome
+from tempeval.engine.usage import Usage
 from tempeval.errors import InvalidSetting
 from tempeval.matrix import RunOptions
 from tempeval.run import ranks, resume
@@ -22,7 +22,7 @@ from tempeval.run.ranks import RankDied, Ranks
 from tempeval.run.runner import JOURNAL_NAME, IncompleteRuns, run_matrix
 
 TINY = Path(__file__).parent.parent / "helpers" / "tiny_tasks"
-OUTCOME = Outcome(Answer("yes", (1,), 0), Ledger())
+OUTCOME = Outcome(Answer("yes", (1,), 0), Usage())
 
 
 class Journalled(FakeModel):

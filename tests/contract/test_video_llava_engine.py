@@ -162,8 +162,8 @@ def test_the_lmms_eval_model_end_to_end(request, docs, name):
     for method in ("baseline", "temporal_exit"):
         model = Tempeval(folder, method=method, device="cpu", num_frames=16)
         results = model.generate_until(requests(model, docs))
-        assert all(r.token_counts.ledger.error is None for r in results)
-        assert {r.token_counts.ledger.visual_tokens for r in results} == {16 * PER_FRAME}
+        assert all(r.token_counts.usage.error is None for r in results)
+        assert {r.token_counts.usage.visual_tokens for r in results} == {16 * PER_FRAME}
         facts = model.run_facts()
         assert (facts["family"], facts["min_pixels"]) == ("video_llava", 56 * 56)
         simple = TempevalSimple(

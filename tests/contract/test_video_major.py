@@ -15,9 +15,9 @@ import tempeval.engine.session as session_module
 from tempeval.engine.continuations import Continuations
 from tempeval.engine.inference import Inference
 from tempeval.engine.journal import Journal
-from tempeval.engine.ledger import combined
 from tempeval.engine.question import Question
 from tempeval.engine.store import Memory
+from tempeval.engine.usage import combined
 from tempeval.errors import InvalidSetting
 from tempeval.methods.base import Chain
 from tempeval.methods.kv_quantization import KVQuant
@@ -113,18 +113,18 @@ def test_costs_are_charged_in_full_and_amortised_apart(inference, videos, monkey
         spent += max(e.decode_ms for (visuals, _), e in encoded.items() if visuals == (ref,))
         spent += sum(e.encode_ms for (visuals, _), e in encoded.items() if visuals == (ref,))
         for chain in CHAINS:
-            ledgers = [
-                a.outcome.ledger for a in run if a.chain == chain and a.question.visuals == (ref,)
+            usages = [
+                a.outcome.usage for a in run if a.chain == chain and a.question.visuals == (ref,)
             ]
             entry = encoded[(ref,), inference.frame_plan(chain)]
-            for ledger in ledgers:
-                assert ledger.decode_ms == entry.decode_ms
-                assert ledger.encode_ms >= entry.encode_ms
-                whole = ledger.decode_ms + ledger.encode_ms + ledger.prefill_ms + ledger.answer_ms
-                assert ledger.amortised_ms < whole
-            spent += ledgers[0].encode_ms - entry.encode_ms + ledgers[0].prefill_ms
-            spent += sum(ledger.answer_ms for ledger in ledgers)
-    assert sum(a.outcome.ledger.amortised_ms for a in run) == pytest.approx(spent)
+            for usage in usages:
+                assert usage.decode_ms == entry.decode_ms
+                assert usage.encode_ms >= entry.encode_ms
+                whole = usage.decode_ms + usage.encode_ms + usage.prefill_ms + usage.answer_ms
+                assert usage.amortised_ms < whole
+            spent += usages[0].encode_ms - entry.encode_ms + usages[0].prefill_ms
+            spent += sum(usage.answer_ms for usage in usages)
+    assert sum(a.outcome.usage.amortised_ms for a in run) == pytest.approx(spent)
 
 
 class Killed(Exception):
@@ -218,7 +218,7 @@ def test_out_of_memory_is_halved_then_recorded(inference, videos, limit, monkeyp
     assert sizes[:3] == [2, 1, 1]
     for answered in run:
         if limit == 0 or answered.question.number == 7:
-            assert "out of memory" in answered.outcome.ledger.error
+            assert "out of memory" in answered.outcome.usage.error
             assert answered.outcome.answer is None
         else:
             key = (answered.question.number, "baseline")
@@ -249,16 +249,16 @@ def test_what_did_not_fit_is_said_as_it_was(inference, videos, monkeypatch):
     work = inference.plan(questions(videos)[:2])
     with monkeypatch.context() as patch:
         patch.setattr(session_module, "prefill", full)
-        errors = [a.outcome.ledger.error for a in inference.run(work, [Chain()])]
+        errors = [a.outcome.usage.error for a in inference.run(work, [Chain()])]
     assert all("out of memory in the prefill of the prompt: [enforce fail" in e for e in errors)
     with monkeypatch.context() as patch:
         patch.setattr(inference.family, "encode", full, raising=False)
         inference.encoder.cache._entries.clear()
-        errors = [a.outcome.ledger.error for a in inference.run(work, [Chain()])]
+        errors = [a.outcome.usage.error for a in inference.run(work, [Chain()])]
     assert all("out of memory while encoding the video" in e for e in errors)
     with monkeypatch.context() as patch:
         patch.setattr(session_module, "_answer", full)
-        errors = [a.outcome.ledger.error for a in inference.run(work, [Chain()])]
+        errors = [a.outcome.usage.error for a in inference.run(work, [Chain()])]
     assert all("out of memory, also with one question at a time" in e for e in errors)
 
 
@@ -297,12 +297,12 @@ def labelled(videos, texts=("up", "left", "down and up")):
 def test_the_shares_of_choices_add_up_to_what_was_spent(inference, videos, chain):
     run = list(inference.run(inference.plan(labelled(videos)), [chain]))
     for number in range(3):
-        ledgers = [a.outcome.ledger for a in run][3 * number : 3 * number + 3]
-        assert [x.error for x in ledgers] == [None] * 3
-        one = ledgers[0]
-        spent = one.decode_ms + one.encode_ms + one.prefill_ms + sum(x.answer_ms for x in ledgers)
-        assert sum(x.amortised_ms for x in ledgers) == pytest.approx(spent)
-        whole = combined(ledgers)
+        usages = [a.outcome.usage for a in run][3 * number : 3 * number + 3]
+        assert [x.error for x in usages] == [None] * 3
+        one = usages[0]
+        spent = one.decode_ms + one.encode_ms + one.prefill_ms + sum(x.answer_ms for x in usages)
+        assert sum(x.amortised_ms for x in usages) == pytest.approx(spent)
+        whole = combined(usages)
         assert whole.amortised_ms == pytest.approx(spent)
 
 
@@ -312,8 +312,8 @@ def together(videos, texts=("up", "left", "down and up"), questions=("Where?",))
     return [scored(video, number, texts, asked) for number, (asked, video) in enumerate(pairs)]
 
 
-def without_times(ledger):
-    return {k: v for k, v in ledger.to_dict().items() if not k.endswith("_ms")}
+def without_times(usage):
+    return {k: v for k, v in usage.to_dict().items() if not k.endswith("_ms")}
 
 
 @pytest.mark.parametrize("chain", [Chain(), Chain([PAS()]), Chain([QUANTISED])])
@@ -325,10 +325,10 @@ def test_all_choices_at_once_score_as_one_by_one(inference, videos, chain):
         parts = [a.outcome for a in one_by_one[3 * number : 3 * number + 3]]
         expected = parts[0].answer + parts[1].answer + parts[2].answer
         assert answered.outcome.answer == expected
-        ledger, whole = answered.outcome.ledger, combined([part.ledger for part in parts])
-        assert without_times(ledger) == without_times(whole)
-        spent = ledger.decode_ms + ledger.encode_ms + ledger.prefill_ms + ledger.answer_ms
-        assert ledger.amortised_ms == pytest.approx(spent)
+        usage, whole = answered.outcome.usage, combined([part.usage for part in parts])
+        assert without_times(usage) == without_times(whole)
+        spent = usage.decode_ms + usage.encode_ms + usage.prefill_ms + usage.answer_ms
+        assert usage.amortised_ms == pytest.approx(spent)
 
 
 def test_documents_on_one_video_share_its_prefix_and_a_question_its_pass(
@@ -352,10 +352,10 @@ def test_documents_on_one_video_share_its_prefix_and_a_question_its_pass(
     for answered in run:
         found, expected = answered.outcome.answer, alone[answered.question.number].outcome.answer
         assert list(found.log_likelihoods) == pytest.approx(list(expected.log_likelihoods))
-    ledgers = [a.outcome.ledger for a in run]
-    spent = ledgers[0].decode_ms + ledgers[0].encode_ms + ledgers[0].prefill_ms
-    spent += sum(ledger.answer_ms for ledger in ledgers)
-    assert sum(ledger.amortised_ms for ledger in ledgers) == pytest.approx(spent)
+    usages = [a.outcome.usage for a in run]
+    spent = usages[0].decode_ms + usages[0].encode_ms + usages[0].prefill_ms
+    spent += sum(usage.answer_ms for usage in usages)
+    assert sum(usage.amortised_ms for usage in usages) == pytest.approx(spent)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2])
@@ -375,17 +375,17 @@ def test_choices_out_of_memory_are_halved_then_fail_together(inference, videos, 
     monkeypatch.setattr(session_module, "_answer", tight)
     (run,) = inference.run(work, [Chain()])
     assert sizes[:3] == [5, 2, 3 if limit == 2 else 1]
-    found, ledger = run.outcome.answer, run.outcome.ledger
+    found, usage = run.outcome.answer, run.outcome.usage
     if limit == 0:
         assert found is None
-        assert "out of memory, also with one choice at a time" in ledger.error
+        assert "out of memory, also with one choice at a time" in usage.error
         return
     expected = whole.outcome.answer
     assert found.token_counts == expected.token_counts
     assert list(found.log_likelihoods) == pytest.approx(list(expected.log_likelihoods), abs=1e-4)
-    assert without_times(ledger) == without_times(whole.outcome.ledger)
-    spent = ledger.decode_ms + ledger.encode_ms + ledger.prefill_ms + ledger.answer_ms
-    assert ledger.amortised_ms == pytest.approx(spent)
+    assert without_times(usage) == without_times(whole.outcome.usage)
+    spent = usage.decode_ms + usage.encode_ms + usage.prefill_ms + usage.answer_ms
+    assert usage.amortised_ms == pytest.approx(spent)
 
 
 def test_choices_asked_one_by_one_before_are_asked_again_together(inference, videos, tmp_path):
@@ -423,11 +423,11 @@ def test_scores_that_are_no_numbers_fail_their_sample(inference, videos, monkeyp
     before = list(inference.run(work, [Chain()]))
     monkeypatch.setattr(inference.family.model, "forward", poisoned)
     run = list(inference.run(work, [Chain()]))
-    bad = [a.question.number for a in run if a.outcome.ledger.error is not None]
+    bad = [a.question.number for a in run if a.outcome.usage.error is not None]
     assert bad == {"score": [0, 1, 2], "choices": [0]}.get(kind, [1, 3, 4])
     for was, now in zip(before, run, strict=True):
         if now.question.number in bad:
-            assert "NaN" in now.outcome.ledger.error
+            assert "NaN" in now.outcome.usage.error
             assert now.outcome.answer is None
         elif kind == "greedy":
             assert now.outcome.answer == was.outcome.answer

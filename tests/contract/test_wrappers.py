@@ -76,7 +76,7 @@ def test_chat_and_simple_paths_agree(tiny_qwen2_5_vl_folder, docs):
         model = cls(str(tiny_qwen2_5_vl_folder), **PIXELS)
         mixed = [docs[i] for i in (4, 0, 3, 1, 5, 2)]
         results = model.generate_until(instances(model, mixed))
-        texts[cls] = [(r.text, r.token_counts.ledger.visual_tokens) for r in results]
+        texts[cls] = [(r.text, r.token_counts.usage.visual_tokens) for r in results]
         singles = [model.generate_until([one])[0].text for one in instances(model, mixed)]
         assert [r.text for r in results] == singles  # in the order of the requests
         assert all(r.token_counts.to_dict()["error"] is None for r in results)
@@ -108,7 +108,7 @@ def test_a_text_with_a_visual_s_token_fails_its_own_sample(tiny_qwen2_5_vl_folde
     for memory in (None, Memory()):  # the answers of a run are found again
         model.store = memory
         answered = list(model.answer_all({"generate_until": requests}, ["baseline", "pas"]))
-        assert [bool(a.outcome.ledger.error) for a in answered].count(True) == 2
+        assert [bool(a.outcome.usage.error) for a in answered].count(True) == 2
         assert len(answered) == 6
 
 
@@ -156,7 +156,7 @@ def test_loglikelihood_survives_the_host(tiny_qwen2_5_vl_folder, docs):
         assert counts.to_dict()["visual_tokens"] == 36
 
 
-def test_choices_of_a_question_have_one_ledger(tiny_qwen2_5_vl_folder, docs):
+def test_choices_of_a_question_have_one_usage(tiny_qwen2_5_vl_folder, docs):
     model = TempevalSimple(str(tiny_qwen2_5_vl_folder), method="baseline", **PIXELS)
     requests = []
     for idx, label in enumerate((" left", " right", " up and down")):
@@ -168,8 +168,8 @@ def test_choices_of_a_question_have_one_ledger(tiny_qwen2_5_vl_folder, docs):
     assert [r.token_counts is not None for r in results] == [True, True] + [False] * 4
     singles = [model.loglikelihood([one])[0] for one in requests]
     assert [r[0] for r in results] == pytest.approx([r[0] for r in singles], abs=1e-4)
-    tokens = sum(s.token_counts.ledger.output_tokens for s in singles[::2])
-    assert results[0].token_counts.ledger.output_tokens == tokens
+    tokens = sum(s.token_counts.usage.output_tokens for s in singles[::2])
+    assert results[0].token_counts.usage.output_tokens == tokens
 
 
 def labelled(model, docs, labels):
@@ -200,15 +200,15 @@ def test_one_request_for_all_choices_gives_what_one_for_each_gives(tiny_qwen2_5_
     for number, result in enumerate(found):
         scores, counts = unwrap_generation_output(result)
         of_each = each[number :: len(asked)]
-        assert counts.ledger.error == of_each[0].token_counts.ledger.error
+        assert counts.usage.error == of_each[0].token_counts.usage.error
         if number == 2:  # the one that is nowhere
-            assert scores == Failure(counts.ledger.error)
+            assert scores == Failure(counts.usage.error)
             assert [r.text for r in of_each] == [scores] * 3
             continue
         assert list(scores) == [r.text for r in of_each]
-        ledger, expected = counts.ledger, of_each[0].token_counts.ledger
+        usage, expected = counts.usage, of_each[0].token_counts.usage
         for name in ("input_tokens", "output_tokens", "visual_tokens", "kv_bytes", "error"):
-            assert getattr(ledger, name) == getattr(expected, name)
+            assert getattr(usage, name) == getattr(expected, name)
         assert choose(scores, labels) == choose(of_each, labels)
     assert list(model.failures) == ["task/2"]
     assert list(each[2]) == [float("inf"), False]
@@ -238,7 +238,7 @@ def test_the_hosts_padding_changes_nothing(tiny_qwen2_5_vl_folder, docs, kind):
     assert len(model.store._outcomes) == len(requests)  # nor is it computed
     for one, other in zip(plain, padded, strict=False):
         assert one.text == other.text
-        counts = [r.token_counts and r.token_counts.ledger for r in (one, other)]
+        counts = [r.token_counts and r.token_counts.usage for r in (one, other)]
         assert (counts[0] and counts[0].output_tokens) == (counts[1] and counts[1].output_tokens)
     assert [r.text for r in padded[len(requests) :]] == [plain[-1].text] * 3
     if kind == "loglikelihood":
@@ -273,7 +273,7 @@ def test_failures_are_recorded_per_sample(tiny_qwen2_5_vl_folder, docs):
     model = TempevalBaseline(str(tiny_qwen2_5_vl_folder), **PIXELS)
     bad = [docs[0], {"path": "/nowhere", "text": "up"}, docs[1]]
     results = model.generate_until(instances(model, bad))
-    assert results[1].text == Failure(results[1].token_counts.ledger.error)
+    assert results[1].text == Failure(results[1].token_counts.usage.error)
     assert "/nowhere" in results[1].token_counts.to_dict()["error"]
     assert list(model.failures) == ["task/1"]
     assert results[0].token_counts.to_dict()["error"] is None

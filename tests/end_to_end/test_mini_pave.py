@@ -87,6 +87,6 @@ def accuracies(suite: str, chains: list[str]) -> dict[str, float]:
     names = {chain: name for name, chain in parsed.items()}
     for answered in inference.run(inference.plan(questions), list(parsed.values())):
         doc, answer = docs[answered.question.number], answered.outcome.answer
-        assert answer is not None, answered.outcome.ledger.error
+        assert answer is not None, answered.outcome.usage.error
         right[names[answered.chain]] += match_choice(answer.text, doc["choices"]) == doc["answer"]
     return {chain: count / len(docs) for chain, count in right.items()}

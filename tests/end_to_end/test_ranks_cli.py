@@ -126,7 +126,7 @@ def test_a_video_is_one_ranks_in_all_tasks(two_ranks: tuple[Command, RunOptions]
 
 
 def _decodes(batches: Iterable[dict[str, Any]]) -> set[float]:
-    return {entry["ledger"]["decode_ms"] for batch in batches for entry in batch.values()}
+    return {entry["usage"]["decode_ms"] for batch in batches for entry in batch.values()}
 
 
 def host_command(checkpoint: Path) -> list[object]:

@@ -64,8 +64,8 @@ def answer_all(family: QwenVL, videos: Sequence[Path], journal: Path) -> None:
     found: dict[str, Any] = {}
     with Journal(journal) as store:
         for answered in inference.run(work, CHAINS, store):
-            ledger = answered.outcome.ledger.to_dict()
-            counts = {k: v for k, v in ledger.items() if not k.endswith("_ms")}
+            usage = answered.outcome.usage.to_dict()
+            counts = {k: v for k, v in usage.items() if not k.endswith("_ms")}
             name = f"{answered.chain.spec} {answered.question.sample}"
             found[name] = [repr(answered.outcome.answer), counts]
     journal.with_suffix(".answers").write_text(json.dumps(found))

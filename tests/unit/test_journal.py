@@ -18,23 +18,23 @@ from hypothesis import strategies as st
 
 from tempeval.engine.answer import Answer, Score
 from tempeval.engine.journal import FORMAT, Journal, JournalError, forget_left_over
-from tempeval.engine.ledger import Ledger
 from tempeval.engine.question import Outcome
 from tempeval.engine.scores import Scores
 from tempeval.engine.store import Keys
+from tempeval.engine.usage import Usage
 from tempeval.errors import RunFailed
 from tempeval.methods.base import Chain
 from tempeval.methods.pas import PAS
 from tempeval.run.ranks import Ranks
 
 
-def outcome(text="left", **ledger):
-    return Outcome(Answer(text, (1, 2), 64), Ledger(frames=8, flags=("truncated",), **ledger))
+def outcome(text="left", **usage):
+    return Outcome(Answer(text, (1, 2), 64), Usage(frames=8, flags=("truncated",), **usage))
 
 
 def test_round_trip(tmp_path):
     scores = Scores.of([Score(-0.1, 3, True, 12), Score(-1e-300, 1, False, 4)])
-    scored = Outcome(scores, Ledger(visual_tokens=36, prefill_ms=1.5))
+    scored = Outcome(scores, Usage(visual_tokens=36, prefill_ms=1.5))
     batches = [{"a": outcome("line\nbreak \u2603"), "b": scored}, {"c": outcome("")}]
     with Journal(tmp_path) as journal:
         for batch in batches:
@@ -53,7 +53,7 @@ def sealed(text: str) -> bytes:
 
 GOOD = {
     "answer": {"text": "left", "token_ids": [1], "tail_tokens": 8},
-    "ledger": Ledger(frames=8).to_dict(),
+    "usage": Usage(frames=8).to_dict(),
 }
 
 
@@ -77,11 +77,11 @@ GOOD = {
         {"v": FORMAT, "batch": {"odd": GOOD | {"answer": GOOD["answer"] | {"text": None}}}},
         {"v": FORMAT, "batch": {"odd": GOOD | {"answer": GOOD["answer"] | {"token_ids": 1}}}},
         {"v": FORMAT, "batch": {"odd": GOOD | {"answer": {"log_likelihood": -1.0}}}},
-        {"v": FORMAT, "batch": {"odd": GOOD | {"ledger": None}}},
-        {"v": FORMAT, "batch": {"odd": GOOD | {"ledger": GOOD["ledger"] | {"frames": "8"}}}},
-        {"v": FORMAT, "batch": {"odd": GOOD | {"ledger": GOOD["ledger"] | {"flags": None}}}},
-        {"v": FORMAT, "batch": {"odd": GOOD | {"ledger": GOOD["ledger"] | {"error": 1}}}},
-        {"v": FORMAT, "batch": {"odd": GOOD | {"ledger": GOOD["ledger"] | {"new": 1}}}},
+        {"v": FORMAT, "batch": {"odd": GOOD | {"usage": None}}},
+        {"v": FORMAT, "batch": {"odd": GOOD | {"usage": GOOD["usage"] | {"frames": "8"}}}},
+        {"v": FORMAT, "batch": {"odd": GOOD | {"usage": GOOD["usage"] | {"flags": None}}}},
+        {"v": FORMAT, "batch": {"odd": GOOD | {"usage": GOOD["usage"] | {"error": 1}}}},
+        {"v": FORMAT, "batch": {"odd": GOOD | {"usage": GOOD["usage"] | {"new": 1}}}},
     ],
 )
 def test_a_sound_line_of_another_shape_counts_as_damaged(tmp_path, record):
@@ -173,7 +173,7 @@ def test_a_file_system_without_locks_is_no_other_process(tmp_path, monkeypatch, 
 
 
 def test_failures_are_tried_again_by_a_later_run(tmp_path):
-    failed = Outcome(None, Ledger(error="cannot decode"))
+    failed = Outcome(None, Usage(error="cannot decode"))
     with Journal(tmp_path) as journal:
         journal.append({"a": failed, "b": outcome()})
         assert journal.get("a") == failed
@@ -228,7 +228,7 @@ def test_ranks_write_their_own_files_and_read_all(tmp_path):
 
 
 def test_ranks_learn_of_the_failures_of_this_run_only(tmp_path):
-    failed = Outcome(None, Ledger(error="cannot decode"))
+    failed = Outcome(None, Usage(error="cannot decode"))
     with Journal(tmp_path, rank=1) as earlier:
         earlier.append({"old": failed, "both": failed, "good": outcome()})
         path = earlier.path
@@ -328,11 +328,11 @@ import sys
 from pathlib import Path
 from tempeval.engine.answer import Answer
 from tempeval.engine.journal import Journal
-from tempeval.engine.ledger import Ledger
+from tempeval.engine.usage import Usage
 from tempeval.engine.question import Outcome
 journal = Journal(Path(sys.argv[1]))
 for number in range(10**6):
-    journal.append({str(number): Outcome(Answer("x" * 50, (1,), 1), Ledger())})
+    journal.append({str(number): Outcome(Answer("x" * 50, (1,), 1), Usage())})
     sys.stdout.write(f"{number}\\n")
     sys.stdout.flush()
 """

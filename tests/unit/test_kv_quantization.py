@@ -504,14 +504,14 @@ def test_nothing_is_held_beyond_codes_and_the_newest_tokens(scheme, tokens, resi
 
 
 def test_a_row_says_how_much_was_in_few_bits():
-    ledgers = [
+    usages = [
         {"quantised_keys": 1.0, "quantised_values": 186 / 255, "visual_tokens": 250},
         {"quantised_keys": 1.0, "quantised_values": 190 / 255, "visual_tokens": 250},
         {"quantised_keys": 0.0, "quantised_values": 0.0, "visual_tokens": 0},  # text alone
     ]
     label = "2 bits for 100 % of the video's keys, 73.7 % of its values"
-    assert KVQuant().measured(ledgers) == (label,)
-    assert parse_chain("kv_quant+pas").measured(ledgers) == (f"kv_quant: {label}",)
+    assert KVQuant().measured(usages) == (label,)
+    assert parse_chain("kv_quant+pas").measured(usages) == (f"kv_quant: {label}",)
     almost = [{"quantised_keys": 0.9999, "quantised_values": 0.9999, "visual_tokens": 9}]
     assert KVQuant(nbits=4).measured(almost) == (
         "4 bits for 99.9 % of the video's keys and values",

@@ -60,7 +60,7 @@ def write_stock(folder, content=None, time=TIME, samples=()):
 
 
 def plain_lines(count):
-    """Give sample lines of a stock wrapper: no ids, no ledger."""
+    """Give sample lines of a stock wrapper: no ids, no usage."""
     return [
         {"doc_id": i, "target": "yes", "filtered_resps": "no", "token_counts": [None], "input": "?"}
         for i in range(count)

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from probes import DropEarlyFrames, KnockOutPositions
 
-from tempeval.engine.ledger import temporal_step
 from tempeval.engine.plan import EnginePlan, LayerPlan
+from tempeval.engine.usage import temporal_step
 from tempeval.errors import ConflictingMethods, InvalidSetting, UnknownName, UnsupportedModel
 from tempeval.methods.base import Chain, Method
 from tempeval.methods.pas import PAS
@@ -356,11 +356,11 @@ def test_a_step_beyond_pi_of_the_fastest_temporal_channel(runs, axes, fastest, p
 
 
 def test_rows_of_pas_say_where_it_cannot_help():
-    def ledgers(*told):
+    def usages(*told):
         return [{"sub_nyquist": value} for value in told]
 
-    assert PAS().measured(ledgers(True, True, None)) == ("sub-Nyquist",)
-    assert PAS().measured(ledgers(True, False, False)) == ("sub-Nyquist: 1 of 3",)
-    assert PAS().measured(ledgers(False, None)) == PAS().measured([]) == ()
-    assert parse_chain("pas+temporal_exit").measured(ledgers(True)) == ("pas: sub-Nyquist",)
-    assert parse_chain("baseline").measured(ledgers(True)) == ()
+    assert PAS().measured(usages(True, True, None)) == ("sub-Nyquist",)
+    assert PAS().measured(usages(True, False, False)) == ("sub-Nyquist: 1 of 3",)
+    assert PAS().measured(usages(False, None)) == PAS().measured([]) == ()
+    assert parse_chain("pas+temporal_exit").measured(usages(True)) == ("pas: sub-Nyquist",)
+    assert parse_chain("baseline").measured(usages(True)) == ()

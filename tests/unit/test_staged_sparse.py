@@ -10,8 +10,8 @@ from dense_reference import prefix_rows, token_mask
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tempeval.engine.ledger import text_flops
 from tempeval.engine.plan import make_plan
+from tempeval.engine.usage import text_flops
 from tempeval.errors import ConflictingMethods, InvalidSetting
 from tempeval.families.sequence_layout import SequenceLayoutBuilder, grid_run
 from tempeval.methods.base import Chain

@@ -1,4 +1,4 @@
-"""The per-sample ledger: what an answer really used and cost."""
+"""Usage: what an answer really used and cost, per sample."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class Usage:
     """What one sample used, as measured; None where it could not be measured.
 
     Milliseconds of decode, encode (side channels included) and prefill are measured once and
@@ -85,23 +85,23 @@ class Ledger:
         return {**asdict(self), "flags": list(self.flags)}
 
 
-def combined(ledgers: Sequence[Ledger]) -> Ledger:
-    """Combine the ledgers of one question whose choices were asked for in several parts.
+def combined(usages: Sequence[Usage]) -> Usage:
+    """Combine the usage of one question whose choices were asked for in several parts.
 
     Tokens and times of answering add up; so do the amortised times, because each part carries its
     own share of what the choices share.
     """
-    first = next((ledger for ledger in ledgers if ledger.error is not None), ledgers[0])
+    first = next((usage for usage in usages if usage.error is not None), usages[0])
     if first.error is not None:
         return first
-    kernels = {name for ledger in ledgers for name in (ledger.attention_kernel or "").split("+")}
+    kernels = {name for usage in usages for name in (usage.attention_kernel or "").split("+")}
     return replace(
         first,
         attention_kernel="+".join(sorted(kernels - {""})) or None,
-        output_tokens=sum(ledger.output_tokens or 0 for ledger in ledgers),
-        kv_bytes=max(ledger.kv_bytes or 0 for ledger in ledgers),
-        answer_ms=sum(ledger.answer_ms or 0.0 for ledger in ledgers),
-        amortised_ms=sum(ledger.amortised_ms or 0.0 for ledger in ledgers),
+        output_tokens=sum(usage.output_tokens or 0 for usage in usages),
+        kv_bytes=max(usage.kv_bytes or 0 for usage in usages),
+        answer_ms=sum(usage.answer_ms or 0.0 for usage in usages),
+        amortised_ms=sum(usage.amortised_ms or 0.0 for usage in usages),
     )
 
 
