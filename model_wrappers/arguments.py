@@ -93,26 +93,3 @@ def device_of_rank(device: str | None) -> str:
     if several and device.startswith("cuda:"):
         return f"cuda:{local}"
     return device
-
-
-def read_batch_size(batch_size: int | str, max_batch_size: int | str | None) -> int:
-    """Read the batch size as lmms-eval passes it.
-
-    Raises:
-        InvalidSetting: if it is not a whole number from 1.
-    """
-    try:
-        rows = int(batch_size)
-    except ValueError:
-        raise InvalidSetting(
-            f"batch_size={batch_size!r} is not a whole number; 'auto' is not supported, give the "
-            "number of questions answered together"
-        ) from None
-    if rows < 1:
-        raise InvalidSetting(f"batch_size={rows} must be at least 1")
-    if max_batch_size is not None and int(max_batch_size) != rows:
-        raise InvalidSetting(
-            f"max_batch_size={max_batch_size} differs from batch_size={rows}; tempeval does not "
-            "search for a batch size, leave it out"
-        )
-    return rows

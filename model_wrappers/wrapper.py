@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import sys
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -41,7 +39,6 @@ from tempeval.model_wrappers.arguments import (
     chain_with_settings,
     check_results_name,
     device_of_rank,
-    read_batch_size,
 )
 from tempeval.model_wrappers.facts import Tally, run_facts
 from tempeval.model_wrappers.requests import (
@@ -57,10 +54,12 @@ from tempeval.model_wrappers.results import (
     failure_of,
     token_counts,
 )
+from tempeval.run.spec import RunSpec, options
 from tempeval.video.clip import Sampling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from tempeval.engine.inference import Answered
     from tempeval.engine.question import Outcome, Question
@@ -68,9 +67,8 @@ if TYPE_CHECKING:
     from tempeval.engine.work import VideoWork
     from tempeval.methods.base import Chain
     from tempeval.video.clip import SamplingRule
-    from tempeval.video.decode import Decoder
 
-DEFAULT_FRAMES = 8
+DEFAULT_FRAMES, DEFAULT_ROWS = 8, 8
 #: Failed samples whose reasons a warning quotes.
 MAX_QUOTED = 3
 _LOG = logging.getLogger(__name__)
@@ -81,36 +79,14 @@ DEFAULT_CAP = 32
 class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
     """A base model under a chain of methods, as lmms-eval sees it.
 
+    Its arguments are the options of `RunSpec` that have this door, and settings of the methods, as
+    `pas.unit=position` or `unit=position`. With `fps`, `num_frames` is the cap; None is 8 (the cap:
+    32), or with a visual-token budget the number nearest to 8 that the budget can serve. Of
+    lmms-eval's command line `seed` is torch's number of its `--seed`, unless it is given.
+
     Args:
         pretrained: checkpoint folder, hub id, or a shipped tiny one: `mini`, or `mini:NAME`.
-        method: chain such as `pas+temporal_exit`; fixed in the one-method models.
-        num_frames: frames per video; the cap with `fps`. None is 8 (the cap: 32), or with a
-            visual-token budget the number nearest to 8 that the budget can serve.
-        fps: frames per second (1/s); makes the sampling rule `fps`.
-        sampling: `uniform` (linspace, ends included) or `segment` (segment centres).
-        min_pixels: fewest pixels per frame; None for the family's default.
-        max_pixels: most pixels per frame; None for the family's default.
-        visual_token_budget: visual tokens per prompt to plan for; None for no budget.
-        position_rule: `original` (as the checkpoints were trained) or `native` (as the installed
-            transformers).
-        device: torch device; None takes this rank's GPU, else the CPU.
-        dtype: `auto`, `float32`, `bfloat16` or `float16`.
-        batch_size: questions of one video answered together.
-        max_batch_size: accepted because lmms-eval passes it; it may only repeat `batch_size`.
-        decoder: `auto` (PyAV), `pyav` or `decord`.
-        decode_workers: decoding processes; 0 decodes here (debugging only).
-        decode_timeout: seconds per clip; more for many frames or a large file.
-        journal: folder in which every answer is kept as soon as it is there; the same command
-            then goes on where it was interrupted.
-        revision: commit of a hub checkpoint.
-        system_prompt: replaces the chat template's own.
-        mm_newline_position: `one_token` or `grid`, for LLaVA-OneVision; None takes the
-            checkpoint's own.
-        feature_cache_gib: memory for encoded videos shared between methods.
-        family: family name; None reads it from the checkpoint.
-        seed: of sampled answers (`do_sample`, `temperature > 0`). lmms-eval's command line gives
-            torch's number of its `--seed`, unless this says otherwise.
-        settings: settings of the methods, as `pas.unit=position` or `unit=position`.
+        arguments: all others, by name.
 
     Raises:
         UnknownName: for an argument that does not exist.
@@ -126,92 +102,51 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
     #: Whether failed samples are summed up in a warning; not where the caller says it.
     says_failures: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        pretrained: str = "mini",
-        *,
-        method: str | None = None,
-        num_frames: int | None = None,
-        fps: float | None = None,
-        sampling: SamplingRule = "uniform",
-        min_pixels: int | None = None,
-        max_pixels: int | None = None,
-        visual_token_budget: int | None = None,
-        position_rule: str = "original",
-        device: str | None = None,
-        dtype: str = "auto",
-        batch_size: int | str = 8,
-        max_batch_size: int | str | None = None,
-        decoder: Decoder = "auto",
-        decode_workers: int | None = None,
-        decode_timeout: float = 30.0,
-        journal: str | Path | None = None,
-        revision: str | None = None,
-        system_prompt: str | None = None,
-        mm_newline_position: str | None = None,
-        feature_cache_gib: float = 1.0,
-        family: str | None = None,
-        seed: int = 0,
-        **settings: Any,
-    ) -> None:
+    def __init__(self, pretrained: str = "mini", **arguments: Any) -> None:
         super().__init__()
-        if self.fixed_method is not None and method not in (None, self.fixed_method):
+        known = dict(options("model_args"))
+        settings = {name: value for name, value in arguments.items() if name not in known}
+        given = {name: value for name, value in arguments.items() if name in known}
+        spec = RunSpec.of({"pretrained": pretrained, **given}, "model_args", "model argument")
+        if self.fixed_method is not None and spec.method not in (None, self.fixed_method):
             raise InvalidSetting(
-                f"this model runs method {self.fixed_method!r}, not {method!r}; "
+                f"this model runs method {self.fixed_method!r}, not {spec.method!r}; "
                 "use --model tempeval for other chains"
             )
-        chain = chain_with_settings(
-            method or self.fixed_method or BASELINE, settings, argument_names()
-        )
-        if not isinstance(seed, int):
-            raise InvalidSetting(f"seed={seed!r} is not a whole number")
-        rows = read_batch_size(batch_size, max_batch_size)
-        rule: SamplingRule = sampling if fps is None else "fps"
-        default = DEFAULT_FRAMES if fps is None else DEFAULT_CAP
-        frames = Sampling(rule, default if num_frames is None else num_frames, fps)
+        chain = chain_with_settings(spec.method or self.fixed_method or BASELINE, settings, known)
+        rule: SamplingRule = spec.sampling if spec.fps is None else "fps"
+        frames = spec.num_frames
+        if frames is None:
+            frames = DEFAULT_FRAMES if spec.fps is None else DEFAULT_CAP
+        self.spec = spec
         self._rank = int(os.environ.get("RANK", "0"))
         self._world_size = int(os.environ.get("WORLD_SIZE", "1"))
         sharding.install(self._world_size)
         failures.install()
         response_cache.install()
-        self._name = pretrained
-        folder = located(pretrained)
-        self.family = load_family(
-            folder,
-            LoadOptions(
-                device=device_of_rank(device),
-                dtype=dtype,
-                position_rule=position_rule,
-                revision=revision,
-                min_pixels=min_pixels,
-                max_pixels=max_pixels,
-                visual_token_budget=visual_token_budget,
-                system_prompt=system_prompt,
-                mm_newline_position=mm_newline_position,
-            ),
-            family,
-        )
+        load = LoadOptions(**{each.name: getattr(spec, each.name) for each in fields(LoadOptions)})
+        load = replace(load, device=device_of_rank(spec.device))
+        self.family = load_family(located(spec.pretrained), load, spec.family)
         self.family.check_newline_position()
         self.chain = chain
         self.inference = Inference(
             self.family,
-            frames,
-            batch_size=rows,
-            decoding=DecodeOptions(decoder, decode_workers, decode_timeout),
-            feature_cache=FeatureCache(int(feature_cache_gib * GIB)),
-            frames_free=num_frames is None,
-            seed=seed,
+            Sampling(rule, frames, spec.fps),
+            batch_size=spec.batch_size or DEFAULT_ROWS,
+            decoding=DecodeOptions(spec.decoder, spec.decode_workers, spec.decode_timeout),
+            feature_cache=FeatureCache(int(spec.feature_cache_gib * GIB)),
+            frames_free=spec.num_frames is None,
+            seed=spec.seed,
         )
         self.store: AnswerStore | None = None
         self.failures: dict[str, str] = {}
         self.tally = Tally()
         self._unsaid: list[tuple[int, dict[str, str]]] = []
-        self._frames_given = num_frames is not None
         self._plan_frames()
         if self.checks_at_once:
             self.inference.check(chain)
-        if journal is not None:
-            self.open_journal(Path(journal))
+        if spec.journal is not None:
+            self.open_journal(spec.journal)
 
     @cached_property
     def accelerator(self) -> Accelerator:
@@ -249,7 +184,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
 
     def _plan_frames(self) -> None:
         """Choose the frames that chains start from, where the user left them to the budget."""
-        if self._frames_given or self.inference.sampling.rule == "fps":
+        if not self.inference.frames_free or self.inference.sampling.rule == "fps":
             return
         frames = DEFAULT_FRAMES
         with suppress(InfeasibleBudget):  # of the model alone: a chain that pools may meet it
@@ -370,7 +305,9 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
 
     def run_facts(self) -> dict[str, Any]:
         """Return what a record says about model, method and frames."""
-        return run_facts(self._name, self.chain, self.inference, self._world_size, self.tally)
+        return run_facts(
+            self.spec.pretrained, self.chain, self.inference, self._world_size, self.tally
+        )
 
     def generate_until(self, requests: Sequence[Any]) -> list[GenerationResult]:
         """Answer generation requests, video by video; results in the order of the requests."""
@@ -505,12 +442,6 @@ def summary(failed: Mapping[str, str], samples: int) -> str:
         f"{len(failed)} of {samples} samples failed; each is wrong under every metric, and the "
         f"metric `failed` counts them:{reasons}" + (f"\n  and {more} more" if more else "")
     )
-
-
-def argument_names() -> list[str]:
-    """List the ordinary model arguments."""
-    parameters = inspect.signature(TempevalModel.__init__).parameters.values()
-    return [p.name for p in parameters if p.name not in ("self", "settings")]
 
 
 def _all_answered(results: Sequence[Any]) -> list[Any]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tempeval.errors import InvalidSetting, TempevalError
-from tempeval.matrix import plan_matrix
+from tempeval.run.matrix import plan_matrix
 
 if TYPE_CHECKING:
-    from tempeval.matrix import RunOptions
     from tempeval.run.scoring import ChainModel
+    from tempeval.run.spec import RunSpec
 
 
-def load_accepting(options: RunOptions) -> ChainModel:
+def load_accepting(options: RunSpec) -> ChainModel:
     """Load the model as `run_matrix` does, and ask it for every budget and method.
 
     Runs that are refused while others are not are recorded as failed, one by one, by `run_matrix`;

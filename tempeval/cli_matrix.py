@@ -14,7 +14,7 @@ import typer
 from tempeval.console import say
 
 if TYPE_CHECKING:
-    from tempeval.matrix import RunOptions
+    from tempeval.run.spec import RunSpec
 
 #: What ends a command on purpose: Ctrl-C, and what SLURM or a closed terminal sends.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -27,7 +27,7 @@ Out = Annotated[Path, typer.Option("-o", "--out", help="Folder to write to.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier runs in the folder.")]
 
 
-def evaluate(options: "RunOptions", since: float | None = None) -> list[Path]:
+def evaluate(options: "RunSpec", since: float | None = None) -> list[Path]:
     """Run a matrix and return its run folders; a signal ends with a line that says how to go on.
 
     Args:

@@ -16,7 +16,7 @@ from tempeval.cli_matrix import Out, Overwrite, evaluate
 from tempeval.console import say
 
 if TYPE_CHECKING:
-    from tempeval.matrix import RunOptions
+    from tempeval.run.spec import RunSpec
 
 #: Methods that keep the number of visual tokens, with settings that fit clips of 4 temporal grids
 #: and about 60 prefix tokens, and a chain.
@@ -103,10 +103,10 @@ def quickstart(
     say(f"look at: {summary.markdown.with_name('index.html')}")
 
 
-def _options(part: Part, out: Path, limit: int | None, overwrite: bool) -> "RunOptions":
-    from tempeval.matrix import RunOptions
+def _options(part: Part, out: Path, limit: int | None, overwrite: bool) -> "RunSpec":
+    from tempeval.run.spec import RunSpec
 
-    return RunOptions(
+    return RunSpec(
         out=out / part.folder,
         methods=part.methods,
         tasks=[part.task],

@@ -19,6 +19,16 @@ VARIABLE = "TEMPEVAL_DATA"
 _chosen: ContextVar[Path | None] = ContextVar("data_root", default=None)
 
 
+def use_root(root: Path | None) -> None:
+    """Look for files in a folder from now on, in this process and those that it starts.
+
+    Args:
+        root: None changes nothing.
+    """
+    if root is not None:
+        os.environ[VARIABLE] = str(root.expanduser().absolute())
+
+
 @contextmanager
 def using_root(root: str | Path) -> Iterator[None]:
     """Look for files in a folder, whatever `$TEMPEVAL_DATA` says, while the context lasts."""

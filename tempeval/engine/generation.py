@@ -119,7 +119,7 @@ def generation_of(family: Family, gen_kwargs: Mapping[str, Any]) -> Generation:
         InvalidSetting: for one that is not accepted, or of another type.
         UnsupportedModel: for settings of the checkpoint that are not followed.
     """
-    _check_request(gen_kwargs)
+    check_asked(gen_kwargs)
     own = _own_settings(family)
     check_generation(own, f"the generation settings of {family.pretrained!r}")
     asked = {k: v for k, v in gen_kwargs.items() if k in _ASKED and v is not None}
@@ -205,7 +205,13 @@ def _own_settings(family: Family) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _check_request(gen_kwargs: Mapping[str, Any]) -> None:
+def check_asked(gen_kwargs: Mapping[str, Any]) -> None:
+    """Refuse generation arguments that there are not, or that are not accepted.
+
+    Raises:
+        UnknownName: for the name of one that there is not.
+        InvalidSetting: for one that is not accepted, with what to do instead.
+    """
     for name, value in gen_kwargs.items():
         if name in _HOST_KEYS or name in _IDLE_KEYS or name in _ASKED:
             continue

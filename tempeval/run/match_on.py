@@ -12,60 +12,38 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tempeval.errors import InvalidSetting, RunFailed, TempevalError, UnknownName
-from tempeval.leaderboard.records import BUDGETS
+from tempeval.errors import RunFailed, TempevalError
 from tempeval.methods.registry import BASELINE
 from tempeval.run.record import read_record
 from tempeval.run.runner import run_matrix
+from tempeval.run.spec import FRAMES, VISUAL_TOKENS, check_measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from tempeval.matrix import RunOptions
+    from tempeval.run.spec import RunSpec
 
-VISUAL_TOKENS, FRAMES = "visual_tokens", "frames"
 #: Largest difference of the means that the leaderboard takes as equal.
 TOLERANCE = 0.02
 #: Baseline runs per method, at most: the second corrects the first, the third is rarely needed.
 MAX_RERUNS = 3
 
 
-def check_measure(name: str, budgets: Sequence[int]) -> None:
-    """Say before anything is run whether runs can be matched on a measure.
-
-    Args:
-        name: one that `tempeval leaderboard --match-on` takes.
-        budgets: visual tokens per sample that the runs have.
-
-    Raises:
-        UnknownName: for another measure.
-        InvalidSetting: without budgets, where videos may differ in their tokens: a baseline has
-            one budget for all, so it would agree with a method in the mean and not per question.
-    """
-    if name not in BUDGETS:
-        raise UnknownName("measure", name, BUDGETS)
-    if name not in (VISUAL_TOKENS, FRAMES) and not budgets:
-        raise InvalidSetting(
-            f"--match-on {name} needs --budgets: without one, videos of other sizes have other "
-            "numbers of tokens, and no baseline costs the same question by question"
-        )
-
-
 def rerun_baselines(
-    options: RunOptions,
+    options: RunSpec,
     folders: Sequence[Path],
     match_on: str,
     *,
     report: Callable[[str], None] = lambda _line: None,
-    run: Callable[[RunOptions], list[Path]] = run_matrix,
+    run: Callable[[RunSpec], list[Path]] = run_matrix,
 ) -> list[Path]:
     """Run the baseline at the cost of each method whose cost differs from it.
 
     Args:
         options: of the matrix that was run.
         folders: its run folders.
-        match_on: one of `BUDGETS`.
+        match_on: one that `check_measure` accepts.
         report: gets one line of progress at a time.
         run: evaluates a matrix and returns its folders.
 
@@ -157,8 +135,8 @@ def _counts(folder: Path, task: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _next_options(
-    options: RunOptions, known: Sequence[_Cost], target: _Cost, measure: str
-) -> RunOptions | None:
+    options: RunSpec, known: Sequence[_Cost], target: _Cost, measure: str
+) -> RunSpec | None:
     """Return the matrix of one baseline run that should cost what the target does."""
     base = replace(options, methods=[BASELINE], settings={})
     if measure == FRAMES:
@@ -183,7 +161,7 @@ def _close(one: float, other: float) -> bool:
     return abs(one - other) <= TOLERANCE * max(abs(one), abs(other))
 
 
-def _said(options: RunOptions) -> str:
+def _said(options: RunSpec) -> str:
     if options.budgets:
         return f"a budget of {options.budgets[0]} visual tokens"
     return f"{options.num_frames} frames"

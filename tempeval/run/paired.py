@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from tempeval.matrix import Plan
+    from tempeval.run.matrix import Plan
 
 Identity = tuple[str, str]
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tempeval.host import HostTasks
-    from tempeval.matrix import Plan, RunOptions
+    from tempeval.run.matrix import Plan
+    from tempeval.run.spec import RunSpec
     from tempeval.video.clip import SideSpec
 
 
@@ -62,7 +63,7 @@ class Survey:
 def preflight(
     tasks: HostTasks,
     plans: Sequence[Plan],
-    options: RunOptions,
+    options: RunSpec,
     report: Callable[[str], None] = lambda _line: None,
 ) -> None:
     """Look which files of all questions are there; leave out questions, or refuse the request.

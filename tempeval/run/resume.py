@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tempeval.host import HostTasks
-    from tempeval.matrix import Plan
     from tempeval.methods.base import Chain
+    from tempeval.run.matrix import Plan
     from tempeval.run.record import Allowed
 
 #: Settings that change no answer, so that a run with others may stand.
@@ -57,7 +57,9 @@ def reusable(plans: Sequence[Plan], replace: bool, allowed: Allowed) -> dict[Pat
             complete or record.get("status") == "complete"
         ):  # a run that did not end may not know these yet, and is replaced anyway
             old |= {"model_revision": record.get("model_revision"), **record.get("packages", {})}
-            new |= {"model_revision": _revision(plan.request["pretrained"])}
+            new |= {
+                "model_revision": _revision(plan.request["pretrained"], plan.request["revision"])
+            }
             new |= _versions(record.get("packages", {}))
         changes = differences(old, new)
         if changes and not replace:
@@ -140,8 +142,8 @@ def _versions(packages: Mapping[str, str]) -> dict[str, str | None]:
 
 
 @cache
-def _revision(pretrained: str) -> str:
+def _revision(pretrained: str, revision: str | None) -> str:
     from tempeval.families.revision import local_folder, revision_of
     from tempeval.mini.paths import located
 
-    return revision_of(local_folder(located(pretrained)))
+    return revision_of(local_folder(located(pretrained), revision))

@@ -8,10 +8,11 @@ import time
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
+from tempeval.benchmarks.roots import use_root
 from tempeval.errors import RunFailed, TempevalError
 from tempeval.host import HostTasks, host_log
-from tempeval.matrix import plan_matrix
 from tempeval.methods.registry import BASELINE
+from tempeval.run.matrix import plan_matrix
 from tempeval.run.paired import pair_with_baselines
 from tempeval.run.preflight import preflight, stands
 from tempeval.run.ranks import Ranks
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from tempeval.matrix import Plan, RunOptions
+    from tempeval.run.matrix import Plan
     from tempeval.run.scoring import ChainModel
+    from tempeval.run.spec import RunSpec
 
     Report = Callable[[str], None]
 
@@ -44,10 +46,10 @@ class IncompleteRuns(RunFailed):
 
 
 def run_matrix(
-    options: RunOptions,
+    options: RunSpec,
     *,
     report: Report = lambda _line: None,
-    load: Callable[[RunOptions], ChainModel] | None = None,
+    load: Callable[[RunSpec], ChainModel] | None = None,
     since: float | None = None,
 ) -> list[Path]:
     """Evaluate every method under every budget; skip what is already there, complete and equal.
@@ -73,6 +75,7 @@ def run_matrix(
         TempevalError: for options that cannot be honoured.
         IncompleteRuns: after all runs, if any of them lacks an answer.
     """
+    use_root(options.data_root)
     plans = plan_matrix(options)
     tasks = HostTasks(options.tasks, options.limit, skip_unloadable=options.skip_unloadable)
     ranks = Ranks(options.out / JOURNAL_NAME)
@@ -124,10 +127,10 @@ class Bad(NamedTuple):
 class _Matrix:
     """Answers every budget's methods in one pass over the videos, then scores them one by one."""
 
-    def __init__(self, options: RunOptions, tasks: HostTasks, report: Report) -> None:
+    def __init__(self, options: RunSpec, tasks: HostTasks, report: Report) -> None:
         self.options, self.tasks, self.report = options, tasks, report
 
-    def run(self, plans: Sequence[Plan], load: Callable[[RunOptions], ChainModel]) -> list[Bad]:
+    def run(self, plans: Sequence[Plan], load: Callable[[RunSpec], ChainModel]) -> list[Bad]:
         """Return what is said of each run that is not complete."""
         options = self.options
         journal = options.out / JOURNAL_NAME
@@ -239,31 +242,13 @@ class _Matrix:
         return None
 
 
-def load_model(options: RunOptions) -> ChainModel:
+def load_model(options: RunSpec) -> ChainModel:
     """Load the `tempeval` wrapper with an empty chain, which is not checked: it may be no row."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     module = importlib.import_module("tempeval.model_wrappers.chain")
-    arguments = {
-        "pretrained": options.pretrained,
-        "method": BASELINE,
-        "num_frames": options.num_frames,
-        "fps": options.fps,
-        "sampling": options.sampling,
-        "dtype": options.dtype,
-        "position_rule": options.position_rule,
-        "mm_newline_position": options.mm_newline_position,
-        "device": options.device,
-        "batch_size": options.batch_size,
-        "min_pixels": options.min_pixels,
-        "max_pixels": options.max_pixels,
-        "decoder": options.decoder,
-        "decode_timeout": options.decode_timeout,
-        "seed": options.seed,
-    }
-    given = {name: value for name, value in arguments.items() if value is not None}
-    model: ChainModel = module.TempevalMatrix(**given)
+    model: ChainModel = module.TempevalMatrix(**{**options.model_arguments(), "method": BASELINE})
     return model
 
 
@@ -289,5 +274,5 @@ def _check_writable(out: Path) -> None:
         ) from error
 
 
-def _name(plan: Plan, options: RunOptions) -> str:
+def _name(plan: Plan, options: RunSpec) -> str:
     return str(plan.folder.relative_to(options.out))

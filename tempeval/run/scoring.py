@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shlex
@@ -28,6 +29,7 @@ from tempeval.run.record import (
     videos_record,
     write_record,
 )
+from tempeval.run.spec import options as spec_options
 from tempeval.source_digest import git_state
 
 if TYPE_CHECKING:
@@ -35,13 +37,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tempeval.host import HostTasks
-    from tempeval.matrix import Plan, RunOptions
+    from tempeval.run.matrix import Plan
     from tempeval.run.record import Status
+    from tempeval.run.spec import RunSpec
 
 LOG_NAME = "host.log"
 INTERRUPTED = "interrupted"
 _LOG = logging.getLogger(__name__)
-_NOT_MODEL_ARGS = ("tasks", "annotations", "limit", "seed", "tempeval_version")
+_MODEL_ARGS = frozenset(name for name, _ in spec_options("model_args")) - {"seed"}
 #: Names in a run folder: what it holds, and what a killed process left half written.
 _HALF_WRITTEN = (f".{FILE_NAME}.*", ".*_samples_*.jsonl.*")
 _RUN_FILES = ("*_results.json", "*_samples_*.jsonl", LOG_NAME, FILE_NAME, *_HALF_WRITTEN)
@@ -100,12 +103,12 @@ def _runs(process: int) -> bool:
 class Run:
     """One run: its record from the first write, which says that it did not finish, to the last."""
 
-    def __init__(self, plan: Plan, options: RunOptions) -> None:
+    def __init__(self, plan: Plan, options: RunSpec) -> None:
         self.plan, self.options = plan, options
         self.model_args = ",".join(
-            f"{key}={value}"
+            f"{key}={json.dumps(value) if isinstance(value, dict) else value}"
             for key, value in plan.request.items()
-            if value is not None and key not in _NOT_MODEL_ARGS
+            if value is not None and key in _MODEL_ARGS
         )
         self.began = time.perf_counter()
         #: Whether its last record was written.

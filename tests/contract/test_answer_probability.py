@@ -12,9 +12,9 @@ from PIL import Image
 from video_task import CHOICE_TASK, record_of, samples_of, show_tasks, write_task
 
 from tempeval.host_files import file_facts
-from tempeval.matrix import RunOptions
 from tempeval.run import runner
 from tempeval.run.runner import run_matrix
+from tempeval.run.spec import RunSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,7 @@ def test_p_c_and_its_change_are_in_the_samples(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     methods = ["reverse_pe", "baseline", "reverse_order"]
-    reverse_pe, baseline, reverse_order = run_matrix(RunOptions(methods=methods, **options))
+    reverse_pe, baseline, reverse_order = run_matrix(RunSpec(methods=methods, **options))
     found = {folder: samples_of(folder, CHOICE_TASK) for folder in (reverse_pe, baseline)}
     tokenizer = _tokenizer(options["pretrained"])
     lengths = [len(tokenizer(choice)["input_ids"]) for choice in ("yes", "no")]
@@ -79,7 +79,7 @@ def test_p_c_and_its_change_are_in_the_samples(
         _forget_changes(folder)
         assert _files(folder) != kept[folder]
     monkeypatch.setattr(runner, "load_model", pytest.fail)
-    run_matrix(RunOptions(methods=methods, **options))
+    run_matrix(RunSpec(methods=methods, **options))
     assert {folder: _files(folder) for folder in kept} == kept
 
 

@@ -13,11 +13,11 @@ from video_task import TASK, record_of, show_tasks, write_task
 
 from tempeval.accepted import load_accepting
 from tempeval.errors import InfeasibleBudget, InvalidSetting, PromptTooLong, TempevalError
-from tempeval.matrix import RunOptions
 from tempeval.methods.registry import METHODS, MethodEntry
 from tempeval.model_wrappers.baseline import TempevalBaseline
 from tempeval.model_wrappers.chain import Tempeval
 from tempeval.run.runner import IncompleteRuns, load_model, run_matrix
+from tempeval.run.spec import RunSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> Callable[..., RunOptions]:
-    def make(**changes: Any) -> RunOptions:
+def options(tmp_path: Path) -> Callable[..., RunSpec]:
+    def make(**changes: Any) -> RunSpec:
         values = {"out": tmp_path / "out", "methods": ["baseline"], "tasks": [TASK]}
-        return RunOptions(**{**values, "device": "cpu", **changes})
+        return RunSpec(**{**values, "device": "cpu", **changes})
 
     return make
 

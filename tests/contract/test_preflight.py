@@ -13,15 +13,15 @@ from fake_model import FakeModel
 from tenacity import Future, RetryError
 from video_task import CHOICE_TASK, TASK, show_tasks, write_task
 
-from tempeval import host, matrix
+from tempeval import host
 from tempeval.benchmarks import sources
 from tempeval.benchmarks.base import BadData, MissingData
 from tempeval.errors import TempevalError
 from tempeval.host import UnloadableTask
-from tempeval.matrix import RunOptions
-from tempeval.run import resume
+from tempeval.run import matrix, resume
 from tempeval.run.preflight import MissingVideos
 from tempeval.run.runner import IncompleteRuns, run_matrix
+from tempeval.run.spec import RunSpec
 from tempeval.video.clip import VideoPath
 from tempeval.video.folder import is_there
 
@@ -49,11 +49,11 @@ def videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> Callable[..., RunOptions]:
-    def make(**changes: Any) -> RunOptions:
+def options(tmp_path: Path) -> Callable[..., RunSpec]:
+    def make(**changes: Any) -> RunSpec:
         methods = ["baseline", "temporal_exit"]
         values = {"out": tmp_path / "out", "methods": methods, "tasks": [TASK]}
-        return RunOptions(**{**values, **changes})
+        return RunSpec(**{**values, **changes})
 
     return make
 
@@ -63,13 +63,13 @@ def put(videos: Path, *names: str) -> None:
         (videos / name).write_text("stands for a video")
 
 
-def task_of(options: RunOptions, method: str = "baseline") -> dict[str, Any]:
+def task_of(options: RunSpec, method: str = "baseline") -> dict[str, Any]:
     record = json.loads((options.out / "uniform" / method / "run.json").read_text())
     found: dict[str, Any] = record["tasks"][TASK]
     return found
 
 
-def ids_of(options: RunOptions, method: str = "baseline") -> list[str]:
+def ids_of(options: RunSpec, method: str = "baseline") -> list[str]:
     path = options.out / "uniform" / method / task_of(options, method)["samples_file"]
     return [json.loads(line)["sample_id"] for line in path.read_text().splitlines()]
 
@@ -123,7 +123,7 @@ def test_runs_over_other_questions_have_other_digests(videos: Path, options: Any
             path.unlink()
         put(videos, *names)
         chosen = options(skip_missing=True, methods=["baseline"], limit=4)
-        chosen = RunOptions(**{**vars(chosen), "out": chosen.out / str(number)})
+        chosen = RunSpec(**{**vars(chosen), "out": chosen.out / str(number)})
         run_matrix(chosen, load=lambda _options: FakeModel())
         task = task_of(chosen)
         digests.append((task["dataset_digest"], task["skipped_digest"]))
@@ -159,7 +159,7 @@ def test_a_task_without_any_video_is_left_out_and_the_other_runs(
     with pytest.raises(MissingVideos, match="tempeval_gone: 0 of 1 videos there, 1 question"):
         run_matrix(both, load=pytest.fail)
     lines: list[str] = []
-    chosen = RunOptions(**{**vars(both), "skip_missing": True})
+    chosen = RunSpec(**{**vars(both), "skip_missing": True})
     run_matrix(chosen, report=lines.append, load=lambda _options: FakeModel())
     record = json.loads((chosen.out / "uniform" / "baseline" / "run.json").read_text())
     assert (record["status"], list(record["tasks"])) == ("complete", [TASK])
@@ -306,7 +306,7 @@ def test_skip_unloadable_runs_the_other_tasks(
     with pytest.raises(TempevalError, match=r"tempeval_broken cannot be loaded|no\.such\.module"):
         run_matrix(both, load=pytest.fail)
     assert not both.out.exists()
-    chosen = RunOptions(**{**vars(both), "skip_unloadable": True})
+    chosen = RunSpec(**{**vars(both), "skip_unloadable": True})
     lines: list[str] = []
     run_matrix(chosen, report=lines.append, load=lambda _options: FakeModel())
     record = json.loads((chosen.out / "uniform" / "baseline" / "run.json").read_text())
@@ -315,7 +315,7 @@ def test_skip_unloadable_runs_the_other_tasks(
     assert any(line.startswith("tempeval_broken is left out: ") for line in lines)
     run_matrix(chosen, load=pytest.fail)
     with pytest.raises(UnloadableTask, match="no task can be loaded"):
-        run_matrix(RunOptions(**{**vars(chosen), "tasks": ["tempeval_broken"]}), load=pytest.fail)
+        run_matrix(RunSpec(**{**vars(chosen), "tasks": ["tempeval_broken"]}), load=pytest.fail)
 
 
 def test_a_task_that_can_be_loaded_again_is_evaluated_too(
@@ -352,7 +352,7 @@ def test_a_run_that_answered_nothing_blocks_nothing(videos: Path, options: Any) 
         run_matrix(
             chosen, load=lambda _options: FakeModel(crash={"baseline": RuntimeError("no memory")})
         )
-    other = RunOptions(**{**vars(chosen), "seed": 7})
+    other = RunSpec(**{**vars(chosen), "seed": 7})
     run_matrix(other, load=lambda _options: FakeModel())
     assert task_of(chosen)["answered"] == 8
 
@@ -372,7 +372,7 @@ def test_feature_files_that_a_method_reads_are_looked_for(
         run_matrix(chosen, load=pytest.fail)
     said = f"{TASK}: 3 of 4 features files of {features} there, 2 questions will fail"
     assert said in str(caught.value)
-    skipping = RunOptions(**{**vars(chosen), "skip_missing": True})
+    skipping = RunSpec(**{**vars(chosen), "skip_missing": True})
     run_matrix(skipping, load=lambda _options: FakeModel())
     assert task_of(skipping)["skipped"] == 2, "of the baseline too"
     run_matrix(options(), load=lambda _options: FakeModel())

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fake_model import FakeModel
 
-from tempeval import host, matrix, tasklist
+from tempeval import host, tasklist
 from tempeval.errors import InvalidSetting, TempevalError, UnknownName
 from tempeval.leaderboard.load import load as load_runs
-from tempeval.matrix import RunOptions, plan_matrix
-from tempeval.run import resume
+from tempeval.run import matrix, resume
+from tempeval.run.matrix import plan_matrix
 from tempeval.run.record import allowed_failures
 from tempeval.run.runner import IncompleteRuns, run_matrix
+from tempeval.run.spec import RunSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,10 +34,10 @@ def tiny_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> Callable[..., RunOptions]:
-    def make(**changes: Any) -> RunOptions:
+def options(tmp_path: Path) -> Callable[..., RunSpec]:
+    def make(**changes: Any) -> RunSpec:
         values = {"out": tmp_path / "out", "methods": ["baseline"], "tasks": ["tempeval_tiny"]}
-        return RunOptions(**{**values, **changes})
+        return RunSpec(**{**values, **changes})
 
     return make
 

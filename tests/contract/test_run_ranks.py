@@ -16,10 +16,10 @@ from tempeval.engine.journal import Journal, JournalError
 from tempeval.engine.question import Outcome
 from tempeval.engine.usage import Usage
 from tempeval.errors import InvalidSetting
-from tempeval.matrix import RunOptions
 from tempeval.run import ranks, resume
 from tempeval.run.ranks import RankDied, Ranks
 from tempeval.run.runner import JOURNAL_NAME, IncompleteRuns, run_matrix
+from tempeval.run.spec import RunSpec
 
 TINY = Path(__file__).parent.parent / "helpers" / "tiny_tasks"
 OUTCOME = Outcome(Answer("yes", (1,), 0), Usage())
@@ -57,8 +57,8 @@ def tiny_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> RunOptions:
-    return RunOptions(
+def options(tmp_path: Path) -> RunSpec:
+    return RunSpec(
         out=tmp_path / "out", methods=["baseline", "temporal_exit"], tasks=["tempeval_tiny"]
     )
 
@@ -78,14 +78,14 @@ def as_rank(
     monkeypatch.setattr(ranks, "gather", gather)
 
 
-def records(options: RunOptions) -> list[tuple[str, str]]:
+def records(options: RunSpec) -> list[tuple[str, str]]:
     found = [json.loads(path.read_text()) for path in sorted(options.out.rglob("run.json"))]
     return [(record["status"], record["error"]) for record in found]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_second_run_removes_nothing_of_one_that_is_going(
-    options: RunOptions, overwrite: bool
+    options: RunSpec, overwrite: bool
 ) -> None:
     folder = options.out / JOURNAL_NAME
     with Journal(folder) as journal:
@@ -95,14 +95,14 @@ def test_a_second_run_removes_nothing_of_one_that_is_going(
         before = {path: path.read_bytes() for path in options.out.rglob("*") if path.is_file()}
         with pytest.raises(JournalError, match="another process"):
             run_matrix(
-                RunOptions(**{**vars(options), "overwrite": overwrite}),
+                RunSpec(**{**vars(options), "overwrite": overwrite}),
                 load=lambda _options: Journalled(),
             )
     after = {path: path.read_bytes() for path in options.out.rglob("*") if path.is_file()}
     assert after == before
 
 
-def test_overwrite_asks_the_model_to_forget_what_it_answers_anew(options: RunOptions) -> None:
+def test_overwrite_asks_the_model_to_forget_what_it_answers_anew(options: RunSpec) -> None:
     forgotten: list[Any] = []
 
     class Forgetful(Journalled):
@@ -112,7 +112,7 @@ def test_overwrite_asks_the_model_to_forget_what_it_answers_anew(options: RunOpt
 
     run_matrix(options, load=lambda _options: Forgetful())
     assert forgotten == []
-    again = RunOptions(**{**vars(options), "methods": ["temporal_exit"], "overwrite": True})
+    again = RunSpec(**{**vars(options), "methods": ["temporal_exit"], "overwrite": True})
     run_matrix(again, load=lambda _options: Forgetful())
     assert forgotten == [(["generate_until"], ["temporal_exit"])]
 
@@ -120,7 +120,7 @@ def test_overwrite_asks_the_model_to_forget_what_it_answers_anew(options: RunOpt
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("error", [JournalError("disk full"), RuntimeError("disk full")])
 def test_a_rank_that_fails_says_why_and_is_not_done(
-    options: RunOptions, monkeypatch: pytest.MonkeyPatch, rank: int, error: Exception
+    options: RunSpec, monkeypatch: pytest.MonkeyPatch, rank: int, error: Exception
 ) -> None:
     as_rank(monkeypatch, rank)
     with pytest.raises(type(error), match="disk full"):
@@ -140,7 +140,7 @@ def test_a_rank_that_fails_says_why_and_is_not_done(
 
 
 def test_an_interrupt_of_another_rank_is_an_interrupt_here(
-    options: RunOptions, monkeypatch: pytest.MonkeyPatch
+    options: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SLURM may end one node before the other: the records of rank 0 say what happened."""
     folder = options.out / JOURNAL_NAME
@@ -162,7 +162,7 @@ def test_an_interrupt_of_another_rank_is_an_interrupt_here(
 
 
 def test_the_first_rank_ends_when_another_fails(
-    options: RunOptions, monkeypatch: pytest.MonkeyPatch
+    options: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = options.out / JOURNAL_NAME
     as_rank(monkeypatch, 1)
@@ -188,7 +188,7 @@ def test_the_first_rank_ends_when_another_fails(
 
 
 def test_a_budget_that_every_rank_refuses_ends_no_rank(
-    options: RunOptions, monkeypatch: pytest.MonkeyPatch
+    options: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It follows from the settings, so the others meet it too and the next budget can go on."""
 
@@ -197,7 +197,7 @@ def test_a_budget_that_every_rank_refuses_ends_no_rank(
             if visual_token_budget == 3:
                 raise InvalidSetting("too few tokens")
 
-    chosen = RunOptions(**{**vars(options), "budgets": [3, 64]})
+    chosen = RunSpec(**{**vars(options), "budgets": [3, 64]})
     as_rank(monkeypatch, 1)
     one = Ranks(chosen.out / JOURNAL_NAME)
     one.start()
@@ -218,7 +218,7 @@ def test_a_budget_that_every_rank_refuses_ends_no_rank(
 
 
 def test_markers_of_another_run_say_nothing(
-    options: RunOptions, monkeypatch: pytest.MonkeyPatch
+    options: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranks, "GRACE_SECONDS", 0.0)
     folder = options.out / JOURNAL_NAME
@@ -237,7 +237,7 @@ def test_markers_of_another_run_say_nothing(
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_cannot_start_ends_the_others(
-    options: RunOptions, monkeypatch: pytest.MonkeyPatch, rank: int
+    options: RunSpec, monkeypatch: pytest.MonkeyPatch, rank: int
 ) -> None:
     as_rank(monkeypatch, rank, others="another process is writing the journal")
     model = Journalled(rank)
@@ -248,11 +248,11 @@ def test_a_rank_that_cannot_start_ends_the_others(
 
 
 def test_ranks_that_all_cannot_start_each_give_their_own_reason(
-    options: RunOptions, monkeypatch: pytest.MonkeyPatch
+    options: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_rank(monkeypatch, 0, others="rank 1 has no such file")
 
-    def refuse(_options: RunOptions) -> Any:
+    def refuse(_options: RunSpec) -> Any:
         raise InvalidSetting("rank 0 has no such file")
 
     with pytest.raises(InvalidSetting, match="rank 0 has no such file"):

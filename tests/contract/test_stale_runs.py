@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fake_model import FakeModel
 
-from tempeval import cli, host, host_files, matrix, tasklist
+from tempeval import cli, host, host_files, tasklist
 from tempeval.errors import RunFailed, TempevalError
 from tempeval.host import host_log
 from tempeval.leaderboard import build
-from tempeval.matrix import RunOptions
 from tempeval.methods.registry import parse_chain
-from tempeval.run import resume
+from tempeval.run import matrix, resume
 from tempeval.run.record import read_record, write_record
 from tempeval.run.runner import IncompleteRuns, run_matrix
 from tempeval.run.scoring import replayed
+from tempeval.run.spec import RunSpec
 from tempeval.source_digest import run_code
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _run(
     patch.setattr(resume, "_revision", lambda _pretrained: "sha256:0")
     tasklist._entries.cache_clear()
     model, lines = FakeModel(), []
-    chosen = RunOptions(
+    chosen = RunSpec(
         out=root / "out", methods=methods or METHODS, tasks=["tempeval_tiny"], **options
     )
     run_matrix(chosen, report=lines.append, load=lambda _options: model)

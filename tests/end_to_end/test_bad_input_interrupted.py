@@ -14,8 +14,8 @@ from commands import journal_lines, started, tempeval_run
 from video_files import write_video
 from video_task import TASK, all_samples, record_of, show_tasks, write_task
 
-from tempeval.matrix import RunOptions
 from tempeval.run.runner import IncompleteRuns, run_matrix
+from tempeval.run.spec import RunSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,9 +41,9 @@ def shown(tasks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def options(tiny_qwen2_5_vl_folder: Path, tmp_path: Path) -> RunOptions:
+def options(tiny_qwen2_5_vl_folder: Path, tmp_path: Path) -> RunSpec:
     """Every question is a batch of its own, so that there are many moments to stop at."""
-    return RunOptions(
+    return RunSpec(
         out=tmp_path / "out",
         methods=METHODS,
         tasks=[TASK],
@@ -53,11 +53,11 @@ def options(tiny_qwen2_5_vl_folder: Path, tmp_path: Path) -> RunOptions:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[RunOptions], Path]:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[RunSpec], Path]:
     """Run the same options in one go, once for all tests; returns the folder of the matrix."""
     out = tmp_path_factory.mktemp("uninterrupted")
 
-    def run(options: RunOptions) -> Path:
+    def run(options: RunSpec) -> Path:
         run_matrix(replace(options, out=out))
         return out
 
@@ -65,13 +65,13 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[RunOpti
 
 
 @pytest.fixture
-def command_line(options: RunOptions, tasks: Path) -> list[object]:
+def command_line(options: RunSpec, tasks: Path) -> list[object]:
     settings = ("--methods", ",".join(METHODS), "--tasks", TASK, "--batch-size", 1)
     places = ("--pretrained", options.pretrained, "-o", options.out)
     return tempeval_run(tasks, *settings, *places)
 
 
-def assert_the_rerun_completes(options: RunOptions, whole: Path) -> None:
+def assert_the_rerun_completes(options: RunSpec, whole: Path) -> None:
     """The same options go on from the journal and end as if nothing had happened."""
     for folder in run_matrix(options):
         record = record_of(folder)
@@ -81,9 +81,9 @@ def assert_the_rerun_completes(options: RunOptions, whole: Path) -> None:
 
 
 def test_ctrl_c(
-    options: RunOptions,
+    options: RunSpec,
     command_line: list[object],
-    uninterrupted: Callable[[RunOptions], Path],
+    uninterrupted: Callable[[RunSpec], Path],
     tmp_path: Path,
 ) -> None:
     with started(command_line, tmp_path) as command:
@@ -102,9 +102,9 @@ def test_ctrl_c(
 
 
 def test_a_full_disk_while_journalling(
-    options: RunOptions,
+    options: RunSpec,
     command_line: list[object],
-    uninterrupted: Callable[[RunOptions], Path],
+    uninterrupted: Callable[[RunSpec], Path],
     tmp_path: Path,
 ) -> None:
     """The journal may not grow beyond a size that lies inside its next line (EFBIG)."""
@@ -138,9 +138,9 @@ exit 98
 
 
 def test_a_disk_that_is_really_full(
-    options: RunOptions,
+    options: RunSpec,
     command_line: list[object],
-    uninterrupted: Callable[[RunOptions], Path],
+    uninterrupted: Callable[[RunSpec], Path],
     tmp_path: Path,
 ) -> None:
     """Not even the record can be written any more; the journal's error is still what is said."""
@@ -165,7 +165,7 @@ def test_a_disk_that_is_really_full(
 
 
 def test_a_full_disk_while_scoring(
-    options: RunOptions, uninterrupted: Callable[[RunOptions], Path]
+    options: RunSpec, uninterrupted: Callable[[RunSpec], Path]
 ) -> None:
     """The host logs that it cannot write its files and goes on; the run does not."""
     whole = uninterrupted(options)

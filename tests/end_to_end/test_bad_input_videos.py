@@ -18,9 +18,9 @@ from video_task import (
     write_task,
 )
 
-from tempeval.matrix import RunOptions
 from tempeval.run.record import error_of
 from tempeval.run.runner import IncompleteRuns, run_matrix
+from tempeval.run.spec import RunSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,8 +64,8 @@ def run(root: Path, tiny_qwen2_5_vl_folder: Path) -> Command:
 
 
 @pytest.fixture
-def options(root: Path, tiny_qwen2_5_vl_folder: Path) -> RunOptions:
-    return RunOptions(
+def options(root: Path, tiny_qwen2_5_vl_folder: Path) -> RunSpec:
+    return RunSpec(
         out=root / "out",
         methods=METHODS,
         tasks=[TASK],
@@ -129,7 +129,7 @@ def test_the_record_counts_and_quotes_the_failures(root: Path, method: str) -> N
 
 
 def test_failures_within_the_limit_are_tried_again_and_complete_the_run(
-    run: Command, root: Path, options: RunOptions, monkeypatch: pytest.MonkeyPatch
+    run: Command, root: Path, options: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same run with --max-failures: answers are replayed, failed samples tried once more."""
     assert run.process.returncode == 1
@@ -163,7 +163,7 @@ def test_choices_about_a_bad_video_fail_too(
     ODD["sound.mp4"][0](tmp_path / "sound.mp4")
     videos = [tmp_path / name for name in ("empty.mp4", "sound.mp4")]
     show_tasks(write_task(tmp_path / "tasks", videos), monkeypatch)
-    chosen = RunOptions(
+    chosen = RunSpec(
         out=tmp_path / "out",
         methods=["baseline"],
         tasks=[CHOICE_TASK],
@@ -177,5 +177,5 @@ def test_choices_about_a_bad_video_fail_too(
     assert error_of(samples["sound.mp4-0"]) is None
 
 
-def _with(options: RunOptions, **changes: Any) -> RunOptions:
-    return RunOptions(**{**vars(options), **changes})
+def _with(options: RunSpec, **changes: Any) -> RunSpec:
+    return RunSpec(**{**vars(options), **changes})

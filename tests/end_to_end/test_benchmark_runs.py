@@ -21,11 +21,11 @@ from fake_model import FakeModel
 
 from tempeval.benchmarks.document import IDENTITY
 from tempeval.leaderboard.unscored import UNSCORED
-from tempeval.matrix import RunOptions
 from tempeval.metrics import wups_data
 from tempeval.mini.paths import checkpoint
 from tempeval.run.rescore import rescore
 from tempeval.run.runner import run_matrix
+from tempeval.run.spec import RunSpec
 from tempeval.task_config import task_config
 from tempeval.tasklist import expand_tasks, task_entries
 
@@ -211,7 +211,7 @@ def test_group_scores_of_the_host_weigh_members_by_their_items(
 ) -> None:
     """With a model that says `yes`, which is right in one format only, the largest."""
     monkeypatch.setenv("TEMPEVAL_DATA", str(root))
-    options = RunOptions(out=tmp_path, methods=["baseline"], tasks=[group], max_failures="100%")
+    options = RunSpec(out=tmp_path, methods=["baseline"], tasks=[group], max_failures="100%")
     (folder,) = run_matrix(options, load=lambda _options: FakeModel())
     run = read_run(folder)
     check_equal_to_score(run, group, root)

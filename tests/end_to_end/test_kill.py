@@ -23,8 +23,8 @@ from video_files import write_video
 from video_task import TASK, all_samples, record_of, show_tasks, write_task
 
 from tempeval.engine.journal import Journal
-from tempeval.matrix import RunOptions
 from tempeval.run.runner import run_matrix
+from tempeval.run.spec import RunSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -238,7 +238,7 @@ def test_killing_the_command_line(
             record = record_of(out / "uniform" / method)
             assert (record["status"], record["error"]) == ("failed", "the run did not finish")
     show_tasks(tasks, monkeypatch)
-    options = RunOptions(
+    options = RunSpec(
         out=out,
         methods=methods,
         tasks=[TASK],
@@ -248,7 +248,7 @@ def test_killing_the_command_line(
     for folder in run_matrix(options):
         assert record_of(folder)["status"] == "complete"
     assert journal_lines(out) == batches
-    whole = RunOptions(**{**vars(options), "out": tmp_path / "whole"})
+    whole = RunSpec(**{**vars(options), "out": tmp_path / "whole"})
     run_matrix(whole)
     assert all_samples(out) == all_samples(whole.out)
 

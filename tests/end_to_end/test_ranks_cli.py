@@ -20,8 +20,8 @@ from commands import (
 )
 from video_task import TASK, all_samples, without_times, write_task
 
-from tempeval.matrix import RunOptions
 from tempeval.run.runner import run_matrix
+from tempeval.run.spec import RunSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,18 +36,16 @@ TASKS = ("tempeval_mini_action", "tempeval_mini_direction", "tempeval_mini_order
 LIMIT = 8
 
 
-def options_for(checkpoint: Path, out: Path) -> RunOptions:
-    return RunOptions(
-        out=out, methods=METHODS, tasks=TASKS, pretrained=str(checkpoint), limit=LIMIT
-    )
+def options_for(checkpoint: Path, out: Path) -> RunSpec:
+    return RunSpec(out=out, methods=METHODS, tasks=TASKS, pretrained=str(checkpoint), limit=LIMIT)
 
 
 @pytest.fixture
-def options(tiny_qwen2_5_vl_folder: Path, tmp_path: Path) -> RunOptions:
+def options(tiny_qwen2_5_vl_folder: Path, tmp_path: Path) -> RunSpec:
     return options_for(tiny_qwen2_5_vl_folder, tmp_path / "out")
 
 
-def arguments_of(options: RunOptions) -> list[object]:
+def arguments_of(options: RunSpec) -> list[object]:
     names = {"methods": ",".join(METHODS), "tasks": ",".join(TASKS)}
     names |= {"pretrained": options.pretrained, "limit": LIMIT, "out": options.out}
     pairs = [(f"--{name}", value) for name, value in names.items()]
@@ -59,9 +57,9 @@ def one_process(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Run the same options in this process, once for all tests; returns the folder."""
     out = tmp_path_factory.mktemp("one_process") / "out"
 
-    def run(options: RunOptions) -> Path:
+    def run(options: RunSpec) -> Path:
         if not out.exists():
-            run_matrix(RunOptions(**{**vars(options), "out": out}))
+            run_matrix(RunSpec(**{**vars(options), "out": out}))
         return out
 
     return run
@@ -80,7 +78,7 @@ def keys_of(batches: Iterable[dict[str, Any]]) -> set[str]:
 @pytest.fixture(scope="module")
 def two_ranks(
     tiny_qwen2_5_vl_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Command, RunOptions]:
+) -> tuple[Command, RunSpec]:
     """A finished `tempeval run` on two ranks."""
     root = tmp_path_factory.mktemp("two_ranks")
     options = options_for(tiny_qwen2_5_vl_folder, root / "out")
@@ -90,7 +88,7 @@ def two_ranks(
 
 
 def test_two_ranks_write_what_one_process_writes(
-    two_ranks: tuple[Command, RunOptions], one_process: Any
+    two_ranks: tuple[Command, RunSpec], one_process: Any
 ) -> None:
     command, options = two_ranks
     assert command.stdout.count("complete, ") == len(METHODS), "only the first rank reports"
@@ -102,7 +100,7 @@ def test_two_ranks_write_what_one_process_writes(
 
 
 def test_each_rank_journals_whole_batches_in_its_own_file(
-    two_ranks: tuple[Command, RunOptions], one_process: Any
+    two_ranks: tuple[Command, RunSpec], one_process: Any
 ) -> None:
     _, options = two_ranks
     halves = [batches_of(options.out, rank) for rank in (0, 1)]
@@ -115,7 +113,7 @@ def test_each_rank_journals_whole_batches_in_its_own_file(
     assert together == sorted(sorted(batch) for batch in whole)
 
 
-def test_a_video_is_one_ranks_in_all_tasks(two_ranks: tuple[Command, RunOptions]) -> None:
+def test_a_video_is_one_ranks_in_all_tasks(two_ranks: tuple[Command, RunSpec]) -> None:
     """A clip is decoded once for all methods and tasks, so its measured time names it."""
     _, options = two_ranks
     decodes = [_decodes(batches_of(options.out, rank)) for rank in (0, 1)]
@@ -161,7 +159,7 @@ def test_lmms_eval_on_two_ranks(tiny_qwen2_5_vl_folder: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("dying", [0, 1])
 def test_a_rank_that_dies_ends_the_others(
-    options: RunOptions, one_process: Any, tmp_path: Path, dying: int
+    options: RunSpec, one_process: Any, tmp_path: Path, dying: int
 ) -> None:
     """Killed in the middle: non-zero, nothing left running, and one process can go on."""
     with started(torchrun(2, *arguments_of(options)), tmp_path) as command:
@@ -188,7 +186,7 @@ IMPATIENT = (
 
 @pytest.mark.parametrize("dying", [0, 1])
 def test_ranks_that_nothing_watches_over_notice_a_death(
-    options: RunOptions, tmp_path: Path, dying: int
+    options: RunSpec, tmp_path: Path, dying: int
 ) -> None:
     """As on several nodes: no torchrun ends the rank that lives on, it does so by itself."""
     arguments = [sys.executable, "-c", IMPATIENT, *arguments_of(options)[2:]]
@@ -227,7 +225,7 @@ c.main()
 
 @pytest.mark.parametrize("failing", [0, 1])
 def test_a_rank_that_fails_ends_the_others_with_its_reason(
-    options: RunOptions, one_process: Any, tmp_path: Path, failing: int
+    options: RunSpec, one_process: Any, tmp_path: Path, failing: int
 ) -> None:
     port, living = free_port(), 1 - failing
     programs = {failing: FULL, living: "import tempeval.cli as c; c.main()"}
@@ -255,7 +253,7 @@ def test_a_rank_that_fails_ends_the_others_with_its_reason(
 
 @pytest.mark.parametrize("extra", [(), ("--overwrite",)])
 def test_a_second_run_on_the_same_folder_is_refused_and_harms_nothing(
-    options: RunOptions, one_process: Any, tmp_path: Path, extra: tuple[str, ...]
+    options: RunSpec, one_process: Any, tmp_path: Path, extra: tuple[str, ...]
 ) -> None:
     with started(torchrun(2, *arguments_of(options)), tmp_path / "one") as command:
         command.until(lambda: all(journal_lines(options.out, rank) >= 2 for rank in (0, 1)))
@@ -274,13 +272,13 @@ def test_a_second_run_on_the_same_folder_is_refused_and_harms_nothing(
     assert all_samples(options.out) == all_samples(one_process(options))
 
 
-def test_overwrite_keeps_the_answers_of_methods_that_are_not_named(options: RunOptions) -> None:
+def test_overwrite_keeps_the_answers_of_methods_that_are_not_named(options: RunSpec) -> None:
     run_matrix(options)
     before = {path: path.read_bytes() for path in options.out.rglob("pas/*_samples_*.jsonl")}
     for record in options.out.rglob("pas/run.json"):
         record.unlink()  # as if it had been killed before the end
     batches = journal_lines(options.out)
-    run_matrix(RunOptions(**{**vars(options), "methods": ["baseline"], "overwrite": True}))
+    run_matrix(RunSpec(**{**vars(options), "methods": ["baseline"], "overwrite": True}))
     lines = journal_lines(options.out)
     assert lines == batches + 1 + batches // 2, "what is forgotten, and the baseline again"
     run_matrix(options)

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tempeval.errors import TempevalError
-from tempeval.matrix import RunOptions, plan_matrix
 from tempeval.model_wrappers.results import ChoiceLoss, failed_choice
 from tempeval.run import paired
+from tempeval.run.matrix import plan_matrix
 from tempeval.run.paired import pair_with_baselines
 from tempeval.run.record import SCHEMA
+from tempeval.run.spec import RunSpec
 from tempeval.tasks.choice_task import answer_index, choose, probabilities
 
 if TYPE_CHECKING:
@@ -109,7 +110,9 @@ def task_of(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def plans(tmp_path: Path) -> list[Any]:
-    return plan_matrix(RunOptions(tmp_path, ["reverse_pe", "baseline"], [TASK], budgets=[64, 128]))
+    return plan_matrix(
+        RunSpec(out=tmp_path, methods=["reverse_pe", "baseline"], tasks=[TASK], budgets=[64, 128])
+    )
 
 
 def test_changes_are_method_minus_baseline_of_the_same_budget(plans: list[Any]) -> None:

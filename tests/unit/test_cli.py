@@ -12,21 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tempeval import cli_matrix, cli_quickstart, doctor, matrix
+from tempeval import cli_matrix, cli_quickstart, doctor
 from tempeval.cli import main
 from tempeval.doctor import Check
 from tempeval.errors import TempevalError
 from tempeval.methods.registry import method_names, parse_chain
 from tempeval.plugin import MODELS
 from tempeval.run import runner
+from tempeval.run.spec import RunSpec
 from tempeval.side_channels.registry import SIDE_CHANNELS
 from tempeval.tasklist import expand_tasks, group_of, task_entries, tasks_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from tempeval.matrix import RunOptions
 
 COMMANDS = (
     "run",
@@ -59,11 +58,11 @@ def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, st
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[RunOptions]:
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[RunSpec]:
     """What `run_matrix` would have been given."""
-    given: list[RunOptions] = []
+    given: list[RunSpec] = []
 
-    def record(options: RunOptions, **_: object) -> list[Path]:
+    def record(options: RunSpec, **_: object) -> list[Path]:
         given.append(options)
         return []
 
@@ -186,7 +185,7 @@ def test_an_unknown_option_or_command_ends_with_code_2(call: Any) -> None:
     assert call("rum")[0] == 2
 
 
-def test_run_passes_every_option(call: Any, asked: list[RunOptions], tmp_path: Path) -> None:
+def test_run_passes_every_option(call: Any, asked: list[RunSpec], tmp_path: Path) -> None:
     line = (
         "run --methods baseline,pas[unit=position;offsets=0/0.5]+temporal_exit "
         "--tasks tempeval_mini,mvbench --pretrained some/model --num-frames 16 "
@@ -197,7 +196,7 @@ def test_run_passes_every_option(call: Any, asked: list[RunOptions], tmp_path: P
     code, _, _ = call(*line.split(), "-o", str(tmp_path))
     assert code == 0
     assert asked == [
-        matrix.RunOptions(
+        RunSpec(
             out=tmp_path,
             methods=["baseline", "pas[unit=position;offsets=0/0.5]+temporal_exit"],
             tasks=["tempeval_mini", "mvbench"],
@@ -296,7 +295,7 @@ def test_what_ends_a_job_ends_with_one_line_and_its_own_code(
     assert err == f"interrupted by {name}; run the same command to go on where it stopped\n"
 
 
-def test_a_signal_that_is_ignored_stays_ignored(call: Any, asked: list[RunOptions]) -> None:
+def test_a_signal_that_is_ignored_stays_ignored(call: Any, asked: list[RunSpec]) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with cli_matrix.patient_interrupts():
@@ -305,7 +304,7 @@ def test_a_signal_that_is_ignored_stays_ignored(call: Any, asked: list[RunOption
         signal.signal(signal.SIGHUP, before)
 
 
-def test_the_handler_of_ctrl_c_is_put_back(call: Any, asked: list[RunOptions]) -> None:
+def test_the_handler_of_ctrl_c_is_put_back(call: Any, asked: list[RunSpec]) -> None:
     before = signal.getsignal(signal.SIGINT)
     assert call("run", "--methods", "pas", "--tasks", "t", "-o", "out")[0] == 0
     assert signal.getsignal(signal.SIGINT) is before
@@ -335,7 +334,7 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def test_quickstart_compares_every_method(
-    call: Any, asked: list[RunOptions], beside: list[list[str]], tmp_path: Path
+    call: Any, asked: list[RunSpec], beside: list[list[str]], tmp_path: Path
 ) -> None:
     call("quickstart", "-o", str(tmp_path), "--limit", "3")
     named = {m.name for o in asked for text in o.methods for m in parse_chain(text).methods}
@@ -351,7 +350,7 @@ def test_quickstart_compares_every_method(
 
 
 def test_the_second_process_of_the_quickstart_runs_its_parts_alone(
-    call: Any, asked: list[RunOptions], beside: list[list[str]], tmp_path: Path
+    call: Any, asked: list[RunSpec], beside: list[list[str]], tmp_path: Path
 ) -> None:
     only = ("--only", "runs-audio", "--only", "runs-budget")
     code, out, _ = call("quickstart", "-o", str(tmp_path), *only)
