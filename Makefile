@@ -87,6 +87,7 @@ readme: $(STAMP)
 	$(BIN)/python .ci/readme.py
 	$(BIN)/python .ci/benchmark_docs.py
 	$(BIN)/python .ci/leaderboard_docs.py
+	$(BIN)/python .ci/options_docs.py
 readme-table: $(STAMP)
 	$(BIN)/python .ci/readme.py --table $(QUICKSTART)/leaderboard/leaderboard.md
 

@@ -172,6 +172,8 @@ def _policy(raw: Mapping[str, Any]) -> dict[str, Any]:
         policy["decoder"] = decoder
     if raw.get("system_prompt") is not None:
         policy["system_prompt"] = raw["system_prompt"]
+    if raw.get("gen_kwargs"):
+        policy["gen_kwargs"] = raw["gen_kwargs"]
     if raw.get("mm_newline_position") not in (None, "one_token"):
         policy["mm_newline_position"] = raw["mm_newline_position"]
     return {name: _plain(value) for name, value in policy.items()}

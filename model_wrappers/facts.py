@@ -15,6 +15,7 @@ from tempeval.versions import versions
 if TYPE_CHECKING:
     from tempeval.engine.inference import Answered, Inference
     from tempeval.methods.base import Chain
+    from tempeval.run.spec import RunSpec
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Tally:
 
 
 def run_facts(
-    name: str, chain: Chain, inference: Inference, world_size: int, tally: Tally
+    spec: RunSpec, chain: Chain, inference: Inference, world_size: int, tally: Tally
 ) -> dict[str, Any]:
     """Return what a record says about model, method, frames and answers."""
     family = inference.family
@@ -53,7 +54,7 @@ def run_facts(
         "method_settings": chain.settings(),
         "method_resolved": inference.resolve(chain),
         "method_fingerprint": chain.fingerprint,
-        "model": name,
+        "model": spec.pretrained,
         "model_revision": family.revision,
         **family.adapted,
         "family": family.name,
@@ -63,6 +64,8 @@ def run_facts(
         "position_rule": family.options.position_rule,
         "system_prompt": family.options.system_prompt,
         **family.settings,
+        # What the run put over the tasks' own; `generation` is what took effect.
+        "gen_kwargs": dict(spec.gen_kwargs) or None,
         "generation": recorded(inference.generation),
         "quantization": quantization_record(family.model),
         "dtype": dtype_text(family.model),

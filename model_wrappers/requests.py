@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -19,35 +20,43 @@ from tempeval.video.still import read_rgb
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
+#: No generation arguments.
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
 
-def chat_question(number: int, request: Any, docs: Mapping[str, Any]) -> Question:
+def chat_question(
+    number: int, request: Any, docs: Mapping[str, Any], over: Mapping[str, Any] = NOTHING
+) -> Question:
     """Read a `generate_until` instance of the chat path.
 
     Args:
         number: its position among the requests.
         request: arguments `(ctx, doc_to_messages, gen_kwargs, doc_id, task, split)`.
         docs: the host's `task_dict`.
+        over: generation arguments of the run, over those of the request.
     """
     _, doc_to_messages, gen_kwargs, doc_id, task, split = request.args
     doc = docs[task][split][doc_id]
     messages = doc_to_messages(doc)
-    return _generation(number, request, doc, messages, gen_kwargs)
+    return _generation(number, request, doc, messages, {**gen_kwargs, **over})
 
 
-def simple_question(number: int, request: Any, docs: Mapping[str, Any]) -> Question:
+def simple_question(
+    number: int, request: Any, docs: Mapping[str, Any], over: Mapping[str, Any] = NOTHING
+) -> Question:
     """Read a `generate_until` instance of the simple path.
 
     Args:
         number: its position among the requests.
         request: arguments `(ctx, gen_kwargs, doc_to_visual, doc_id, task, split)`.
         docs: the host's `task_dict`.
+        over: generation arguments of the run, over those of the request.
     """
     ctx, gen_kwargs, doc_to_visual, doc_id, task, split = request.args
     doc = docs[task][split][doc_id]
     messages = _simple_messages(ctx, doc_to_visual, doc)
-    return _generation(number, request, doc, messages, gen_kwargs)
+    return _generation(number, request, doc, messages, {**gen_kwargs, **over})
 
 
 def score_question(number: int, request: Any, docs: Mapping[str, Any]) -> Question:

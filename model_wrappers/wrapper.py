@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -305,9 +305,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
 
     def run_facts(self) -> dict[str, Any]:
         """Return what a record says about model, method and frames."""
-        return run_facts(
-            self.spec.pretrained, self.chain, self.inference, self._world_size, self.tally
-        )
+        return run_facts(self.spec, self.chain, self.inference, self._world_size, self.tally)
 
     def generate_until(self, requests: Sequence[Any]) -> list[GenerationResult]:
         """Answer generation requests, video by video; results in the order of the requests."""
@@ -390,7 +388,8 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
     def _reader(self, kind: str) -> Callable[[int, Any, Mapping[str, Any]], Question]:
         if kind == "loglikelihood":
             return score_question
-        return simple_question if self.is_simple else chat_question
+        read = simple_question if self.is_simple else chat_question
+        return partial(read, over=self.spec.gen_kwargs)
 
     def _bar(self, total: int, label: str) -> tqdm[Any]:
         """Return a progress bar; of several ranks the first has one, and only on a terminal."""

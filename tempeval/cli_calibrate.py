@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from tempeval.cli_options import flag
 from tempeval.console import say
 
 
@@ -18,24 +19,19 @@ def calibrate(
         ),
     ] = None,
     limit: Annotated[int, typer.Option(help="Most clips; evenly spaced ones of more.")] = 16,
-    pretrained: Annotated[
-        str, typer.Option(help="Hub id, checkpoint folder, mini, or mini:NAME.")
-    ] = "mini",
+    pretrained: Annotated[str, flag("pretrained")] = "mini",
     method: Annotated[
         str, typer.Option(help="Methods that the store will be chained with, as a+b.")
     ] = "baseline",
     num_frames: Annotated[int, typer.Option(help="Frames per video.")] = 8,
     budget: Annotated[int | None, typer.Option(help="Visual tokens per video.")] = None,
-    min_pixels: Annotated[int | None, typer.Option(help="Fewest pixels per frame.")] = None,
-    max_pixels: Annotated[int | None, typer.Option(help="Most pixels per frame.")] = None,
-    position_rule: Annotated[str, typer.Option(help="original or native.")] = "original",
-    mm_newline_position: Annotated[
-        str | None,
-        typer.Option(help="Newline tokens of LLaVA-OneVision: one_token or grid; else as trained."),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    revision: Annotated[str | None, typer.Option(help="Commit of a hub checkpoint.")] = None,
+    min_pixels: Annotated[int | None, flag("min_pixels")] = None,
+    max_pixels: Annotated[int | None, flag("max_pixels")] = None,
+    position_rule: Annotated[str, flag("position_rule")] = "original",
+    mm_newline_position: Annotated[str | None, flag("mm_newline_position")] = None,
+    device: Annotated[str | None, flag("device")] = None,
+    dtype: Annotated[str, flag("dtype")] = "auto",
+    revision: Annotated[str | None, flag("revision")] = None,
     seed: Annotated[int, typer.Option(help="Seed of rendered clips.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from tempeval.cli_options import flag
 from tempeval.console import say
 
 
@@ -29,11 +30,11 @@ def features(
     num_frames: Annotated[
         int, typer.Option(help="Frames per video that the base model will see.")
     ] = 8,
-    min_pixels: Annotated[int | None, typer.Option(help="Fewest pixels per frame.")] = None,
-    max_pixels: Annotated[int | None, typer.Option(help="Most pixels per frame.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    revision: Annotated[str | None, typer.Option(help="Commit of a hub checkpoint.")] = None,
+    min_pixels: Annotated[int | None, flag("min_pixels")] = None,
+    max_pixels: Annotated[int | None, flag("max_pixels")] = None,
+    device: Annotated[str | None, flag("device")] = None,
+    dtype: Annotated[str, flag("dtype")] = "auto",
+    revision: Annotated[str | None, flag("revision")] = None,
     decode_timeout: Annotated[
         float,
         typer.Option(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tempeval.cli_options import flag
 from tempeval.console import say
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ NEW_LINE = "\n"
 #: How long after such a signal another one is ignored.
 CLEAN_UP_SECONDS = 3.0
 
-Out = Annotated[Path, typer.Option("-o", "--out", help="Folder to write to.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace earlier runs in the folder.")]
+Out = Annotated[Path, flag("out")]
+Overwrite = Annotated[bool, flag("overwrite")]
 
 
 def evaluate(options: "RunSpec", since: float | None = None) -> list[Path]:

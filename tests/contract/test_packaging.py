@@ -65,7 +65,7 @@ def test_members_of_groups_exist() -> None:
 
 
 def test_the_generated_tables_and_pages_are_up_to_date() -> None:
-    for script in ("readme.py", "benchmark_docs.py", "leaderboard_docs.py"):
+    for script in ("readme.py", "benchmark_docs.py", "leaderboard_docs.py", "options_docs.py"):
         subprocess.run([sys.executable, ROOT / ".ci" / script, "--check"], check=True)
 
 

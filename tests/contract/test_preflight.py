@@ -35,7 +35,7 @@ QUESTIONS = ("Is it faster?", "Is it red?")
 
 @pytest.fixture(autouse=True)
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resume, "_revision", lambda _pretrained: "sha256:0")
+    monkeypatch.setattr(resume, "_revision", lambda *_asked: "sha256:0")
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ TINY = Path(__file__).parent.parent / "helpers" / "tiny_tasks"
 def tiny_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (tasklist, host):
         monkeypatch.setattr(module, "tasks_path", lambda: TINY)
-    monkeypatch.setattr(resume, "_revision", lambda _pretrained: "sha256:0")
+    monkeypatch.setattr(resume, "_revision", lambda *_asked: "sha256:0")
 
 
 @pytest.fixture
@@ -296,7 +296,7 @@ def test_a_changed_model_or_package_is_noticed(
     run_matrix(options(), load=lambda _options: FakeModel(revision="sha256:1"))
     with pytest.raises(TempevalError, match="model_revision"):
         run_matrix(options(), load=pytest.fail)
-    monkeypatch.setattr(resume, "_revision", lambda _pretrained: "old packages")
+    monkeypatch.setattr(resume, "_revision", lambda *_asked: "old packages")
     run_matrix(options(overwrite=True), load=lambda _options: FakeModel(revision="old packages"))
     with pytest.raises(TempevalError, match="typer"):
         run_matrix(options(), load=pytest.fail)

@@ -53,7 +53,7 @@ class Journalled(FakeModel):
 def tiny_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (tasklist, host):
         monkeypatch.setattr(module, "tasks_path", lambda: TINY)
-    monkeypatch.setattr(resume, "_revision", lambda _pretrained: "sha256:0")
+    monkeypatch.setattr(resume, "_revision", lambda *_asked: "sha256:0")
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def _run(
 ) -> tuple[list[str], list[str]]:
     for module in (tasklist, host):
         patch.setattr(module, "tasks_path", lambda: root / "tasks")
-    patch.setattr(resume, "_revision", lambda _pretrained: "sha256:0")
+    patch.setattr(resume, "_revision", lambda *_asked: "sha256:0")
     tasklist._entries.cache_clear()
     model, lines = FakeModel(), []
     chosen = RunSpec(
