@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tempeval.benchmarks.listing import page_of
-from tempeval.benchmarks.registry import MODULES, benchmark
+from tempeval.benchmarks.registry import BENCHMARKS, benchmark
 from tempeval.task_config import task_config
 from tempeval.tasklist import task_entries
 
@@ -21,7 +21,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "docs" / "benchmarks"
 def pages() -> dict[str, str]:
     """Return every page's text by file name."""
     by_page: dict[str, list[Benchmark]] = {}
-    for name in MODULES:
+    for name in BENCHMARKS.own:
         by_page.setdefault(page_of(name), []).append(benchmark(name))
     return {f"{page}.md": text(page, chosen) for page, chosen in by_page.items()}
 

@@ -97,9 +97,11 @@ def _top(
 
 @app.command("list", epilog="Example: tempeval list methods")
 def list_names(
-    what: Annotated[str, typer.Argument(help="methods, tasks, families, models or side-channels.")],
+    what: Annotated[
+        str, typer.Argument(help="methods, tasks, families, benchmarks, models or side-channels.")
+    ],
 ) -> None:
-    """List what can be named: methods, tasks, families, lmms-eval model ids, side channels."""
+    """List what can be named: methods, tasks, families, benchmarks, lmms-eval model ids ..."""
     from tempeval.listing import LISTINGS
 
     if what not in LISTINGS:

@@ -43,11 +43,11 @@ def calibrate(
     """
     import torch
 
-    from tempeval.methods.registry import parse_chain
+    from tempeval.methods.registry import parse_chain, spelling
     from tempeval.run.calibrate import CalibrateOptions, with_calibration
     from tempeval.run.calibrate import calibrate as run
 
-    hint = with_calibration(parse_chain(method), str(out)).spec
+    hint = spelling(with_calibration(parse_chain(method), str(out)))
     made = run(
         CalibrateOptions(
             out=out,

@@ -42,6 +42,22 @@ class UnknownName(TempevalError):
         return type(self), (self.kind, self.name, self.known, self.where)
 
 
+class BrokenPlugin(TempevalError):
+    """A file, module or entry point of others that cannot be used.
+
+    Args:
+        what: which one, as it was written or as its package calls it.
+        reason: what is wrong with it, and what to do.
+    """
+
+    def __init__(self, what: str, reason: str) -> None:
+        self.what, self.reason = what, reason
+        super().__init__(f"cannot use {what}: {reason}")
+
+    def __reduce__(self) -> tuple[type[BrokenPlugin], tuple[str, str]]:
+        return type(self), (self.what, self.reason)
+
+
 class InvalidSetting(TempevalError):
     """A setting whose value is not accepted."""
 

@@ -19,7 +19,14 @@ from tempeval.host_files import MODEL_NAME
 from tempeval.host_scores import Scoring, check_metric, score_samples
 from tempeval.run.record import TaskFacts, digest
 from tempeval.task_sources import definition_digest, object_digest, read_documents
-from tempeval.tasklist import LIST_HINT, entries_in, group_of, task_entries, tasks_path
+from tempeval.tasklist import (
+    LIST_HINT,
+    entries_in,
+    foreign_task_folders,
+    group_of,
+    task_entries,
+    tasks_path,
+)
 from tempeval.video.stamp import video_digests
 
 if TYPE_CHECKING:
@@ -550,7 +557,7 @@ def _task_manager(names: Sequence[str], include_path: Path | None) -> Any:
     tasks = importlib.import_module("lmms_eval.tasks")
     manager = tasks.TaskManager(
         "WARNING",
-        include_path=[str(tasks_path()), *more],
+        include_path=[str(tasks_path()), *map(str, foreign_task_folders()), *more],
         include_defaults=bool(foreign),
         model_name=MODEL_NAME,
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tempeval.benchmarks.registry import BENCHMARKS, benchmark
+from tempeval.extensions import OWN
 from tempeval.families.registry import FAMILIES
 from tempeval.methods.registry import BASELINE, METHODS, method_class
 from tempeval.plugin import MODELS
@@ -13,6 +15,8 @@ from tempeval.tasklist import task_entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from tempeval.extensions import Registry
 
 BASELINE_SUMMARY = "the unmodified model, through the same wrapper and engine"
 
@@ -29,7 +33,7 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def method_rows() -> list[tuple[str, str, str, str]]:
-    """Return name, stages, summary and paper of every method, `baseline` first."""
+    """Return name, stages, summary and paper of every working method, `baseline` first."""
     rows = [(BASELINE, "-", BASELINE_SUMMARY, "-")]
     entries = sorted(METHODS.values(), key=lambda entry: entry.name)
     return rows + [(e.name, ", ".join(e.stages), e.summary, e.paper) for e in entries]
@@ -39,10 +43,10 @@ def method_table() -> str:
     """Return the methods as the markdown table of the README; imports every method."""
     heads = ("method", "what it does", "stage", "paper", "written from", "families", "training")
     lines = [f"| {' | '.join(heads)} | settings |", "| --- " * (len(heads) + 1) + "|"]
-    every = ", ".join(FAMILIES)
+    every = ", ".join(FAMILIES.own)
     lines.append(f"| `{BASELINE}` | {BASELINE_SUMMARY} | - | - | - | {every} | - | - |")
     training = {True: "needs it", False: "none", None: "none (probe)"}
-    for entry in sorted(METHODS.values(), key=lambda entry: entry.name):
+    for entry in sorted(METHODS.own.values(), key=lambda entry: entry.name):
         cells = (
             entry.summary,
             ", ".join(entry.stages),
@@ -69,7 +73,11 @@ def _defaults(method: str) -> list[str]:
 
 def list_methods() -> list[str]:
     """Return one line per method."""
-    return columns([(n, s, f"{t} [{p}]" if p != "-" else t) for n, s, t, p in method_rows()])
+    rows = [
+        (name, stages, _from(METHODS, name, text if paper == "-" else f"{text} [{paper}]"))
+        for name, stages, text, paper in method_rows()
+    ]
+    return columns(rows) + _broken(METHODS)
 
 
 def list_tasks() -> list[str]:
@@ -87,7 +95,20 @@ def list_tasks() -> list[str]:
 
 def list_families() -> list[str]:
     """Return one line per family."""
-    return columns([(e.name, ", ".join(e.model_types), e.summary) for e in FAMILIES.values()])
+    rows = [
+        (e.name, ", ".join(e.model_types), _from(FAMILIES, e.name, e.summary))
+        for e in FAMILIES.values()
+    ]
+    return columns(rows) + _broken(FAMILIES)
+
+
+def list_benchmarks() -> list[str]:
+    """Return one line per benchmark: name, tasks and title."""
+    rows = []
+    for name in BENCHMARKS:
+        chosen = benchmark(name)
+        rows.append((name, ", ".join(chosen.tasks), _from(BENCHMARKS, name, chosen.title)))
+    return columns(rows) + _broken(BENCHMARKS)
 
 
 def list_models() -> list[str]:
@@ -97,13 +118,28 @@ def list_models() -> list[str]:
 
 def list_side_channels() -> list[str]:
     """List side channels with their summaries."""
-    return columns([(entry.name, entry.summary) for entry in SIDE_CHANNELS.values()])
+    rows = [
+        (name, _from(SIDE_CHANNELS, name, entry.summary)) for name, entry in SIDE_CHANNELS.items()
+    ]
+    return columns(rows) + _broken(SIDE_CHANNELS)
+
+
+def _from(registry: Registry[Any], name: str, text: str) -> str:
+    """Add to what is said of a name the package that it comes from, if it is another's."""
+    package = registry.package_of(name)
+    return text if package == OWN else f"{text} (from {package})"
+
+
+def _broken(registry: Registry[Any]) -> list[str]:
+    """Return a line on each name of other packages that cannot be used."""
+    return [str(error) for error in registry.broken()]
 
 
 LISTINGS: dict[str, Callable[[], list[str]]] = {
     "methods": list_methods,
     "tasks": list_tasks,
     "families": list_families,
+    "benchmarks": list_benchmarks,
     "models": list_models,
     "side-channels": list_side_channels,
 }

@@ -117,13 +117,14 @@ def _extend(module: ModuleType) -> None:
 
 
 def _with_our_folder(include_path: str | Sequence[str] | None) -> list[str]:
-    from tempeval.tasklist import tasks_path
+    from tempeval.tasklist import foreign_task_folders, tasks_path
 
     given = [include_path] if isinstance(include_path, str) else list(include_path or ())
-    ours = tasks_path().resolve()
-    if any(ours.is_relative_to(Path(folder).resolve()) for folder in given):
-        return given
-    return [*given, str(ours)]
+    for folder in (tasks_path(), *foreign_task_folders()):
+        ours = folder.resolve()
+        if not any(ours.is_relative_to(Path(other).resolve()) for other in given):
+            given.append(str(ours))
+    return given
 
 
 def _show_in_listing() -> None:

@@ -47,6 +47,8 @@ _ANSWER_ROOTS = tuple(
 #: What it ends at: the journal, whose format has a number, and what renders the mini suite, whose
 #: files have stamps.
 _ANSWERS_NOT = (f"{PACKAGE}.engine.journal", f"{PACKAGE}.mini")
+#: What the module of a file that was named by its path is called, before the digest of its text.
+FILE_MODULE = "tempeval_file_"
 _DATA_SUFFIXES = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".yaml", ".npz", ".safetensors")
 _GIT_SECONDS = 10
 
@@ -78,6 +80,7 @@ def modules_of(
         within: packages that are followed; a root's own is, too.
     """
     tops = {*within, *(root.partition(".")[0] for root in roots)}
+    tops |= {top for root in roots for top in _beside(root)}
     found: set[str] = set()
     wanted = list(roots)
     while wanted:
@@ -88,6 +91,28 @@ def modules_of(
         found.add(name)
         wanted += _parents(name)
         wanted += source_of(name).imported
+    return frozenset(found)
+
+
+@cache
+def _beside(module: str) -> frozenset[str]:
+    """Return the top-level modules in the folder of a file that was named by its path.
+
+    They are its own, where `PYTHONPATH` or the working folder lets it import them.
+    """
+    spec = _spec(module) if module.startswith(FILE_MODULE) else None
+    if spec is None or not spec.origin:
+        return frozenset()
+    folder = Path(spec.origin).parent
+    wanted, found = {module}, set()
+    while wanted:
+        for name in source_of(wanted.pop()).imported:
+            top = name.partition(".")[0]
+            place = getattr(_spec(top), "origin", None)
+            mine = (str(folder / f"{top}.py"), str(folder / top / "__init__.py"))
+            if top not in found and place in mine:
+                found.add(top)
+                wanted.add(top)
     return frozenset(found)
 
 
@@ -133,7 +158,31 @@ def chain_code(chain: Chain, family: str) -> str | None:
         side = chain.frames(FramePlan()).side
     channels = [side_channel_class(spec.name) for spec in side]
     roots = {cls.__module__ for cls in (*map(type, chain.methods), *channels)}
-    return digest_of(modules_of(tuple(sorted(roots)), _ANSWERS_NOT) - _answering(family))
+    own = modules_of(tuple(sorted(roots)), _ANSWERS_NOT) - _answering(family)
+    return combined({name: source_of(name).digest for name in own} | _foreign_data(own))
+
+
+def foreign_code(module: str) -> tuple[str, ...]:
+    """Return the digest of a module of others, with what it imports of its own; else nothing.
+
+    The version of this package's methods says what their settings mean; others may forget theirs.
+
+    Args:
+        module: dotted name of the module of a method's class.
+    """
+    if _is_below(module, (PACKAGE,)):
+        return ()
+    own = {name for name in modules_of((module,)) if not _is_below(name, (PACKAGE,))}
+    return (combined({name: source_of(name).digest for name in own} | _foreign_data(own)),)
+
+
+def _foreign_data(modules: Iterable[str]) -> dict[str, str]:
+    """Return the digests of the data files that modules of others mention."""
+    others = [name for name in modules if not _is_below(name, (PACKAGE,))]
+    return {
+        f"data {name}": hashlib.sha256(content).hexdigest()
+        for name, content in data_of(others).items()
+    }
 
 
 def run_code(chain: Chain, family: str) -> dict[str, str]:

@@ -189,9 +189,9 @@ def definition_digest(path: Path) -> str:
         with suppress(OSError):
             parts[f"data {name}"] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     for row in _benchmark_rows(config, folder):
-        from tempeval.benchmarks.registry import MODULES
+        from tempeval.benchmarks.registry import BENCHMARKS
 
-        roots.add(MODULES[row["benchmark"]][0])
+        roots.add(BENCHMARKS[row["benchmark"]].path.partition(":")[0])
     return combined(parts | _code(roots))
 
 

@@ -52,13 +52,24 @@ def tasks_path() -> Path:
     return Path(locations[0])
 
 
+def foreign_task_folders() -> list[Path]:
+    """Return the folders of task YAMLs that benchmarks of other packages bring."""
+    from tempeval.benchmarks.registry import BENCHMARKS, benchmark
+
+    folders = [benchmark(name).task_folder for name in BENCHMARKS.installed()]
+    return list(dict.fromkeys(folder for folder in folders if folder is not None))
+
+
 def task_entries() -> Mapping[str, TaskEntry]:
-    """Return every task and group of the package, by name.
+    """Return every task and group of the package, and of other packages' benchmarks, by name.
 
     Raises:
         TempevalError: if a YAML cannot be read, or two files use one name.
     """
-    return entries_in(tasks_path())
+    found: dict[str, TaskEntry] = {}
+    for folder in foreign_task_folders():
+        found = {**entries_in(folder), **found}
+    return {**entries_in(tasks_path()), **found} if found else entries_in(tasks_path())
 
 
 @cache

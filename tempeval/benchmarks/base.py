@@ -129,6 +129,8 @@ class Benchmark:
         tasks: names of the tasks and groups that use it.
         metrics: one line for the README's table.
         notes: fine print, one line each.
+        task_folder: folder of the YAMLs of its tasks, for a benchmark of another package; those of
+            this package are in one place.
     """
 
     name: str
@@ -146,3 +148,4 @@ class Benchmark:
     tasks: tuple[str, ...] = ()
     metrics: str = ""
     notes: tuple[str, ...] = field(default=())
+    task_folder: Path | None = None

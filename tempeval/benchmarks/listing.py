@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tempeval.benchmarks.check import check, tested_splits
-from tempeval.benchmarks.registry import MODULES, benchmark
+from tempeval.benchmarks.registry import BENCHMARKS, benchmark
 from tempeval.tasklist import task_entries
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def rows(
         progress: called with the name of each benchmark before it is looked at.
     """
     found = []
-    for name in MODULES:
+    for name in BENCHMARKS:
         progress(name)
         report = check(name, given, sizes=False)
         there = {split.split: split.items for split in report.splits if split.items}
@@ -98,7 +98,7 @@ def benchmark_table(pages: str = "docs/benchmarks/") -> str:
     """
     heads = ("benchmark", "items", "videos", "questions per video", "licence", "how to get it")
     lines = [f"| {' | '.join(heads)} | tasks | metrics |", "| --- " * (len(heads) + 2) + "|"]
-    for name in MODULES:
+    for name in BENCHMARKS.own:
         chosen = benchmark(name)
         cells = (
             f"[{chosen.title}]({pages}{page_of(name)}.md)",
@@ -114,7 +114,7 @@ def benchmark_table(pages: str = "docs/benchmarks/") -> str:
 
 def page_of(name: str) -> str:
     """Return the stem of a benchmark's page under docs/benchmarks: that of its module."""
-    return MODULES[name][0].rpartition(".")[2]
+    return BENCHMARKS[name].path.partition(":")[0].rpartition(".")[2]
 
 
 def _counts(chosen: Benchmark) -> tuple[str, str, str]:

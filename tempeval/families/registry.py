@@ -1,20 +1,25 @@
-"""Names and `model_type`s to families: strings only, so that listing them imports no torch."""
+"""Names and `model_type`s to families: strings only, so that listing them imports no torch.
+
+A family of another package is the class that an entry point of its name loads.
+"""
 
 from __future__ import annotations
 
-import importlib
+import inspect
 import json
 import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tempeval.errors import UnknownName, UnsupportedModel
+from tempeval.errors import BrokenPlugin, UnsupportedModel
+from tempeval.extensions import Registry, load_object
 from tempeval.families.revision import adapted_base, adapter_place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tempeval.extensions import Extension
     from tempeval.families.base import Family
 
 
@@ -34,29 +39,53 @@ class FamilyEntry:
     summary: str
 
 
-FAMILIES: dict[str, FamilyEntry] = {
-    entry.name: entry
-    for entry in (
-        FamilyEntry(
-            "qwen_vl",
-            "tempeval.families.qwen_vl:QwenVL",
-            ("qwen2_vl", "qwen2_5_vl"),
-            "Qwen2-VL and Qwen2.5-VL",
-        ),
-        FamilyEntry(
-            "llava_onevision",
-            "tempeval.families.llava_onevision:LlavaOnevision",
-            ("llava_onevision",),
-            "LLaVA-OneVision: the Hugging Face port, and the original lmms-lab/llava-onevision-*",
-        ),
-        FamilyEntry(
-            "video_llava",
-            "tempeval.families.video_llava:VideoLlava",
-            ("video_llava",),
-            "Video-LLaVA: the Hugging Face port, and the original LanguageBind/Video-LLaVA-7B",
-        ),
-    )
-}
+_OWN = (
+    FamilyEntry(
+        "qwen_vl",
+        "tempeval.families.qwen_vl:QwenVL",
+        ("qwen2_vl", "qwen2_5_vl"),
+        "Qwen2-VL and Qwen2.5-VL",
+    ),
+    FamilyEntry(
+        "llava_onevision",
+        "tempeval.families.llava_onevision:LlavaOnevision",
+        ("llava_onevision",),
+        "LLaVA-OneVision: the Hugging Face port, and the original lmms-lab/llava-onevision-*",
+    ),
+    FamilyEntry(
+        "video_llava",
+        "tempeval.families.video_llava:VideoLlava",
+        ("video_llava",),
+        "Video-LLaVA: the Hugging Face port, and the original LanguageBind/Video-LLaVA-7B",
+    ),
+)
+
+
+def _read_entry(named: Extension, found: object) -> FamilyEntry:
+    from tempeval.families.base import Family
+
+    if not (isinstance(found, type) and issubclass(found, Family)):
+        raise BrokenPlugin(named.path, f"{named.path} is not a subclass of Family")
+    if missing := sorted(found.__abstractmethods__):
+        raise BrokenPlugin(named.path, f"{found.__name__} lacks {', '.join(missing)}")
+    called, types = getattr(found, "name", None), getattr(found, "model_types", None)
+    if called != named.name:
+        raise BrokenPlugin(
+            named.path,
+            f"the entry point is called {named.name!r} and the family {called!r}; give both one "
+            "name",
+        )
+    if not isinstance(types, tuple) or not types or not all(isinstance(t, str) for t in types):
+        raise BrokenPlugin(
+            named.path, f"its model_types are {types!r}; accepted: a tuple of values of model_type"
+        )
+    lines = (inspect.getdoc(found) or "").splitlines()
+    return FamilyEntry(named.name, named.path, types, lines[0].rstrip(".") if lines else "")
+
+
+FAMILIES: Registry[FamilyEntry] = Registry(
+    "family", "tempeval.families", _OWN, _read_entry, "List them with: tempeval list families"
+)
 
 
 def family_class(name: str) -> type[Family]:
@@ -64,15 +93,13 @@ def family_class(name: str) -> type[Family]:
 
     Raises:
         UnknownName: if there is no such family.
+        BrokenPlugin: if it is another package's and cannot be used.
     """
-    if name not in FAMILIES:
-        raise UnknownName("family", name, FAMILIES)
-    module, attribute = FAMILIES[name].path.split(":")
-    return typing.cast("type[Family]", getattr(importlib.import_module(module), attribute))
+    return typing.cast("type[Family]", load_object(FAMILIES[name].path))
 
 
 def family_module(name: str) -> str:
-    """Return the dotted name of the module of a family's class, which is not imported."""
+    """Return the dotted name of the module of a family's class; of this package, unimported."""
     return FAMILIES[name].path.partition(":")[0]
 
 
@@ -92,9 +119,18 @@ def family_of(pretrained: str, revision: str | None = None) -> str:
         return "video_llava"
     if is_original_onevision(config):
         return "llava_onevision"
-    for entry in FAMILIES.values():
+    for entry in FAMILIES.own.values():
         if model_type in entry.model_types:
             return entry.name
+    others = [e.name for e in FAMILIES.installed().values() if model_type in e.model_types]
+    if len(others) > 1:
+        raise UnsupportedModel(
+            f"{pretrained!r} has model_type {model_type!r}, which several families load: "
+            f"{', '.join(others)}; uninstall the packages of all but one, or name it in "
+            "--model_args family=NAME"
+        )
+    if others:
+        return others[0]
     known = ", ".join(f"{t} ({e.name})" for e in FAMILIES.values() for t in e.model_types)
     hint = ""
     if model_type == "llava":
@@ -105,8 +141,13 @@ def family_of(pretrained: str, revision: str | None = None) -> str:
         )
     raise UnsupportedModel(
         f"{pretrained!r} has model_type {model_type!r}, which no family loads. Supported: "
-        f"{known}{hint}"
+        f"{known}{hint}{_broken()}"
     )
+
+
+def _broken() -> str:
+    """Name the families of other packages that might have loaded a model."""
+    return "".join(f". {error}" for error in FAMILIES.broken())
 
 
 def is_original_video_llava(config: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, fields
 from functools import cached_property
 from math import isfinite, lcm, prod
@@ -41,20 +42,33 @@ CELLS_FIRST, GRIDS_LAST = "cells", "grid_order"
 POSITIONS_ORDER = ("positions", "permutation", "inv_freq", "query_shift", "layers")
 
 
+#: The stages by the names of their functions, in the order in which a sample meets them.
+STAGES = ("frames", "tokens", "positions", "attention", "prune", "kv_cache")
+
+
 @dataclass(frozen=True)
 class Method:
     """Base of all methods. Fields are the paper's hyperparameters under the paper's names.
 
     Attributes:
-        name: registry name.
+        name: what a chain calls it; unless the class says otherwise, the class's name in small
+            letters with `_` between words.
         version: raised when the meaning of the same settings changes, so that old records and
             new ones are told apart.
         modifies: what the method changes; two methods of a chain may not change the same.
+        paper: citation with a number, for listings.
     """
 
     name: ClassVar[str] = ""
+    paper: ClassVar[str] = "-"
     version: ClassVar[int] = 1
     modifies: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in vars(cls):  # a subclass of a method is another method
+            words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__)
+            cls.name = words.lower()
 
     def __post_init__(self) -> None:
         """Refuse numbers that are not finite; they would spread to every answer unnoticed.
@@ -251,8 +265,13 @@ class Chain:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of every method, its version and all its settings."""
-        record = [[m.name, m.version, m.settings()] for m in self._named]
+        """Digest of every method, its version and all its settings; of others', the source too."""
+        from tempeval.source_digest import foreign_code
+
+        record = [
+            [m.name, m.version, m.settings(), *foreign_code(type(m).__module__)]
+            for m in self._named
+        ]
         text = json.dumps(record, sort_keys=True)
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 

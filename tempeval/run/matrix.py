@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import string
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tempeval import __version__
 from tempeval.errors import InvalidSetting, UnknownName
 from tempeval.families.registry import family_module, family_of
-from tempeval.methods.registry import method_names, parse_chain
+from tempeval.methods.registry import chain_names, check_names, method_names, parse_chain
 from tempeval.mini.paths import located
 from tempeval.source_digest import run_code
 from tempeval.task_sources import source_digests
@@ -55,11 +54,11 @@ def plan_matrix(options: RunSpec) -> list[Plan]:
     family = options.family or family_of(located(options.pretrained), options.revision)
     chains = [_chain(text, options.settings) for text in options.methods]
     named = {method.name for chain in chains for method in chain.methods}
-    for name in options.settings:
+    for name in options.settings.keys() - named:
         if name not in method_names():
-            raise UnknownName("method", name, method_names())
-        if name not in named:
-            raise InvalidSetting(f"--set {name}.... has no effect: no chain has {name!r}")
+            raise UnknownName("method", name, {*method_names(), *named})
+        raise InvalidSetting(f"--set {name}.... has no effect: no chain has {name!r}")
+    check_names(chains)
     annotations = source_digests(options.tasks, skip_missing=options.skip_unloadable)
     plans: dict[Path, Plan] = {}
     for budget in options.budgets or (None,):
@@ -76,7 +75,7 @@ def plan_matrix(options: RunSpec) -> list[Plan]:
 
 
 def _chain(text: str, settings: Mapping[str, Mapping[str, str]]) -> Chain:
-    names = set(re.findall(r"[A-Za-z0-9_]+", re.sub(r"\[[^\]]*\]", "", text)))
+    names = chain_names(text)
     return parse_chain(text, {name: values for name, values in settings.items() if name in names})
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from tempeval.errors import InvalidSetting, UnknownName
+from tempeval.methods.registry import split_chains
 from tempeval.settings import read_value
 
 if TYPE_CHECKING:
@@ -65,9 +66,9 @@ class Option:
 
 
 def _names(label: str, value: Any) -> list[str]:
-    """Split at commas; settings in brackets use `;` and `/`, so none is inside a name."""
+    """Split at commas, but for those in the brackets of a chain."""
     if isinstance(value, str):
-        value = value.split(",")
+        value = split_chains(value)
     if not isinstance(value, Sequence) or not all(isinstance(part, str) for part in value):
         raise InvalidSetting(f"{label}={value!r} is not a list of names")
     return [part.strip() for part in value if part.strip()]
@@ -249,7 +250,7 @@ class RunSpec:
     methods: Annotated[
         Sequence[str],
         Option(
-            "Chains such as a,b+c; a comma between chains.",
+            "Chains such as a,b+c or path/file.py:Class[x=1]; a comma between chains.",
             read=_names,
             text=True,
             doors=_RUN,
@@ -261,7 +262,7 @@ class RunSpec:
     method: Annotated[
         str | None,
         Option(
-            "Chain such as pas+temporal_exit; baseline, if not given.",
+            "Chain such as pas+temporal_exit or path/file.py:Class; baseline, if not given.",
             doors=_MODEL_ARGS,
             why="`tempeval run` takes several as `methods`",
         ),

@@ -5,13 +5,14 @@ A side channel is written `name` or `name[setting=value;other=value]`.
 
 from __future__ import annotations
 
-import importlib
+import inspect
 import re
 import typing
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from tempeval.errors import InvalidSetting, UnknownName
+from tempeval.errors import BrokenPlugin, InvalidSetting
+from tempeval.extensions import Registry, load_object
 from tempeval.settings import read_settings
 from tempeval.side_channels.origin import origin_of_spec
 from tempeval.video.clip import SideSpec
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tempeval.engine.encoder import DecodeOptions
+    from tempeval.extensions import Extension
     from tempeval.families.base import Family
     from tempeval.side_channels.base import Channel
 
@@ -42,41 +44,58 @@ class SideEntry:
 #: The side channel that reads what `tempeval features` wrote of another.
 STORED = "features"
 
-SIDE_CHANNELS: dict[str, SideEntry] = {
-    entry.name: entry
-    for entry in (
-        SideEntry(
-            "audio",
-            "tempeval.side_channels.audio:Audio",
-            "log-mel spectrum of the video's own sound track",
-        ),
-        SideEntry(
-            STORED,
-            "tempeval.side_channels.stored:Stored",
-            "what `tempeval features` has written to a folder, of any kind",
-        ),
-        SideEntry(
-            "highfps",
-            "tempeval.side_channels.highfps:HighFps",
-            "more frames through the base model's own vision tower, few cells each",
-        ),
-        SideEntry(
-            "imagebind",
-            "tempeval.side_channels.official:ImageBind",
-            "PAVE's audio: ImageBind features [K, 1024] from a folder",
-        ),
-        SideEntry(
-            "languagebind",
-            "tempeval.side_channels.official:LanguageBind",
-            "PAVE's high frame rate: LanguageBind features [T, 5, 1024] from a folder",
-        ),
-        SideEntry(
-            "llava_3d",
-            "tempeval.side_channels.official:Llava3D",
-            "PAVE's 3D: LLaVA-3D features [1, 18432, 1024] from a folder, by scene",
-        ),
-    )
-}
+_OWN = (
+    SideEntry(
+        "audio",
+        "tempeval.side_channels.audio:Audio",
+        "log-mel spectrum of the video's own sound track",
+    ),
+    SideEntry(
+        STORED,
+        "tempeval.side_channels.stored:Stored",
+        "what `tempeval features` has written to a folder, of any kind",
+    ),
+    SideEntry(
+        "highfps",
+        "tempeval.side_channels.highfps:HighFps",
+        "more frames through the base model's own vision tower, few cells each",
+    ),
+    SideEntry(
+        "imagebind",
+        "tempeval.side_channels.official:ImageBind",
+        "PAVE's audio: ImageBind features [K, 1024] from a folder",
+    ),
+    SideEntry(
+        "languagebind",
+        "tempeval.side_channels.official:LanguageBind",
+        "PAVE's high frame rate: LanguageBind features [T, 5, 1024] from a folder",
+    ),
+    SideEntry(
+        "llava_3d",
+        "tempeval.side_channels.official:Llava3D",
+        "PAVE's 3D: LLaVA-3D features [1, 18432, 1024] from a folder, by scene",
+    ),
+)
+
+
+def _read_entry(named: Extension, found: object) -> SideEntry:
+    from tempeval.side_channels.base import Channel
+
+    if not (isinstance(found, type) and issubclass(found, Channel)):
+        raise BrokenPlugin(named.path, f"{named.path} is not a subclass of Channel")
+    if missing := sorted(getattr(found, "__abstractmethods__", ())):
+        raise BrokenPlugin(named.path, f"{found.__name__} lacks {', '.join(missing)}")
+    lines = (inspect.getdoc(found) or "").splitlines()
+    return SideEntry(named.name, named.path, lines[0].rstrip(".") if lines else "")
+
+
+SIDE_CHANNELS: Registry[SideEntry] = Registry(
+    "side channel",
+    "tempeval.side_channels",
+    _OWN,
+    _read_entry,
+    "List them with: tempeval list side-channels",
+)
 
 _SPEC = re.compile(r"(?P<name>[A-Za-z0-9_]+)(?:\[(?P<settings>[^\[\]]*)\])?")
 
@@ -156,10 +175,7 @@ def side_channel_class(name: str) -> type[Channel]:
     Raises:
         UnknownName: if there is no such side channel.
     """
-    if name not in SIDE_CHANNELS:
-        raise UnknownName("side channel", name, SIDE_CHANNELS)
-    module, attribute = SIDE_CHANNELS[name].path.split(":")
-    return typing.cast("type[Channel]", getattr(importlib.import_module(module), attribute))
+    return typing.cast("type[Channel]", load_object(SIDE_CHANNELS[name].path))
 
 
 def reads_folder(name: str) -> bool:

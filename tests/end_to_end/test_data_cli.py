@@ -15,7 +15,7 @@ from benchmark_fixtures import add_missing, render
 from commands import started
 
 from tempeval.benchmarks.check import check
-from tempeval.benchmarks.registry import MODULES
+from tempeval.benchmarks.registry import BENCHMARKS
 from tempeval.benchmarks.sources import load_docs
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ def tempeval(*arguments: object, code: int = 0) -> str:
 
 
 def test_every_benchmark_has_a_fixture(rendered: tuple[Path, dict[str, Any]]) -> None:
-    assert set(rendered[1]) == set(MODULES)
+    assert set(rendered[1]) == set(BENCHMARKS)
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_readers_find_what_was_rendered(rendered: tuple[Path, dict[str, Any]], name: str) -> None:
     root, made = rendered[0], rendered[1][name]
     docs = [
@@ -80,13 +80,13 @@ def test_the_list_names_all_benchmarks_with_status_and_licence(
 ) -> None:
     root, made = rendered
     found = json.loads(tempeval("data", "list", "--data-root", root, "--json"))
-    assert list(found) == list(MODULES)
+    assert list(found) == list(BENCHMARKS)
     for name, row in found.items():
         videos = made[name]["videos"]
         assert row["status"] == f"{videos - 1} of {videos} videos"
         assert row["licence"]
     lines = tempeval("data", "list", "--data-root", root / "nowhere").splitlines()
-    assert [line.split()[1] for line in lines[1:]] == ["missing"] * len(MODULES)
+    assert [line.split()[1] for line in lines[1:]] == ["missing"] * len(BENCHMARKS)
 
 
 def jester_parts(folder: Path, clips: Sequence[int]) -> dict[str, bytes]:

@@ -79,9 +79,8 @@ def register(monkeypatch: pytest.MonkeyPatch, benchmark: Benchmark = TOY) -> Non
     module = ModuleType("made_up_benchmark")
     module.MADE_UP = benchmark  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "made_up_benchmark", module)
-    for name in list(registry.MODULES):
-        monkeypatch.delitem(registry.MODULES, name)
-    monkeypatch.setitem(registry.MODULES, benchmark.name, ("made_up_benchmark", "MADE_UP"))
+    entry = registry.BenchmarkEntry(benchmark.name, "made_up_benchmark:MADE_UP")
+    monkeypatch.setattr(registry.BENCHMARKS, "own", {entry.name: entry})
 
 
 def render(folder: Path, *names: str) -> dict[str, Any]:

@@ -149,7 +149,7 @@ class TinyChannel:
 def register_tiny_channel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `side_channel=tiny` be found for the length of a test."""
     entry = SideEntry("tiny", "tiny_pave:TinyChannel", "of the tests")
-    monkeypatch.setitem(SIDE_CHANNELS, "tiny", entry)
+    monkeypatch.setitem(SIDE_CHANNELS.own, "tiny", entry)
     monkeypatch.setattr(TinyChannel, "content", {})
     monkeypatch.setattr(TinyChannel, "calls", [])
 
