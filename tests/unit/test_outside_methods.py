@@ -317,7 +317,7 @@ def test_families_benchmarks_and_side_channels_have_doors_too(installed):
     assert benchmark("my_bench").title == "My bench"
     assert task_entries()["my_task"].summary == "mine"
     assert any("(from doors_bench 1.0)" in line for line in listing.list_benchmarks())
-    write(folder / "yaml" / "taken.yaml", "task: tempeval_jester\n")
+    write(folder / "yaml" / "taken.yaml", "task: tempeval_mini\n")
     from tempeval.tasklist import entries_in
 
     entries_in.cache_clear()
