@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tempeval.errors import TempevalError
 from tempeval.host_files import is_whole
 from tempeval.run.record import differences, read_record, status_of, write_record
+from tempeval.source_digest import foreign_code
 from tempeval.video.clip import FramePlan
 
 if TYPE_CHECKING:
@@ -51,8 +52,10 @@ def reusable(plans: Sequence[Plan], replace: bool, allowed: Allowed) -> dict[Pat
             known, now = (request.get("annotations") or {} for request in (old, new))
             old["annotations"] = {key: known[key] for key in known.keys() & now.keys()}
             new["annotations"] = {key: now[key] for key in known.keys() & now.keys()}
-        old["method_fingerprint"] = record.get("method_fingerprint")
-        new["method_fingerprint"] = plan.chain.fingerprint
+        if not any(foreign_code(type(m).__module__) for m in plan.chain.parts):
+            # The source of others' methods is part of it, and `outdated` tells of a changed one.
+            old["method_fingerprint"] = record.get("method_fingerprint")
+            new["method_fingerprint"] = plan.chain.fingerprint
         if (
             complete or record.get("status") == "complete"
         ):  # a run that did not end may not know these yet, and is replaced anyway
