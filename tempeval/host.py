@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from tempeval.host_scores import Metric
+    from tempeval.tasklist import TaskEntry
 
 _LOG = logging.getLogger(__name__)
 
@@ -199,11 +200,12 @@ class HostTasks:
         metric: Metric | None = None,
     ) -> None:
         self.names, self.limit, self.skip_unloadable = list(names), limit, skip_unloadable
-        self.include_path, self.metric = include_path, metric
+        self.include_path = None if include_path is None else include_path.absolute()
+        self.metric = metric
         self.left_out: dict[str, str] = {}
         self.skipped: dict[str, list[str]] = {}
         # The host takes seconds to import, so it waits until it must tell its own names.
-        self._manager = None if _all_ours(names) else _task_manager(names, include_path)
+        self._manager = None if _all_ours(names) else _task_manager(names, self.include_path)
         self._tree: dict[Any, Any] = {}
         self._loaded: dict[str, Any] = {}
         self._videos: dict[str, list[tuple[str, ...]]] = {}
@@ -285,8 +287,11 @@ class HostTasks:
         index = getattr(self._manager, "task_index", {})
         path = index.get(name, {}).get("yaml_path", -1)
         if isinstance(path, (str, os.PathLike)):
-            return definition_digest(Path(path))
-        return object_digest(vars(self._loaded[name].config)) if name in self._loaded else ""
+            found = definition_digest(Path(path))
+        else:
+            found = object_digest(vars(self._loaded[name].config)) if name in self._loaded else ""
+        # Another metric gives samples other scores.
+        return digest([found, str(self.metric)]) if self.metric is not None else found
 
     def group_digests(self) -> dict[str, str]:
         """Return the digests of the groups that were asked for, whose own scores they make."""
@@ -547,21 +552,21 @@ def _task_manager(names: Sequence[str], include_path: Path | None) -> Any:
         UnknownName: for a name that nobody knows.
     """
     ours = task_entries()
+    theirs = {} if include_path is None else _included(include_path)
     foreign = [name for name in names if name not in ours]
-    if include_path is not None and not include_path.is_dir():
-        raise InvalidSetting(
-            f"include_path {str(include_path)!r} is no folder; give one that holds task YAMLs"
-        )
-    more = [] if include_path is None else [str(include_path.absolute())]
+    folders = [
+        tasks_path(),
+        *foreign_task_folders(),
+        *([] if include_path is None else [include_path]),
+    ]
     import_host()
     tasks = importlib.import_module("lmms_eval.tasks")
     manager = tasks.TaskManager(
         "WARNING",
-        include_path=[str(tasks_path()), *map(str, foreign_task_folders()), *more],
-        include_defaults=bool(foreign),
+        include_path=[str(folder) for folder in folders],
+        include_defaults=_needs_defaults(foreign, theirs),
         model_name=MODEL_NAME,
     )
-    _check_shadows(names, manager.task_index, include_path)
     for name in foreign:
         if name not in manager.all_tasks:
             close = difflib.get_close_matches(name, manager.all_tasks, n=3, cutoff=0.5)
@@ -571,24 +576,34 @@ def _task_manager(names: Sequence[str], include_path: Path | None) -> Any:
     return manager
 
 
-def _check_shadows(
-    names: Sequence[str], index: Mapping[str, Any], include_path: Path | None
-) -> None:
-    """Refuse a name of the user's that is also another's: the host silently takes the other's.
+def _included(folder: Path) -> Mapping[str, TaskEntry]:
+    """Return the tasks of a folder of the user's.
 
     Raises:
-        InvalidSetting: naming both files.
+        InvalidSetting: if it is no folder, or one of its names is that of a task of this package,
+            which the host would silently take instead.
     """
-    theirs = {} if include_path is None else entries_in(include_path)
-    for name in names:
-        if name not in theirs:
-            continue
-        used = Path(str(index.get(name, {}).get("yaml_path")))
-        if used.resolve() != theirs[name].path.resolve():
-            raise InvalidSetting(
-                f"task {name!r} is in {theirs[name].path}, and another one of that name in {used}, "
-                "which lmms-eval takes; give yours another name"
-            )
+    if not folder.is_dir():
+        raise InvalidSetting(
+            f"include_path {str(folder)!r} is no folder; give one that holds task YAMLs"
+        )
+    ours, theirs = task_entries(), entries_in(folder)
+    if twice := sorted(ours.keys() & theirs.keys()):
+        raise InvalidSetting(
+            f"task {twice[0]!r} of {theirs[twice[0]].path} has the name of one of tempeval's; "
+            "give it another"
+        )
+    return theirs
+
+
+def _needs_defaults(names: Sequence[str], theirs: Mapping[str, TaskEntry]) -> bool:
+    """Return True if a name, or a member of a group, can only be one of the host's own tasks.
+
+    Reading all of these takes seconds.
+    """
+    members = [m for name in names if name in theirs for m in theirs[name].members]
+    known = theirs.keys() | task_entries().keys()
+    return any(name not in theirs for name in names) or any(m not in known for m in members)
 
 
 def _leaves(loaded: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:

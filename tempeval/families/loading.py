@@ -48,7 +48,7 @@ def load_checkpoint(
     options: LoadOptions,
     *,
     family: str,
-    model_classes: Mapping[str, str],
+    model_classes: Mapping[str, str | type],
     needs_template: bool = True,
 ) -> Checkpoint:
     """Load a folder or hub id with transformers.
@@ -57,7 +57,8 @@ def load_checkpoint(
         pretrained: folder or hub id.
         options: how to load it.
         family: name of the family, for errors.
-        model_classes: transformers' class for each `model_type` of the family.
+        model_classes: transformers' class for each `model_type` of the family, or the name that it
+            has in transformers.
         needs_template: whether prompts can only be made with a chat template.
 
     Raises:
@@ -65,6 +66,8 @@ def load_checkpoint(
             the model is of another kind.
         InvalidSetting: if the dtype or device is not accepted.
     """
+    import transformers
+
     dtype, device = torch_dtype(options), torch_device(options)
     folder = local_folder(pretrained, options.revision)
     check_files(folder, needs_template=needs_template)
@@ -82,14 +85,16 @@ def load_checkpoint(
             f"{named!r}); remove it there, and give the file the usual name"
         )
     check_quantization(pretrained, config, device)
-    model, processor = _load(pretrained, folder, model_classes[model_type], dtype, device)
+    chosen = model_classes[model_type]
+    model_class = getattr(transformers, chosen) if isinstance(chosen, str) else chosen
+    model, processor = _load(pretrained, folder, model_class, dtype, device)
     check_processor(pretrained, processor, needs_template=needs_template)
     check_text_stack(pretrained, model.config.get_text_config())
     return Checkpoint(model.eval(), processor, model_type, revision_of(folder))
 
 
 def _load(
-    pretrained: str, folder: Path, name: str, dtype: torch.dtype | str, device: torch.device
+    pretrained: str, folder: Path, model_class: Any, dtype: torch.dtype | str, device: torch.device
 ) -> tuple[Any, Any]:
     import transformers
     from safetensors import SafetensorError
@@ -97,7 +102,7 @@ def _load(
     where = {} if device.type == "cpu" else {"device_map": {"": str(device)}}
     try:
         processor = transformers.AutoProcessor.from_pretrained(folder)
-        model, report = getattr(transformers, name).from_pretrained(
+        model, report = model_class.from_pretrained(
             folder,
             dtype=dtype,
             attn_implementation="sdpa",

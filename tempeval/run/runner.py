@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tempeval.benchmarks.roots import use_root
 from tempeval.errors import RunFailed, TempevalError
 from tempeval.host import HostTasks, host_log
+from tempeval.host_scores import Metric
 from tempeval.methods.registry import BASELINE
 from tempeval.run.matrix import plan_matrix
 from tempeval.run.paired import pair_with_baselines
@@ -77,7 +78,13 @@ def run_matrix(
     """
     use_root(options.data_root)
     plans = plan_matrix(options)
-    tasks = HostTasks(options.tasks, options.limit, skip_unloadable=options.skip_unloadable)
+    tasks = HostTasks(
+        options.tasks,
+        options.limit,
+        skip_unloadable=options.skip_unloadable,
+        include_path=options.include_path,
+        metric=None if options.metric is None else Metric.parse(options.metric),
+    )
     ranks = Ranks(options.out / JOURNAL_NAME)
     first = ranks.is_first
     tasks.load()

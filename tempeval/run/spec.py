@@ -198,6 +198,12 @@ def _share(what: str) -> Callable[[str, str], None]:
     return check
 
 
+def _metric(_label: str, value: str) -> None:
+    from tempeval.host_scores import Metric
+
+    Metric.parse(value)
+
+
 def _decoder(_label: str, value: str) -> None:
     from tempeval.video.decode import check_decoder
 
@@ -492,6 +498,28 @@ class RunSpec:
             recorded=False,
         ),
     ] = False
+    include_path: Annotated[
+        Path | None,
+        Option(
+            "Folder with more task YAMLs, yours or another's.",
+            read=_path,
+            doors=_RUN,
+            why=_OF_THE_HOST,
+            recorded=False,
+        ),
+    ] = None
+    metric: Annotated[
+        str | None,
+        Option(
+            "What ranks tasks that are not tempeval's: NAME, NAME:percent or NAME:fraction; else "
+            "their first metric that is a number.",
+            read=_text,
+            check=_metric,
+            doors=_RUN,
+            why="lmms-eval's command scores by the tasks' own metrics",
+            recorded=False,
+        ),
+    ] = None
     skip_unloadable: Annotated[
         bool,
         Option(

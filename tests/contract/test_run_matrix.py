@@ -113,6 +113,18 @@ def test_the_host_files_are_official_and_the_leaderboard_reads_them(options: Any
     assert [entry.samples.score.mean() for entry in loaded.entries] == [0.5, 0.5]
 
 
+def test_a_task_most_of_whose_answers_are_not_read_is_warned_of(
+    options: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder,) = run_matrix(options(), load=lambda _options: FakeModel(silent=True))
+    assert record_in(folder)["status"] == "complete"
+    said = [line for line in caplog.messages if "no answer was read in 4 of 4 texts" in line]
+    assert [line.partition(":")[0] for line in said] == ["tempeval_tiny_a", "tempeval_tiny_b"]
+    caplog.clear()
+    run_matrix(options(out=folder.parent / "read"), load=lambda _options: FakeModel())
+    assert not any("no answer was read" in line for line in caplog.messages)
+
+
 def test_the_terminal_gets_no_noise(options: Any, capfd: pytest.CaptureFixture[str]) -> None:
     (folder,) = run_matrix(options(), load=lambda _options: FakeModel())
     captured = capfd.readouterr()
