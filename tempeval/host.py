@@ -18,6 +18,7 @@ from tempeval.errors import InvalidSetting, RunFailed, TempevalError, UnknownNam
 from tempeval.host_files import MODEL_NAME
 from tempeval.host_scores import Scoring, check_metric, score_samples
 from tempeval.run.record import TaskFacts, digest
+from tempeval.source_digest import PACKAGE, digest_of
 from tempeval.task_sources import definition_digest, object_digest, read_documents
 from tempeval.tasklist import (
     LIST_HINT,
@@ -290,8 +291,10 @@ class HostTasks:
             found = definition_digest(Path(path))
         else:
             found = object_digest(vars(self._loaded[name].config)) if name in self._loaded else ""
-        # Another metric gives samples other scores.
-        return digest([found, str(self.metric)]) if self.metric is not None else found
+        # What gives samples of other tasks their scores, failed ones too.
+        scoring = ("host_scores", "model_wrappers.failures", "tasks.failed")
+        code = digest_of(f"{PACKAGE}.{module}" for module in scoring)
+        return digest([found, str(self.metric), code])
 
     def group_digests(self) -> dict[str, str]:
         """Return the digests of the groups that were asked for, whose own scores they make."""

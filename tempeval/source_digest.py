@@ -42,7 +42,13 @@ _NAMING = frozenset(
 )
 #: Where the code of answers starts; a family, and the methods of a chain, come on top.
 _ANSWER_ROOTS = tuple(
-    f"{PACKAGE}.{name}" for name in ("engine.inference", "methods.base", "model_wrappers.requests")
+    f"{PACKAGE}.{name}"
+    for name in (
+        "engine.inference",
+        "engine.base_model",  # what merges an adapter makes the weights
+        "methods.base",
+        "model_wrappers.requests",
+    )
 )
 #: What it ends at: the journal, whose format has a number, and what renders the mini suite, whose
 #: files have stamps.
