@@ -229,8 +229,8 @@ def make_inputs(folder: Path) -> None:
     for part in ("tests", "tests/helpers"):
         sys.path.insert(0, str(ROOT / part))
     conftest = importlib.import_module("conftest")
-    llava = importlib.import_module("tiny_llava_onevision")
-    video_llava = importlib.import_module("tiny_video_llava")
+    llava = importlib.import_module("tempeval.verification.tiny_llava_onevision")
+    video_llava = importlib.import_module("tempeval.verification.tiny_video_llava")
     pave = importlib.import_module("tiny_pave")
     folder.mkdir(parents=True, exist_ok=True)
     for name in TINY[:2]:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from lmms_eval.api.instance import Instance
-from through_engine import question_logits
 
 import tempeval.tasks
 import tempeval.tasks.mini as mini_task
@@ -20,6 +19,7 @@ from tempeval.families.registry import family_class
 from tempeval.methods.base import Chain
 from tempeval.mini.paths import checkpoint
 from tempeval.model_wrappers.baseline import TempevalBaseline
+from tempeval.verification.through_engine import question_logits
 from tempeval.video.clip import Sampling, VideoRef
 from tempeval.video.decode import read_clip
 

@@ -6,7 +6,6 @@ import itertools
 
 import pytest
 import torch
-from dense_reference import dense_generate, dense_logits
 from probes import (
     DropEarlyFrames,
     FramesApart,
@@ -17,7 +16,6 @@ from probes import (
     PoolTokens,
     ReverseOrder,
 )
-from through_engine import laid_out, stepwise_logits
 
 from tempeval.engine.answer import generate, score
 from tempeval.engine.attach import ATTENTION_NAME, Attachment
@@ -28,6 +26,8 @@ from tempeval.errors import InvalidSetting, UnsupportedModel
 from tempeval.methods.base import Chain, Method
 from tempeval.methods.pas import PAS
 from tempeval.methods.temporal_exit import TemporalExit
+from tempeval.verification.dense import dense_generate, dense_logits
+from tempeval.verification.through_engine import laid_out, stepwise_logits
 from tempeval.video.clip import FramePlan
 
 CHAINS = {

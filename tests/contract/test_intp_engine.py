@@ -8,11 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from dense_reference import dense_generate, dense_logits
 from PIL import Image
-from through_engine import laid_out, stepwise_logits
-from tiny_llava_onevision import load_llava_onevision
-from tiny_video_llava import PER_FRAME, load_video_llava, save_tiny_original
 
 import tempeval.engine.session as session_module
 from tempeval.engine.answer import generate
@@ -30,6 +26,10 @@ from tempeval.model_wrappers.chain import Tempeval
 from tempeval.model_wrappers.intp import TempevalINTP
 from tempeval.run.calibrate import CalibrateOptions, calibrate
 from tempeval.run.calibration_clips import MINI
+from tempeval.verification.dense import dense_generate, dense_logits
+from tempeval.verification.through_engine import laid_out, stepwise_logits
+from tempeval.verification.tiny_llava_onevision import load_llava_onevision
+from tempeval.verification.tiny_video_llava import PER_FRAME, load_video_llava, save_tiny_original
 from tempeval.video.clip import FramePlan, Sampling, VideoRef
 
 QUESTIONS = ("What happens first?", "Is it faster? yes no", "up", "What happens last? A. left B.")

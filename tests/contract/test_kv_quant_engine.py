@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dense_reference import dense_generate, dense_logits
 from PIL import Image
 from probes import LastFrameOnly, LastNotQuestion
-from through_engine import batched_stepwise_logits
 
 import tempeval.engine.session as session_module
 from tempeval.cli import main
@@ -38,6 +36,8 @@ from tempeval.methods.registry import parse_chain
 from tempeval.methods.temporal_exit import TemporalExit
 from tempeval.run.calibrate import CalibrateOptions, calibrate, with_calibration
 from tempeval.run.calibration_clips import find_clips
+from tempeval.verification.dense import dense_generate, dense_logits
+from tempeval.verification.through_engine import batched_stepwise_logits
 from tempeval.video.clip import Sampling, VideoRef
 
 QUESTIONS = ("What happens first?", "Is it faster? yes no", "up", "What happens last? A. left B.")

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import pytest
 import torch
-from dense_reference import dense_generate, dense_logits
 from probes import (
     DropEarlyFrames,
     FramesApart,
@@ -16,8 +15,6 @@ from probes import (
     LastFrameOnly,
     LastNotQuestion,
 )
-from through_engine import laid_out, stepwise_logits
-from tiny_llava_onevision import load_llava_onevision
 
 from tempeval.engine.answer import generate, score
 from tempeval.engine.attach import Attachment
@@ -25,6 +22,9 @@ from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
 from tempeval.methods.base import Chain, Method
 from tempeval.methods.temporal_exit import TemporalExit
+from tempeval.verification.dense import dense_generate, dense_logits
+from tempeval.verification.through_engine import laid_out, stepwise_logits
+from tempeval.verification.tiny_llava_onevision import load_llava_onevision
 
 
 @dataclass(frozen=True)

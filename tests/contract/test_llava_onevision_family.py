@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_llava_onevision import TILE, load_llava_onevision, save_tiny_llava_onevision
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer
 
@@ -19,6 +18,11 @@ from tempeval.engine.inference import Inference
 from tempeval.errors import InfeasibleBudget, InvalidSetting, UnsupportedModel, UnusableText
 from tempeval.families.registry import family_class, family_of
 from tempeval.stages import Pathway
+from tempeval.verification.tiny_llava_onevision import (
+    TILE,
+    load_llava_onevision,
+    save_tiny_llava_onevision,
+)
 from tempeval.video.clip import Sampling
 
 

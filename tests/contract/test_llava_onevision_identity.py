@@ -8,8 +8,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from through_engine import question_logits
-from tiny_llava_onevision import TILE, load_llava_onevision
 
 from tempeval.engine.answer import generate
 from tempeval.engine.attach import Attachment
@@ -18,6 +16,8 @@ from tempeval.engine.prefix import prefill
 from tempeval.errors import UnsupportedModel
 from tempeval.families.llava_onevision_tiles import Anyres
 from tempeval.methods.base import Chain
+from tempeval.verification.through_engine import question_logits
+from tempeval.verification.tiny_llava_onevision import TILE, load_llava_onevision
 
 TOLERANCE = 1e-4
 

@@ -26,12 +26,12 @@ from original_onevision import (
     vision_reference,
 )
 from PIL import Image
-from tiny_llava_onevision import load_llava_onevision
 
 from tempeval.errors import InvalidSetting, UnsupportedModel
 from tempeval.families.llava_onevision_config import SO400M, build_config, pinpoints
 from tempeval.families.llava_onevision_keys import checked_weights, renamed
 from tempeval.families.registry import family_of
+from tempeval.verification.tiny_llava_onevision import load_llava_onevision
 from tempeval.video.clip import Sampling
 
 QUESTION = "Which way does the red square move?"

@@ -7,11 +7,11 @@ import pytest
 import torch
 from lmms_eval.api.instance import Instance
 from PIL import Image
-from tiny_llava_onevision import TILE
 
 from tempeval.errors import InfeasibleBudget, InvalidSetting
 from tempeval.model_wrappers.baseline import TempevalBaseline, TempevalBaselineSimple
 from tempeval.model_wrappers.chain import Tempeval
+from tempeval.verification.tiny_llava_onevision import TILE
 from tempeval.video.clip import VideoPath
 
 

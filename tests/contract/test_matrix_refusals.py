@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_video_llava import PER_FRAME, save_tiny_original
 from video_task import TASK, record_of, show_tasks, write_task
 
 from tempeval.accepted import load_accepting
@@ -18,6 +17,7 @@ from tempeval.model_wrappers.baseline import TempevalBaseline
 from tempeval.model_wrappers.chain import Tempeval
 from tempeval.run.runner import IncompleteRuns, load_model, run_matrix
 from tempeval.run.spec import RunSpec
+from tempeval.verification.tiny_video_llava import PER_FRAME, save_tiny_original
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,8 +6,6 @@ import itertools
 
 import pytest
 import torch
-from dense_reference import dense_generate, dense_logits
-from through_engine import laid_out, stepwise_logits
 from tiny_pave import encoded_for, register_tiny_channel, save_tiny_pave
 
 from tempeval.engine.answer import generate
@@ -18,6 +16,8 @@ from tempeval.engine.prefix import prefill
 from tempeval.errors import ConflictingMethods, TempevalError
 from tempeval.methods.base import Chain
 from tempeval.methods.registry import METHODS, parse_chain
+from tempeval.verification.dense import dense_generate, dense_logits
+from tempeval.verification.through_engine import laid_out, stepwise_logits
 from tempeval.video.clip import Sampling
 
 FAMILIES = (

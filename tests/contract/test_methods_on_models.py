@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from through_engine import question_logits
 
 from tempeval.engine.answer import score
 from tempeval.engine.attach import Attachment
@@ -15,6 +14,7 @@ from tempeval.engine.prefix import prefill
 from tempeval.engine.query_shift import shift_queries
 from tempeval.methods.base import Chain
 from tempeval.methods.pas import PAS
+from tempeval.verification.through_engine import question_logits
 
 
 @pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen2_vl"])

@@ -10,12 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from dense_reference import dense_generate, dense_logits
 from lmms_eval.api.instance import Instance
 from pave_reference import reference
 from PIL import Image
-from through_engine import laid_out, stepwise_logits
-from tiny_llava_onevision import load_llava_onevision
 from tiny_pave import TinyChannel, encoded_for, register_tiny_channel, save_tiny_pave
 
 from tempeval.engine.answer import generate
@@ -34,6 +31,9 @@ from tempeval.methods.registry import parse_chain
 from tempeval.model_wrappers.baseline import TempevalBaselineSimple
 from tempeval.model_wrappers.chain import TempevalSimple
 from tempeval.model_wrappers.pave import TempevalPAVE, TempevalPAVESimple
+from tempeval.verification.dense import dense_generate, dense_logits
+from tempeval.verification.through_engine import laid_out, stepwise_logits
+from tempeval.verification.tiny_llava_onevision import load_llava_onevision
 from tempeval.video.clip import FramePlan, Sampling, VideoPath, VideoRef
 
 FAMILIES = ("one_token", "grid", "qwen2_5_vl")

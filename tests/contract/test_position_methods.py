@@ -8,10 +8,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from dense_reference import dense_generate
 from probes import ReverseOrder as ReverseFrames
-from through_engine import laid_out, stepwise_logits
-from tiny_llava_onevision import load_llava_onevision
 
 from tempeval.engine.answer import generate
 from tempeval.engine.attach import Attachment
@@ -26,6 +23,9 @@ from tempeval.methods.slowfast import SlowFast
 from tempeval.methods.temporal_exit import TemporalExit
 from tempeval.methods.vrope import VRoPE
 from tempeval.stages import AXIS_ALL, AXIS_TEMPORAL
+from tempeval.verification.dense import dense_generate
+from tempeval.verification.through_engine import laid_out, stepwise_logits
+from tempeval.verification.tiny_llava_onevision import load_llava_onevision
 from tempeval.video.clip import FramePlan
 
 QUESTIONS = ("What happens first?", "Is it faster? yes no", "up", "What happens last? A. left B.")

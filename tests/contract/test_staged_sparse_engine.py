@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 
-import dense_reference
 import pytest
 import torch
-from dense_reference import dense_logits
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tempeval.bench.checkpoint import Shape, save_random
@@ -23,6 +21,8 @@ from tempeval.methods.pas import PAS
 from tempeval.methods.staged_sparse import StagedSparse
 from tempeval.methods.temporal_exit import TemporalExit
 from tempeval.model_wrappers.staged_sparse import TempevalStagedSparse
+from tempeval.verification import dense
+from tempeval.verification.dense import dense_logits
 
 COMBINATIONS = [(1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (1, 2, 3)]
 QUESTIONS = ("What happens first?", "Is it faster? yes no", "up", "What happens last? A. left B.")
@@ -80,7 +80,7 @@ def build(family, make_clip, message, questions=QUESTIONS, parts=("<video>",)):
 
 
 def paper_masks(strategies, ranges):
-    """Stand in for `dense_reference.token_mask`: the paper's words, token by token."""
+    """Stand in for `dense.token_mask`: the paper's words, token by token."""
 
     def masks(chain, layout, num_layers, total, prompt):
         frame = torch.zeros(total, dtype=torch.long)  # 0: no visual token
@@ -106,7 +106,7 @@ def paper_masks(strategies, ranges):
 def as_the_paper_says(monkeypatch):
     """`as_the_paper_says(strategies, ranges)` gives the dense reference its masks."""
     return lambda strategies, ranges: monkeypatch.setattr(
-        dense_reference, "token_mask", paper_masks(strategies, ranges)
+        dense, "token_mask", paper_masks(strategies, ranges)
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dense_reference import dense_generate
 from lmms_eval.api.instance import Instance
 from probes import (
     DropEarlyFrames,
@@ -14,8 +13,6 @@ from probes import (
     LastFrameOnly,
     ReverseOrder,
 )
-from through_engine import laid_out, stepwise_logits
-from tiny_video_llava import PER_FRAME
 from video_files import write_video
 
 from tempeval.engine.answer import generate, score
@@ -26,6 +23,9 @@ from tempeval.errors import TempevalError
 from tempeval.methods.base import Chain
 from tempeval.methods.temporal_exit import TemporalExit
 from tempeval.model_wrappers.chain import Tempeval, TempevalSimple
+from tempeval.verification.dense import dense_generate
+from tempeval.verification.through_engine import laid_out, stepwise_logits
+from tempeval.verification.tiny_video_llava import PER_FRAME
 from tempeval.video.clip import FramePlan
 
 CHAINS = {

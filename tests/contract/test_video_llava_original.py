@@ -16,7 +16,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from languagebind_reference import tower_reference
 from PIL import Image
-from tiny_video_llava import (
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from tempeval.errors import InfeasibleBudget, InvalidSetting, UnsupportedModel, UnusableText
+from tempeval.families.registry import family_of
+from tempeval.families.video_llava_pixels import official_pixels
+from tempeval.verification.tiny_video_llava import (
     LAYERS,
     PER_FRAME,
     load_video_llava,
@@ -26,12 +32,6 @@ from tiny_video_llava import (
     save_tiny_original,
     text_sizes,
 )
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
-
-from tempeval.errors import InfeasibleBudget, InvalidSetting, UnsupportedModel, UnusableText
-from tempeval.families.registry import family_of
-from tempeval.families.video_llava_pixels import official_pixels
 from tempeval.video.clip import Sampling
 
 TOWER = "model.video_tower.video_tower."

@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_video_llava import CHAT_TEMPLATE, PER_FRAME, load_video_llava, save_tiny_port
 from torch.utils.flop_counter import FlopCounterMode
 
 from tempeval.errors import InfeasibleBudget, InvalidSetting, UnsupportedModel, UnusableText
 from tempeval.families.registry import family_class, family_of
 from tempeval.stages import AXIS_ALL, VisualTokens
+from tempeval.verification.tiny_video_llava import (
+    CHAT_TEMPLATE,
+    PER_FRAME,
+    load_video_llava,
+    save_tiny_port,
+)
 from tempeval.video.clip import Sampling
 
 TOLERANCE = 1e-4

@@ -86,34 +86,3 @@ def tower_reference(
             x = x + linear(act(inner), f"{layer}.mlp.fc2")
         videos.append(x)
     return torch.stack(videos)
-
-
-def random_tower_state(
-    *, width, layers, mlp, image, patch, block=8, seed=0, scale=0.3, prefix=""
-) -> dict[str, torch.Tensor]:
-    """Random weights under the checkpoint's own names."""
-    g = torch.Generator().manual_seed(seed)
-
-    def rand(*shape, around=0.0):
-        return around + scale * torch.randn(*shape, generator=g)
-
-    state = {
-        "embeddings.class_embedding": rand(width),
-        "embeddings.patch_embedding.weight": rand(width, 3, patch, patch),
-        "embeddings.position_embedding.weight": rand(1 + (image // patch) ** 2, width),
-    }
-    norms = ["pre_layrnorm", "post_layernorm"]
-    linears = {}
-    for n in range(layers):
-        layer = f"encoder.layers.{n}"
-        state[f"{layer}.temporal_embedding"] = rand(1, block, width)
-        norms += [f"{layer}.{x}" for x in ("layer_norm1", "layer_norm2", "temporal_layer_norm1")]
-        for attention in ("self_attn", "temporal_attn"):
-            for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-                linears[f"{layer}.{attention}.{name}"] = (width, width)
-        linears |= {f"{layer}.mlp.fc1": (mlp, width), f"{layer}.mlp.fc2": (width, mlp)}
-    for name in norms:
-        state |= {f"{name}.weight": rand(width, around=1.0), f"{name}.bias": rand(width)}
-    for name, (out, into) in linears.items():
-        state |= {f"{name}.weight": rand(out, into), f"{name}.bias": rand(out)}
-    return {prefix + key: value for key, value in state.items()}

@@ -12,7 +12,6 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from kivi_reference import after_tokens, few_bits
 from safetensors.torch import load_file, save_file
 
 from tempeval.engine.cache import ExactPrefix, PlainKV, SharedPrefix, TailCache, make_piece
@@ -33,6 +32,7 @@ from tempeval.mini.scene import make_scene
 from tempeval.mini.suite import SEED, suite_clips
 from tempeval.run.calibration_clips import find_clips
 from tempeval.stages import Geometry, RotaryPlan, RunFacts, Segments, Tail
+from tempeval.verification.kivi import after_tokens, few_bits
 
 GOLDEN = load_file(Path(__file__).parents[1] / "reference" / "kivi" / "kivi.safetensors")
 GEOMETRY = Geometry(3, 4, 2, 8, 32, 64)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from languagebind_reference import random_tower_state, tower_reference
+from languagebind_reference import tower_reference
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -21,6 +21,7 @@ from tempeval.families.languagebind_config import PREFIXES, prefix_of, sizes_fro
 from tempeval.families.video_llava_original import build_projector
 from tempeval.families.video_llava_pixels import official_pixels
 from tempeval.families.video_llava_vision import strided_order
+from tempeval.verification.tiny_video_llava import random_tower_state
 
 GOLDEN = Path(__file__).parents[1] / "reference" / "languagebind" / "languagebind.safetensors"
 TOLERANCE = 1e-4

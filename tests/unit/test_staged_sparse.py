@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dense_reference import prefix_rows, token_mask
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from tempeval.methods.registry import parse_chain
 from tempeval.methods.staged_sparse import STRATEGY_MODIFIES, StagedSparse
 from tempeval.methods.temporal_exit import TemporalExit
 from tempeval.stages import Geometry, Pathway, RunFacts, Segments, VisualTokens
+from tempeval.verification.dense import prefix_rows, token_mask
 
 COMBINATIONS = [(1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (1, 2, 3)]
 

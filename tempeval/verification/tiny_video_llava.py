@@ -7,7 +7,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import torch
-from languagebind_reference import random_tower_state
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,7 +142,7 @@ def scale_up(model: torch.nn.Module, factor: float = 4.0) -> None:
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim >= 2:
-                weight *= factor
+                weight.mul_(factor)
 
 
 def original_state(vocab_size: int, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -159,7 +158,14 @@ def original_state(vocab_size: int, seed: int = 0) -> dict[str, torch.Tensor]:
     for layer in range(LAYERS):
         state[f"model.layers.{layer}.self_attn.rotary_emb.inv_freq"] = torch.ones(16)
     # Heads of 64 channels, as the released tower has: its sizes are read from the shapes.
-    tower = {"width": 128, "layers": 3, "mlp": 96, "image": SIDE, "patch": PATCH, "scale": 0.1}
+    tower: dict[str, Any] = {
+        "width": 128,
+        "layers": 3,
+        "mlp": 96,
+        "image": SIDE,
+        "patch": PATCH,
+        "scale": 0.1,
+    }
     state |= random_tower_state(prefix="model.video_tower.video_tower.", seed=seed, **tower)
     images = random_tower_state(prefix="model.image_tower.image_tower.", seed=seed + 1, **tower)
     state |= {key: value for key, value in images.items() if "temporal" not in key}
@@ -251,3 +257,43 @@ def load_video_llava(folder: Path, **options: Any) -> Any:
     from tempeval.families.video_llava import VideoLlava
 
     return VideoLlava.load(str(folder), LoadOptions(**{"dtype": "float32", **options}))
+
+
+def random_tower_state(
+    *,
+    width: int,
+    layers: int,
+    mlp: int,
+    image: int,
+    patch: int,
+    block: int = 8,
+    seed: int = 0,
+    scale: float = 0.3,
+    prefix: str = "",
+) -> dict[str, torch.Tensor]:
+    """Return random weights of a tower under the checkpoint's own names."""
+    g = torch.Generator().manual_seed(seed)
+
+    def rand(*shape: int, around: float = 0.0) -> torch.Tensor:
+        return around + scale * torch.randn(*shape, generator=g)
+
+    state = {
+        "embeddings.class_embedding": rand(width),
+        "embeddings.patch_embedding.weight": rand(width, 3, patch, patch),
+        "embeddings.position_embedding.weight": rand(1 + (image // patch) ** 2, width),
+    }
+    norms = ["pre_layrnorm", "post_layernorm"]
+    linears = {}
+    for n in range(layers):
+        layer = f"encoder.layers.{n}"
+        state[f"{layer}.temporal_embedding"] = rand(1, block, width)
+        norms += [f"{layer}.{x}" for x in ("layer_norm1", "layer_norm2", "temporal_layer_norm1")]
+        for attention in ("self_attn", "temporal_attn"):
+            for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+                linears[f"{layer}.{attention}.{name}"] = (width, width)
+        linears |= {f"{layer}.mlp.fc1": (mlp, width), f"{layer}.mlp.fc2": (width, mlp)}
+    for name in norms:
+        state |= {f"{name}.weight": rand(width, around=1.0), f"{name}.bias": rand(width)}
+    for name, (out, into) in linears.items():
+        state |= {f"{name}.weight": rand(out, into), f"{name}.bias": rand(out)}
+    return {prefix + key: value for key, value in state.items()}

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from kivi_reference import after_tokens
 
 from tempeval.methods.kv_codecs import KiviCodec, StaticCodec, static_scale
+from tempeval.verification.kivi import after_tokens
 
 if TYPE_CHECKING:
     from tempeval.families.base import Family
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def rotate_half(x: torch.Tensor) -> torch.Tensor:
+    """Return `[-x2, x1]` of the halves of the last dimension."""
     half = x.shape[-1] // 2
     return torch.cat([-x[..., half:], x[..., :half]], dim=-1)
 
@@ -73,6 +74,9 @@ def dense_logits(
     """Logits `[total, V]` of prefix plus tail under a chain.
 
     Args:
+        family: the loaded base model.
+        chain: the methods, bound to the model.
+        layout: of the prefix.
         embeddings: `[1, P, D]` of the prefix.
         tail_ids: `[Q + generated]`.
         prompt: number of prompt tokens (prefix and question); later ones were generated.

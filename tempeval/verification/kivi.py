@@ -14,7 +14,8 @@ def few_bits(x: torch.Tensor, nbits: int) -> torch.Tensor:
     low, high = x.amin(-1, keepdim=True), x.amax(-1, keepdim=True)
     scale = (high - low) / (2**nbits - 1)
     codes = ((x - low) / torch.where(scale > 0, scale, torch.ones_like(scale))).round()
-    return codes.clamp(0, 2**nbits - 1) * scale + low
+    held: torch.Tensor = codes.clamp(0, 2**nbits - 1) * scale + low
+    return held
 
 
 class KiviCache:
@@ -70,7 +71,8 @@ class KiviCache:
             total += token.numel() * self.nbits / 8 + 2 * element * token.numel() / self.group
         for token in [*self.new_keys, *self.new_values]:
             total += token.numel() * element
-        assert total == int(total)
+        if total != int(total):
+            raise ValueError(f"{total} bytes are no whole number")
         return int(total)
 
 
