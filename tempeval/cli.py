@@ -19,6 +19,7 @@ from tempeval.cli_pave import pave_app
 from tempeval.cli_quickstart import quickstart
 from tempeval.cli_run import run
 from tempeval.cli_score import score
+from tempeval.cli_verify import verify
 from tempeval.console import say
 from tempeval.errors import RunFailed, TempevalError, UnknownName
 
@@ -45,6 +46,7 @@ app.command(
     epilog="Example: tempeval score tempeval_scanqa --data-root data/scanqa "
     "--predictions answers.json"
 )(score)
+app.command(epilog="Example: tempeval verify path/file.py:Class")(verify)
 app.command(epilog="Example: tempeval bench --quick -o results/bench")(bench)
 app.add_typer(data_app, name="data")
 app.add_typer(mini_app, name="mini")

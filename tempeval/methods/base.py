@@ -57,10 +57,13 @@ class Method:
             new ones are told apart.
         modifies: what the method changes; two methods of a chain may not change the same.
         paper: citation with a number, for listings.
+        identity: settings under which the method changes nothing, if there are such; `tempeval
+            verify` holds them against the baseline.
     """
 
     name: ClassVar[str] = ""
     paper: ClassVar[str] = "-"
+    identity: ClassVar[dict[str, Any] | None] = None
     version: ClassVar[int] = 1
     modifies: ClassVar[frozenset[str]] = frozenset()
 

@@ -158,7 +158,7 @@ class StagedSparse(Method):
 
     def attention(self, visible: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
         """Hide all frames but the last from the question (1), earlier frames from frames (2)."""
-        frames = segments.frames
+        frames, visible = segments.frames, visible.clone()
         if self._acts(1, layer, segments):
             for row in (segments.question, segments.last):
                 visible[row, list(frames)[:-1]] = False
@@ -170,6 +170,7 @@ class StagedSparse(Method):
     def prune(self, kept: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
         """End all frames at the exit layer (3)."""
         if self._acts(3, layer, segments):
+            kept = kept.clone()
             kept[list(segments.frames)] = False
         return kept
 

@@ -101,5 +101,6 @@ class TemporalExit(Method):
     def prune(self, kept: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
         """End all frame segments at the exit layer."""
         if layer >= self.first_layer(segments.num_layers):
+            kept = kept.clone()
             kept[list(segments.frames)] = False
         return kept
