@@ -26,7 +26,7 @@ def verify(
 
     done = verify_method(method, family=family)
     if as_json:
-        typer.echo(json.dumps(done.to_dict(), indent=2))
+        say(json.dumps(done.to_dict(), indent=2))
     else:
         for line in done.table():
             say(line)
