@@ -134,6 +134,7 @@ class VisualTokens:
         spans: float64 `[T, 2]`, start and end in seconds of what each temporal grid stands for,
             only when side channels are asked for; NaN without timestamps.
         side: side channels by their spec, those that the frame plan asks for.
+        flops: floating-point operations that stage `tokens` spent; moving and pooling are free.
     """
 
     embeddings: torch.Tensor
@@ -146,6 +147,7 @@ class VisualTokens:
     pathways: tuple[Pathway, ...] = ()
     spans: torch.Tensor | None = None
     side: Mapping[SideSpec, SideFeatures] = field(default_factory=dict)
+    flops: float = 0.0
 
     @property
     def num_tokens(self) -> int:
@@ -219,6 +221,7 @@ class RotaryPlan:
         shift_scale_after: the same for every row after the prefix.
         attention_scaling: factor on cos and sin (YaRN and friends; 1 for plain rotary).
         layers: plans that replace this one in single layers.
+        context_factor: how many times as many positions the model takes under this plan.
     """
 
     positions: torch.Tensor
@@ -231,6 +234,7 @@ class RotaryPlan:
     shift_scale_after: float = 0.0
     attention_scaling: float = 1.0
     layers: Mapping[int, RotaryPlan] = field(default_factory=dict)
+    context_factor: float = 1.0
 
     @property
     def prefix_length(self) -> int:
@@ -378,6 +382,14 @@ class Codec(Protocol):
 
     `str(codec)` names the settings that decide how many tokens it quantises.
     """
+
+    @property
+    def exact_prefill(self) -> bool:
+        """Whether the prompt reads the prefix as it was, and only later tokens what is held.
+
+        Such a prefix serves one question. One layer's codec speaks for all.
+        """
+        ...
 
     def encode(self, keys: torch.Tensor, values: torch.Tensor) -> StoredKV:
         """Take `[1, h_kv, P_l, d]` keys (after rotary) and values of the rows present in a layer.

@@ -74,7 +74,9 @@ class Context:
         )
 
 
-def check_planned(chain: Chain, facts: RunFacts, sampling: Sampling) -> None:
+def check_planned(
+    chain: Chain, facts: RunFacts, sampling: Sampling, context_factor: float = 1.0
+) -> None:
     """Refuse a run none of whose prompts could fit.
 
     Only where it is certain before the first video: positions count tokens (no M-RoPE, no method
@@ -85,12 +87,13 @@ def check_planned(chain: Chain, facts: RunFacts, sampling: Sampling) -> None:
         chain: bound.
         facts: of the run.
         sampling: frames that the chain sees.
+        context_factor: of the chain's rotary plan.
 
     Raises:
         PromptTooLong: naming frames, tokens and context.
     """
     moved = any("positions" in method.modifies for method in chain.parts)
-    context = Context(facts.context_length, chain.context_factor)
+    context = Context(facts.context_length, context_factor)
     if facts.axes or moved or sampling.rule == "fps" or facts.visual_tokens <= context.positions:
         return
     raise PromptTooLong(

@@ -114,7 +114,9 @@ class Inference:
         plan = self.frame_plan(chain)
         self.family.check_sampling(plan.sampling, plan.grid_rules)
         bound = self.bound(chain)
-        check_planned(bound, self.facts(chain), plan.sampling)
+        empty, _ = self.family.layout([], [])
+        placed = bound.positions(empty.rotary, empty, self.family.geometry)
+        check_planned(bound, self.facts(chain), plan.sampling, placed.context_factor)
         if bound.low_rank is not None:
             linear_maps(self.family.text_model, bound.low_rank)
         for spec in plan.side:
@@ -151,11 +153,10 @@ class Inference:
         wanted, budget = self.sampling, self.family.options.visual_token_budget
         if not self.frames_free or wanted.rule == "fps" or budget is None:
             return self.family.fit(chain.frames(FramePlan(wanted)), free_frames=False)
-        unit = chain.frame_unit(self.family.facts(wanted))
-        # Stage `frames` refuses other numbers; which one it is in the end, the budget says.
+        unit = chain.bind(self.family.facts(wanted)).frames(FramePlan(wanted)).unit
         start = replace(wanted, num_frames=nearest_multiple(wanted.num_frames, unit))
-        plan = chain.frames(FramePlan(start))
-        return self.family.fit(plan, free_frames=True, unit=unit)
+        plan = replace(chain.frames(FramePlan(start)), unit=unit)
+        return self.family.fit(plan, free_frames=True)
 
     def plan(self, questions: Sequence[Question]) -> list[VideoWork]:
         """Group questions by video into batches (see `plan_work`).

@@ -137,6 +137,6 @@ def make_plan(chain: Chain, layout: Layout, geometry: Geometry) -> EnginePlan:
         layout=layout,
         segments=segments,
         layers=tuple(layers),
-        exact_prefill=chain.exact_prefill,
+        exact_prefill=any(p.codec is not None and p.codec.exact_prefill for p in layers),
         low_rank=chain.low_rank,
     )

@@ -90,8 +90,8 @@ class Session:
         self.vision_flops = sum(
             entry.vision_flops
             + sum(side.flops for side in entry.tokens.side.values())
-            + chain.encode_flops(entry.tokens)
-            for entry in encoded
+            + tokens.flops
+            for entry, tokens in zip(encoded, self.visuals, strict=True)
         )
         decode_ms = sum(entry.decode_ms for entry in encoded)
         encode_ms = sum(entry.encode_ms for entry in encoded)
@@ -121,7 +121,7 @@ class Session:
         """
         layout, _ = self.family.layout(batches[0].items[0].input_ids, self.visuals)
         plan = make_plan(self.chain, layout, self.family.geometry)
-        context = Context(self.family.context_length, self.chain.context_factor)
+        context = Context(self.family.context_length, plan.layers[0].rotary.context_factor)
         frames = self.base.frames or 0
         problems = [
             [

@@ -252,13 +252,13 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def fit(self, plan: FramePlan, *, free_frames: bool, unit: int = 1) -> FramePlan:
+    def fit(self, plan: FramePlan, *, free_frames: bool) -> FramePlan:
         """Choose what a plan of frames leaves to the visual-token budget, if there is one.
 
         Args:
             plan: after stage `frames`.
-            free_frames: whether the number of frames may change, as little as need be.
-            unit: the number of frames becomes a multiple of it, where it may change.
+            free_frames: whether the number of frames may change, as little as need be, to a
+                multiple of the plan's unit.
 
         Returns:
             The plan with its final number of frames, and with grid rules that leave no choice.

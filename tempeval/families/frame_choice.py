@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from tempeval.video.clip import FramePlan, GridRule
 
 
-def fit_frames(
-    fixed: FixedFrames, plan: FramePlan, *, free_frames: bool, unit: int = 1
-) -> FramePlan:
+def fit_frames(fixed: FixedFrames, plan: FramePlan, *, free_frames: bool) -> FramePlan:
     """Choose frames and settings of grid rules that make 98 to 100 % of a budget.
 
     First the choice that leaves the rules' wanted settings least, then the number of frames
@@ -29,8 +27,7 @@ def fit_frames(
     Args:
         fixed: tokens per frame, and the budget.
         plan: after stage `frames`.
-        free_frames: whether the number of frames may change.
-        unit: the number of frames becomes a multiple of it, where it may change.
+        free_frames: whether the number of frames may change, to a multiple of the plan's unit.
 
     Returns:
         The plan with its final number of frames, and with grid rules that leave no choice; as it
@@ -43,7 +40,7 @@ def fit_frames(
     if budget is None:
         return plan
     if free_frames:
-        fixed = replace(fixed, block=math.lcm(fixed.block, unit))
+        fixed = replace(fixed, block=math.lcm(fixed.block, plan.unit))
     wanted = plan.sampling.num_frames
     if not plan.grid_rules:
         frames = fixed.frames_near(wanted) if free_frames else wanted

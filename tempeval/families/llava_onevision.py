@@ -141,10 +141,10 @@ class LlavaOnevision(Family):
         """Choose the number of frames nearest to `preferred` that makes 98 to 100 % of it."""
         return self._fixed_frames(1).frames_near(preferred)
 
-    def fit(self, plan: FramePlan, *, free_frames: bool, unit: int = 1) -> FramePlan:
+    def fit(self, plan: FramePlan, *, free_frames: bool) -> FramePlan:
         """Choose frames, and the settings of grid rules, for the budget."""
         fixed = self._fixed_frames(1, plan.grid_rules)
-        return fit_frames(fixed, plan, free_frames=free_frames, unit=unit)
+        return fit_frames(fixed, plan, free_frames=free_frames)
 
     def _fixed_frames(self, num_visuals: int, grid_rules: tuple[GridRule, ...] = ()) -> FixedFrames:
         side, rows = self._tower.side, self.mm_newline_position == "grid"

@@ -159,13 +159,13 @@ class QwenVL(Family):
         plan = FramePlan(Sampling(num_frames=preferred))
         return self.fit(plan, free_frames=True).sampling.num_frames
 
-    def fit(self, plan: FramePlan, *, free_frames: bool, unit: int = 1) -> FramePlan:
+    def fit(self, plan: FramePlan, *, free_frames: bool) -> FramePlan:
         """Choose the number of frames; their size follows from it, video by video."""
         budget = self.options.visual_token_budget
         if budget is None or not free_frames:
             return plan
         rule = self._budget_resize(budget, 1, plan.grid_rules)
-        frames = rule.frames_near(plan.sampling.num_frames, unit)
+        frames = rule.frames_near(plan.sampling.num_frames, plan.unit)
         return replace(plan, sampling=replace(plan.sampling, num_frames=frames))
 
     def _budget_resize(

@@ -134,10 +134,10 @@ class VideoLlava(Family):
         """Choose the number of frames nearest to `preferred` that the budget can serve."""
         return self.resize().frames_near(preferred)
 
-    def fit(self, plan: FramePlan, *, free_frames: bool, unit: int = 1) -> FramePlan:
+    def fit(self, plan: FramePlan, *, free_frames: bool) -> FramePlan:
         """Choose frames, and the settings of grid rules, for the budget."""
         fixed = self.resize(1, plan.grid_rules)
-        return fit_frames(fixed, plan, free_frames=free_frames, unit=unit)
+        return fit_frames(fixed, plan, free_frames=free_frames)
 
     def encode(
         self, clip: Clip, *, num_groups: int = 1, with_features: bool = False

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from math import isfinite, lcm, prod
+from math import isfinite
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tempeval.errors import ConflictingMethods, InvalidSetting
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 #: text stack meets what the others made of the frames.
 CELLS_FIRST, GRIDS_LAST = "cells", "grid_order"
 
+#: After a method that modifies this, no rotary channel encodes time alone.
+AXIS = "axis"
+
 #: What stage `positions` modifies, in the order of application, however a chain is written.
 POSITIONS_ORDER = ("positions", "permutation", "inv_freq", "query_shift", "layers")
 
@@ -48,14 +51,60 @@ STAGES = ("frames", "tokens", "positions", "attention", "prune", "kv_cache")
 
 @dataclass(frozen=True)
 class Method:
-    """Base of all methods. Fields are the paper's hyperparameters under the paper's names.
+    """One paper's technique: a frozen dataclass that overrides some of six pure stages.
+
+    Fields are the paper's hyperparameters under the paper's names, each with a default. A method
+    never touches a model: the engine asks the stages, and their values (`tempeval.stages`) say
+    what it does. A stage that is not overridden changes nothing::
+
+        @dataclass(frozen=True)
+        class HalfPositions(Method):
+            name: ClassVar[str] = "half_positions"
+            modifies: ClassVar[frozenset[str]] = frozenset({"positions"})
+
+            factor: float = 0.5
+
+            def positions(self, rotary, layout, geometry):
+                return replace(rotary, positions=rotary.positions * self.factor)
+
+    The stages, in the order in which they are asked:
+
+    ========== ======================= ==========================================================
+    stage      once per                transforms
+    ========== ======================= ==========================================================
+    frames     run                     `FramePlan`: which frames, their order and groups
+    tokens     video or image          `VisualTokens`: embeddings `[N, D]` and their `cells` `[N]`
+    positions  prompt's prefix         `RotaryPlan`: float64 `[P, d/2]` positions, frequencies
+    attention  prefix and layer        bool `[K, K]`: which segment attends to which
+    prune      prefix and layer        bool `[K]`: which segments are still there
+    kv_cache   prefix and layer        `Codec` that holds keys and values `[1, h_kv, P_l, d]`
+    ========== ======================= ==========================================================
+
+    A prefix is the prompt through its last visual token; it is computed once and serves every
+    question about a video, so no stage sees a question. One video is one call: a batch of videos
+    whose layouts are equal is one call of a stage for each, never a dimension of its tensors.
+
+    What a stage needs to tell besides, it returns: whole multiples of frames as `FramePlan.unit`,
+    what it will leave of the grids as `FramePlan.grid_rules`, operations spent on tokens as
+    `VisualTokens.flops`, a longer context as `RotaryPlan.context_factor`, a prompt that reads
+    exact keys as `Codec.exact_prefill`.
+
+    Around the stages a method may override `bind` (fix what settings leave to the run), `resolve`
+    (check them against the model), `labels` and `measured` (what a reader of its row must know),
+    `settings` and `spec` (how it is recorded and spelt), and `low_rank` (a trained adapter of the
+    text stack). A name that stands for several methods overrides `parts` and
+    `without_kv_cache`.
 
     Attributes:
         name: what a chain calls it; unless the class says otherwise, the class's name in small
             letters with `_` between words.
         version: raised when the meaning of the same settings changes, so that old records and
             new ones are told apart.
-        modifies: what the method changes; two methods of a chain may not change the same.
+        modifies: what the method changes, such as `positions`, `inv_freq`, `query_shift`,
+            `permutation`, `tokens`, `exit`, `kv_cache` (any word will do); two methods of a chain
+            that modify the same raise `ConflictingMethods`. Some words are read: `cells` comes
+            first in stage `tokens` and `grid_order` last, `POSITIONS_ORDER` orders stage
+            `positions`, and after `axis` no rotary channel encodes time alone.
         paper: citation with a number, for listings.
         identity: settings under which the method changes nothing, if there are such; `tempeval
             verify` holds them against the baseline.
@@ -88,15 +137,32 @@ class Method:
                     )
 
     def frames(self, plan: FramePlan) -> FramePlan:
-        """Choose which frames, in which order, in which groups."""
+        """Choose which frames, in which order, in which groups.
+
+        Called before anything is decoded, also on an unbound method (see `bind`).
+        """
         return plan
 
     def tokens(self, tokens: VisualTokens) -> VisualTokens:
-        """Choose what visual tokens the frames become."""
+        """Choose what visual tokens the frames become: merge, pool, drop, add.
+
+        Called once per visual, images too. Dropped tokens are said by `VisualTokens.cells`.
+
+        Args:
+            tokens: as the family projects them; features before the projector and side channels
+                are there where stage `frames` asked for them.
+        """
         return tokens
 
     def positions(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
-        """Choose where each token sits in rotary space."""
+        """Choose where each token sits in rotary space.
+
+        Args:
+            rotary: the family's positions, or what methods before this one made of them.
+            layout: which rows of the prefix are visual, of which segment and cell. Where tokens
+                were dropped and keep their positions, it is that of all cells.
+            geometry: sizes of the text stack.
+        """
         return rotary
 
     def attention(self, visible: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
@@ -123,30 +189,10 @@ class Method:
         """Choose how the prefix keys and values of `layer` are held; None: as they are."""
         return None
 
-    def encode_flops(self, tokens: VisualTokens) -> float:
-        """Count the floating-point operations of stage `tokens` on tokens as the family made them.
-
-        Only where it is more than moving and pooling.
-        """
-        return 0.0
-
     @property
     def low_rank(self) -> LowRank | None:
         """What the method adds to the text stack's linear maps (`low_rank`); None: none."""
         return None
-
-    @property
-    def context_factor(self) -> float:
-        """How many times as many positions the (bound) method lets the model take, at least 1."""
-        return 1.0
-
-    @property
-    def exact_prefill(self) -> bool:
-        """Whether the prompt reads the prefix as it was before `kv_cache`.
-
-        Only later tokens read what is stored; such a prefix serves one question.
-        """
-        return False
 
     def without_kv_cache(self) -> Method | None:
         """Return what is left of the method when the prefix is held as it is; None for nothing."""
@@ -155,10 +201,6 @@ class Method:
     def parts(self) -> tuple[Method, ...]:
         """Return the methods that do the work: others for a name that stands for several."""
         return (self,)
-
-    def frame_unit(self, facts: RunFacts) -> int:
-        """Return the number of frames of which a video must have a whole multiple."""
-        return 1
 
     def bind(self, facts: RunFacts) -> Method:
         """Fix whatever the settings leave to the run; called before `resolve` and every stage.
@@ -192,10 +234,6 @@ class Method:
         """
         return ()
 
-    def facts_after(self, facts: RunFacts) -> RunFacts:
-        """Return the facts as methods placed after this one meet them; for `labels` only."""
-        return facts
-
     def settings(self) -> dict[str, Any]:
         """Return all settings as JSON values."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -228,13 +266,13 @@ class Chain:
     def __init__(self, methods: Sequence[Method] = ()) -> None:
         owner: dict[str, Method] = {}
         for method in methods:
-            for target in sorted(method.modifies):
-                if target in owner:
-                    raise ConflictingMethods(
-                        f"{owner[target].name!r} and {method.name!r} both modify {target!r}; "
-                        "use one of them, or methods that change different things"
-                    )
-                owner[target] = method
+            if shared := sorted(method.modifies & owner.keys()):
+                raise ConflictingMethods(
+                    f"{owner[shared[0]].name!r} and {method.name!r} both modify "
+                    f"{', '.join(map(repr, shared))}; use one of them, or methods that change "
+                    "different things"
+                )
+            owner |= dict.fromkeys(method.modifies, method)
         self.methods = tuple(methods)
 
     def __eq__(self, other: object) -> bool:
@@ -301,10 +339,6 @@ class Chain:
             tokens = method.tokens(tokens)
         return tokens
 
-    def encode_flops(self, tokens: VisualTokens) -> float:
-        """Count the operations of stage `tokens` on tokens as the family made them."""
-        return sum(method.encode_flops(tokens) for method in self.parts)
-
     @property
     def low_rank(self) -> LowRank | None:
         """What the chain adds to the text stack's linear maps; one method at most has something."""
@@ -343,24 +377,10 @@ class Chain:
                 return codec
         return None
 
-    @property
-    def exact_prefill(self) -> bool:
-        """Whether the prompt reads the prefix as it was before stage `kv_cache`."""
-        return any(method.exact_prefill for method in self.parts)
-
-    @property
-    def context_factor(self) -> float:
-        """How many times as many positions the (bound) chain lets the model take."""
-        return prod(method.context_factor for method in self.parts)
-
     def without_kv_cache(self) -> Chain:
         """Return the chain as a calibration runs it: with the prefix held as it is."""
         left = [method.without_kv_cache() for method in self.methods]
         return Chain([part for method in left if method is not None for part in method.parts()])
-
-    def frame_unit(self, facts: RunFacts) -> int:
-        """Return the number of frames of which a video must have a whole multiple."""
-        return lcm(*(method.frame_unit(facts) for method in self.parts))
 
     def layers_with_frames(self, facts: RunFacts) -> int:
         """Count the first layers in which some frame is left; all where none leaves.
@@ -410,6 +430,7 @@ class Chain:
         for method in self._placing():
             own = method.labels(seen)
             found += [f"{method.name}: {label}" if several else label for label in own]
-            seen = method.facts_after(seen)
+            if AXIS in method.modifies:
+                seen = replace(seen, axes=False)
         missing = sorted(facts.trained_with - {m.spec() for m in self.parts})
         return (*found, *(f"trained with {name}, run without it" for name in missing))

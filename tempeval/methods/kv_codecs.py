@@ -353,6 +353,7 @@ class KiviCodec:
         group_size: tokens (keys) or channels (values) that share a scale and a minimum.
         residual_length: newest tokens of a sequence whose values stay in full precision; keys are
             quantised in blocks of so many (of the whole groups in it, and of one group at least).
+        exact_prefill: see `Codec`.
     """
 
     only_prefix: ClassVar[bool] = False
@@ -360,6 +361,7 @@ class KiviCodec:
     nbits: int
     group_size: int
     residual_length: int
+    exact_prefill: bool = False
 
     def __str__(self) -> str:
         return f"group {self.group_size}, residual {self.residual_length}"
@@ -469,6 +471,7 @@ class StaticCodec:
     nbits: int
     residual_length: int
     bounds: Bounds
+    exact_prefill: bool = False
 
     def __str__(self) -> str:
         return f"residual {self.residual_length}"

@@ -127,11 +127,6 @@ class KVQuant(Method):
         """The newest tokens that stay in full precision, of the scheme or as set."""
         return WINDOWS[self.scheme] if self.residual_length is None else self.residual_length
 
-    @property
-    def exact_prefill(self) -> bool:
-        """Whether the prompt reads keys and values as they were before they were stored."""
-        return self.prefill == "exact"
-
     @cached_property
     def calibrated(self) -> Calibration | None:
         """What the calibration file holds; None for schemes without one.
@@ -187,8 +182,9 @@ class KVQuant(Method):
     def kv_cache(self, layer: int, geometry: Geometry) -> Codec:
         """Return the codec of a layer."""
         if self.calibrated is None:
-            return KiviCodec(self.nbits, self.group_size, self.window)
-        return StaticCodec(self.nbits, self.window, self.calibrated.bounds.layer(layer))
+            return KiviCodec(self.nbits, self.group_size, self.window, self.prefill == "exact")
+        bounds = self.calibrated.bounds.layer(layer)
+        return StaticCodec(self.nbits, self.window, bounds, self.prefill == "exact")
 
 
 def _check_choice(field: str, value: str, accepted: tuple[str, ...]) -> None:

@@ -234,31 +234,24 @@ class PAVE(Method):
         heard, features = self._asked(tokens)
         self._check(heard)
         grids, rows, columns = tokens.grid
+        patch, near = self._patch(tokens.embeddings), self._near(tokens, heard)
+        flops = tokens.flops + patch.flops(heard.features.shape, grids, rows * columns, near)
         # [N, D] -> [T, lead + h * w, D]
         fused = tokens.embeddings.reshape(grids, tokens.lead + rows * columns, -1).clone()
         if not bool(torch.isfinite(features).all()):
             # The base model's own numbers overflow: the sample fails as it does without the patch.
-            return replace(tokens, embeddings=torch.full_like(tokens.embeddings, torch.nan))
+            lost = torch.full_like(tokens.embeddings, torch.nan)
+            return replace(tokens, embeddings=lost, flops=flops)
         side = heard.features.to(fused)
         if not bool(torch.isfinite(side).all()):
             raise BadSideChannel(
                 heard.source,
                 f"it has numbers that {fused.dtype} cannot hold; run with another dtype",
             )
-        fused[:, tokens.lead :] += self._patch(fused)(
-            side, features.flatten(1, 2).to(fused), self._near(tokens, heard), grid=(rows, columns)
+        fused[:, tokens.lead :] += patch(
+            side, features.flatten(1, 2).to(fused), near, grid=(rows, columns)
         )
-        return replace(tokens, embeddings=fused.flatten(0, 1))
-
-    def encode_flops(self, tokens: VisualTokens) -> float:
-        """Count the patch's operations; none for an image."""
-        if tokens.kind == "image":
-            return 0.0
-        heard, _ = self._asked(tokens)
-        grids, rows, columns = tokens.grid
-        return self._patch(tokens.embeddings).flops(
-            heard.features.shape, grids, rows * columns, self._near(tokens, heard)
-        )
+        return replace(tokens, embeddings=fused.flatten(0, 1), flops=flops)
 
     def _asked(self, tokens: VisualTokens) -> tuple[SideFeatures, torch.Tensor]:
         heard, features = tokens.side.get(self.side), tokens.features

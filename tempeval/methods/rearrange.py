@@ -7,6 +7,7 @@ Source: INTP-Video-LLMs, arXiv 2409.12963 (no public code). The permutation is t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import lcm
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -61,16 +62,12 @@ class Rearrange(Method):
 
     def bind(self, facts: RunFacts) -> Rearrange:
         """Take the number of frames per group from the tower, where none is set."""
-        if facts.frames_per_block == 1 and self.allow_inert:
-            return replace(self, frames_per_group=facts.num_frames)  # one group, the same tokens
+        if facts.frames_per_block == 1:
+            return replace(self, frames_per_group=None)  # one group, the same tokens
         if self.frames_per_group is not None:
             return self
         merged = facts.frames_per_block == facts.frames_per_grid
         return replace(self, frames_per_group=PAPER_GROUP if merged else facts.frames_per_block)
-
-    def frame_unit(self, facts: RunFacts) -> int:
-        """Return the frames of a group; any number where the tower makes one group of all."""
-        return 1 if facts.frames_per_block == 1 else self._size(facts)
 
     def resolve(self, facts: RunFacts) -> dict[str, Any]:
         """Check that the tower makes a difference, and that frames divide into groups.
@@ -113,10 +110,12 @@ class Rearrange(Method):
         return ()
 
     def frames(self, plan: FramePlan) -> FramePlan:
-        """Set the number of groups; before `bind` it may not be known.
+        """Set the number of groups and the frames of each; before `bind` they may not be known.
+
+        A number of frames that does not divide into groups is refused by `resolve`.
 
         Raises:
-            InvalidSetting: if frames are sampled at a rate, or do not divide into groups.
+            InvalidSetting: if frames are sampled at a rate.
         """
         if plan.sampling.rule == "fps":
             raise InvalidSetting(
@@ -126,10 +125,14 @@ class Rearrange(Method):
         if self.frames_per_group is None:
             return plan
         return replace(
-            plan, num_groups=group_count(plan.sampling.num_frames, self.frames_per_group)
+            plan,
+            num_groups=max(plan.sampling.num_frames // self.frames_per_group, 1),
+            unit=lcm(plan.unit, self.frames_per_group),
         )
 
     def _size(self, facts: RunFacts) -> int:
+        if facts.frames_per_block == 1:
+            return facts.num_frames
         bound = self.bind(facts).frames_per_group
         return PAPER_GROUP if bound is None else bound
 

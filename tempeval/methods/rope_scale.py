@@ -80,26 +80,29 @@ class RopeScale(Method):
         return replace(self, scale=1.0 if self.kind == "none" else max(1.0, needed))
 
     @property
-    def context_factor(self) -> float:
-        """The scale: the model takes that many times its positions."""
+    def factor(self) -> float:
+        """The scale of the (bound) method: the model takes that many times its positions."""
         return 1.0 if self.scale is None else self.scale
 
     def resolve(self, facts: RunFacts) -> dict[str, Any]:
         """Return the scale, and the context that it gives."""
-        scale = self.bind(facts).context_factor
+        scale = self.bind(facts).factor
         return {"scale": scale, "context_length": round(facts.context_length * scale)}
 
     def labels(self, facts: RunFacts) -> tuple[str, ...]:
         """Say which scale the run got where none is set, and when nothing changes."""
-        scale = self.bind(facts).context_factor
+        scale = self.bind(facts).factor
         if scale == 1:
             return ("scale 1, unchanged",)
         return (f"scale {scale:.4g}",) if self.scale is None else ()
 
     def positions(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
-        """Replace the frequencies."""
-        scaled = scale_frequencies(rotary.inv_freq, self.context_factor, self.kind)
-        return replace(rotary, inv_freq=scaled)
+        """Replace the frequencies; the model takes more positions."""
+        return replace(
+            rotary,
+            inv_freq=scale_frequencies(rotary.inv_freq, self.factor, self.kind),
+            context_factor=rotary.context_factor * self.factor,
+        )
 
 
 def scale_frequencies(inv_freq: torch.Tensor, scale: float, kind: Kind) -> torch.Tensor:

@@ -59,17 +59,13 @@ class VRoPE(Method):
     """
 
     name: ClassVar[str] = "vrope"
-    modifies: ClassVar[frozenset[str]] = frozenset({"positions"})
+    modifies: ClassVar[frozenset[str]] = frozenset({"axis", "positions"})
 
     channel_order: ChannelOrder = "code"
 
     def labels(self, facts: RunFacts) -> tuple[str, ...]:
         """Say so when the checkpoint was not trained with these positions."""
         return () if self.spec() in facts.trained_with else ("swap, untrained",)
-
-    def facts_after(self, facts: RunFacts) -> RunFacts:
-        """No rotary channel encodes time alone any more."""
-        return replace(facts, axes=False)
 
     def positions(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
         """Replace the positions of the prefix, and the one at which text goes on."""

@@ -153,7 +153,7 @@ def what_rows_read(
         return keys, values
 
     runs = [(slice(0, length), k, v)]
-    asked = (k, v) if chain.exact_prefill else held(prompt, whole=False)
+    asked = (k, v) if codec.exact_prefill else held(prompt, whole=False)
     runs.append((slice(length, prompt), *asked))
     runs += [(slice(row, row + 1), *held(row, whole=True)) for row in range(prompt, total)]
     return runs

@@ -120,6 +120,7 @@ class FramePlan:
         sampling: how frames are chosen from the source.
         orders: re-orderings applied after sampling, first to last.
         num_groups: strided groups that are encoded separately (group g holds frames g, g+m, ...).
+        unit: the number of frames must be a multiple of it.
         grid_rules: what stage `tokens` will make of the grids, first to last, so that a budget
             can be met.
         features: whether the features before the projector are wanted.
@@ -129,6 +130,7 @@ class FramePlan:
     sampling: Sampling = field(default_factory=Sampling)
     orders: tuple[Order, ...] = ()
     num_groups: int = 1
+    unit: int = 1
     grid_rules: tuple[GridRule, ...] = ()
     features: bool = False
     side: tuple[SideSpec, ...] = ()

@@ -141,6 +141,8 @@ class Int8KV:
 class Int8Codec:
     """`kv_cache` codec of the tests."""
 
+    exact_prefill = False
+
     def encode(self, keys, values):
         return Int8KV(keys, values)
 

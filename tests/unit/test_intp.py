@@ -101,7 +101,7 @@ def test_groups_follow_the_tower(block, grid, frames, size, groups):
     expected = {"frames_per_group": size, "num_groups": groups, "inert": False}
     assert bound.resolve(run) == expected
     plan = bound.frames(FramePlan(Sampling(num_frames=frames)))
-    assert plan == FramePlan(Sampling(num_frames=frames), num_groups=groups)
+    assert plan == FramePlan(Sampling(num_frames=frames), num_groups=groups, unit=size)
     off = f"ids up to {(groups - 1) / 2:g} frames off"
     labels = (f"rearranged within temporal grids (ours), {off}",) if grid == 2 else ()
     labels = labels if groups > 1 else ("one group, nothing rearranged",)
@@ -163,12 +163,12 @@ def test_frequencies_only_fall(half, scale):
 
 def test_automatic_scale_is_fixed_by_the_planned_tokens():
     # papers.md A3: 16, 32 and 64 frames of 257 tokens in 4096; here with 512 tokens of text.
-    scales = {n: RopeScale().bind(facts(n)).context_factor for n in (8, 16, 32, 64)}
+    scales = {n: RopeScale().bind(facts(n)).factor for n in (8, 16, 32, 64)}
     assert scales == {n: max(1.0, (257 * n + 512) / 4096) for n in scales}
     assert scales[8] == 1.0
     assert scales[32] == 2.1328125
     assert RopeScale(scale=3.5).bind(facts()).scale == 3.5
-    assert RopeScale(kind="none").bind(facts()).context_factor == 1.0
+    assert RopeScale(kind="none").bind(facts()).factor == 1.0
     assert RopeScale().labels(facts(8)) == ("scale 1, unchanged",)
     assert RopeScale().labels(facts(32)) == ("scale 2.133",)
     assert RopeScale(scale=3.5).labels(facts(32)) == ()  # its spelling says it
@@ -253,7 +253,7 @@ def test_intp_stands_for_its_parts():
     assert settings == (Rearrange(frames_per_group=16), RopeScale("linear", 2.0))
     run = facts()
     bound = chain.bind(run)
-    assert bound.context_factor == RopeScale().bind(run).context_factor > 2
+    assert bound.parts[1].factor == RopeScale().bind(run).factor > 2
     assert set(bound.resolve(run)) == {"rearrange", "rope_scale"}
     plan = bound.frames(FramePlan(Sampling(num_frames=32)))
     assert plan.num_groups == 4
@@ -332,10 +332,11 @@ def test_a_run_that_cannot_fit_is_refused_naming_frames_and_tokens():
         check_planned(Chain(), run, sampling)
     check_planned(Chain(), facts(15), sampling)
     for spec in ("rope_scale", "rope_scale[kind=linear]", "intp[kv_bits=16]"):
-        check_planned(parse_chain(spec).bind(run), run, sampling)
+        scale = parse_chain(spec).bind(run).parts[-1].factor
+        check_planned(parse_chain(spec).bind(run), run, sampling, scale)
     small = parse_chain("rope_scale[scale=1.001]").bind(run)
     with pytest.raises(PromptTooLong, match=r"4100 \(4096 scaled by 1.001\)"):
-        check_planned(small, run, sampling)
+        check_planned(small, run, sampling, 1.001)
 
 
 def test_what_is_not_certain_is_left_to_each_prompt():
@@ -348,5 +349,5 @@ def test_what_is_not_certain_is_left_to_each_prompt():
 @given(st.integers(1, 10**6), st.integers(1, 10**6))
 def test_the_automatic_scale_makes_room_for_what_was_planned(tokens, context):
     run = replace(facts(), visual_tokens=tokens, context_length=context)
-    scaled = Context(context, RopeScale().bind(run).context_factor)
+    scaled = Context(context, RopeScale().bind(run).factor)
     assert scaled.positions == max(context, tokens + 512)

@@ -643,8 +643,9 @@ def test_a_calibration_file_is_written_whole_or_not_at_all(ranges, monkeypatch):
 def test_the_rest_of_a_chain_is_what_calibration_runs():
     assert parse_chain("pas+kv_quant").without_kv_cache() == Chain([PAS()])
     assert parse_chain("kv_quant").without_kv_cache() == Chain()
-    assert parse_chain("kv_quant[prefill=exact]+pas").exact_prefill
-    assert not parse_chain("kv_quant+pas").exact_prefill
+    exact, held = parse_chain("kv_quant[prefill=exact]+pas"), parse_chain("kv_quant+pas")
+    assert exact.kv_cache(0, GEOMETRY).exact_prefill
+    assert not held.kv_cache(0, GEOMETRY).exact_prefill
 
 
 # ---------------------------------------------------------------- calibration clips

@@ -313,17 +313,17 @@ def test_frames_are_counted_or_a_budget_that_can_be_met_is_named(budget, frames,
 def test_counted_frames_are_multiples_of_a_unit_or_none_is(kind, budget, unit, pooled):
     rules = (SlowFast().grids,) if pooled else ()
     frames = fixed(budget, kind=kind)
-    start = FramePlan(Sampling(num_frames=8), grid_rules=rules)
+    start = FramePlan(Sampling(num_frames=8), unit=unit, grid_rules=rules)
     step = lcm(unit, frames.block)
     try:
-        chosen = fit_frames(frames, start, free_frames=True, unit=unit).sampling.num_frames
+        chosen = fit_frames(frames, start, free_frames=True).sampling.num_frames
     except InfeasibleBudget as error:
         if not pooled:
             tokens = [frames.tokens(n) for n in range(step, 31 + step, step)]
             assert not any(0.98 * budget <= total <= budget for total in tokens)
         nearest = int(str(error).split("Nearest feasible: ")[1].split(";")[0])
         again = fixed(nearest, kind=kind)
-        chosen = fit_frames(again, start, free_frames=True, unit=unit).sampling.num_frames
+        chosen = fit_frames(again, start, free_frames=True).sampling.num_frames
     assert chosen % step == 0
 
 

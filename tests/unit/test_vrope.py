@@ -316,5 +316,7 @@ def test_rows_say_what_the_checkpoint_was_trained_with(chain, axes, trained_with
 
 
 def test_two_sets_of_positions_conflict():
-    with pytest.raises(ConflictingMethods, match="'vrope' and 'vrope' both modify 'positions'"):
+    with pytest.raises(
+        ConflictingMethods, match="'vrope' and 'vrope' both modify 'axis', 'positions'"
+    ):
         parse_chain("vrope+vrope")
