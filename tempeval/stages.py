@@ -117,11 +117,12 @@ class VisualTokens:
     """Projected tokens of one video or image: what stage `tokens` transforms.
 
     Newline tokens are not among them: the family adds them after the fold, when it lays out the
-    prompt.
+    prompt; one that ends a row stays where a token with a cell in that row does. A batch of videos
+    is a sequence of these, each with its own `cells`.
 
     Attributes:
-        embeddings: `[N, D]`, ordered by grid, row, column; `N == T * (lead + h * w)`. With
-            `pathways`, theirs one after the other.
+        embeddings: `[N, D]` in prompt order. Without `cells` by grid, row, column, and
+            `N == T * (lead + h * w)`; with `pathways`, theirs one after the other.
         grid: (T, h, w): temporal grids, rows, columns of merged tokens.
         seconds_per_grid: time between temporal grids in seconds (1.0 where unknown).
         kind: `video` or `image`.
@@ -135,6 +136,15 @@ class VisualTokens:
             only when side channels are asked for; NaN without timestamps.
         side: side channels by their spec, those that the frame plan asks for.
         flops: floating-point operations that stage `tokens` spent; moving and pooling are free.
+        cells: long `[N]`, which of those places each token stands for: any subset, grid by grid
+            (`t * h * w + row * w + column`, lead tokens and earlier pathways counted too); -1 for
+            a merged token that stands for none. None: all, in order.
+        anchors: long `[N]`, the place whose position and temporal grid a token takes; needed where
+            some cell is -1, and equal to `cells` elsewhere. None: `cells`.
+        position_ids: what `cells` leave: `original` (a token has the position of its place, and
+            text goes on where it would after all of them) or `renumbered` (tokens are counted one
+            after another, as text is: with M-RoPE in all three axes). A method that drops tokens
+            has it for a setting of this name, so that it is recorded.
     """
 
     embeddings: torch.Tensor
@@ -148,6 +158,18 @@ class VisualTokens:
     spans: torch.Tensor | None = None
     side: Mapping[SideSpec, SideFeatures] = field(default_factory=dict)
     flops: float = 0.0
+    cells: torch.Tensor | None = None
+    anchors: torch.Tensor | None = None
+    position_ids: Literal["original", "renumbered"] = "original"
+
+    @property
+    def places(self) -> torch.Tensor:
+        """Long `[N]`, the place whose position and temporal grid each token takes."""
+        if self.anchors is not None:
+            return self.anchors
+        if self.cells is not None:
+            return self.cells
+        return torch.arange(self.num_tokens, device=self.embeddings.device)
 
     @property
     def num_tokens(self) -> int:
@@ -246,6 +268,17 @@ class RotaryPlan:
         """Bool `[d/2]`: channels that encode time and nothing else."""
         return self.axis == AXIS_TEMPORAL
 
+    def select(self, rows: torch.Tensor) -> RotaryPlan:
+        """Return the plan of some prefix tokens, long `[P]`; later ones go on as they did."""
+        scale = self.shift_scale
+        return replace(
+            self,
+            positions=self.positions[rows.to(self.positions.device)],
+            step=self.step[rows.to(self.step.device)],
+            shift_scale=None if scale is None else scale[rows.to(scale.device)],
+            layers={layer: plan.select(rows) for layer, plan in self.layers.items()},
+        )
+
     def for_layer(self, layer: int) -> RotaryPlan:
         """Return the plan in force in `layer`."""
         return self.layers.get(layer, self)
@@ -281,11 +314,15 @@ class Layout:
         is_visual: bool `[P]`.
         segment: long `[P]`, 0 for instruction, 1..F for frames (see `Segments`).
         grid_index: long `[P, 4]`: (pathway number, grid, row, column), pathways counted through
-            all visuals of the prompt; -1 where a token has none (text, CLS, the newline that ends
-            a video). A newline that ends a row is one more column of it.
+            all visuals of the prompt; -1 where a token has none (text, CLS, merged tokens, the
+            newline that ends a video). A newline that ends a row is one more column of it.
         rotary: the family's native positions.
-        visuals: grid of each pathway, (T, h, w), in prompt order, without newline columns.
+        visuals: grid of each pathway, (T, h, w), in prompt order, without newline columns; tokens
+            of it may be gone.
         num_frames: F.
+        whole: where tokens were dropped and keep their positions, the layout of all of them, which
+            stage `positions` is asked about; else None.
+        rows: long `[P]`, row of each token in `whole` (of its anchor where it is a merged one).
     """
 
     input_ids: torch.Tensor
@@ -295,6 +332,8 @@ class Layout:
     rotary: RotaryPlan
     visuals: tuple[tuple[int, int, int], ...]
     num_frames: int
+    whole: Layout | None = None
+    rows: torch.Tensor | None = None
 
     @property
     def length(self) -> int:

@@ -23,7 +23,7 @@ from tempeval.engine.session import Session, Share
 from tempeval.engine.store import Keys, Memory
 from tempeval.engine.usage import Usage
 from tempeval.engine.work import Batch, plan_work
-from tempeval.errors import BadVideo, BudgetMissed
+from tempeval.errors import BadVideo, BudgetMissed, UnsupportedModel
 from tempeval.families.pixel_budget import MIN_FILL_PERCENT
 from tempeval.source_digest import answer_code, chain_code
 from tempeval.versions import versions
@@ -119,6 +119,12 @@ class Inference:
         check_planned(bound, self.facts(chain), plan.sampling, placed.context_factor)
         if bound.low_rank is not None:
             linear_maps(self.family.text_model, bound.low_rank)
+        if missing := sorted(set(plan.tower) - self.family.tower_inputs):
+            raise UnsupportedModel(
+                f"{chain.spec} asks for the {' and '.join(missing)} of the vision tower, which "
+                f"family {self.family.name} does not give; use the features before the projector, "
+                "or another method"
+            )
         for spec in plan.side:
             self.encoder.channel(spec)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tempeval.stages import Layout, VisualTokens
-    from tempeval.video.clip import Clip, FramePlan, GridRule, Sampling
+    from tempeval.video.clip import Clip, FramePlan, GridRule, Sampling, TowerInput
 
 
 class Resize(Protocol):
@@ -70,12 +70,15 @@ class Family(ABC):
         pretrained: what was loaded, as given.
         revision: commit of a hub checkpoint, else a digest of the weights.
         options: how it was loaded.
+        tower_inputs: what of the vision tower stage `tokens` can be given besides the features
+            before the projector (`FramePlan.tower`); nothing so far.
         adapted: of a base model with an adapter merged into it: `base_model`, `base_revision` and
             `adapter_revision`; else empty.
     """
 
     name: ClassVar[str]
     model_types: ClassVar[tuple[str, ...]]
+    tower_inputs: ClassVar[frozenset[TowerInput]] = frozenset()
     adapted: Mapping[str, str] = MappingProxyType({})
 
     pretrained: str

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tempeval.errors import InfeasibleBudget, InvalidSetting
 from tempeval.families.pixel_budget import MIN_FILL_PERCENT
-from tempeval.video.clip import grids_after
+from tempeval.video.clip import tokens_after
 from tempeval.video.sampling import nearest_multiple
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ class FixedFrames:
             return num_frames * self.per_frame + self.per_video
         rows, columns = self.cells
         lead = self.per_frame - rows * (columns + self.newline_rows)
-        grids = grids_after(grid_rules, (num_frames, rows, columns))
-        frames = sum(t * (lead + h * (w + self.newline_rows)) for t, h, w in grids)
+        grid = (num_frames, rows, columns)
+        frames = tokens_after(grid_rules, grid, lead=lead, newline_rows=self.newline_rows)
         return frames + self.per_video
 
     def check(self, sampling: Sampling) -> None:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tempeval.errors import InfeasibleBudget, InvalidSetting, UnsupportedModel
-from tempeval.video.clip import grids_after
+from tempeval.video.clip import tokens_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -271,8 +271,8 @@ class BudgetResize:
 
 
 def count_tokens(grid_rules: tuple[GridRule, ...], grid: Grid) -> int:
-    """Return the tokens that a video of `grid` has after stage `tokens`, one per cell."""
-    return sum(t * h * w for t, h, w in grids_after(grid_rules, grid))
+    """Return the tokens that a video of `grid` has after stage `tokens`."""
+    return tokens_after(grid_rules, grid)
 
 
 def _check_aspect(height: int, width: int) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tempeval.errors import UnsupportedModel
+from tempeval.families.kept_tokens import kept_tokens, renumber, select_rows
 from tempeval.families.loading import check_rope_type
 from tempeval.families.mrope import PositionRule, TextSpan, VisualSpan, mrope_positions
 from tempeval.stages import Layout, RotaryPlan
@@ -90,20 +91,51 @@ class LayoutBuilder:
             )
         parts = _Parts()
         spans: list[TextSpan | VisualSpan] = []
+        starts: list[int] = []
         start = 0
         for number, (slot, visual) in enumerate(zip(slots, visuals, strict=True)):
             if slot > start:
                 spans.append(TextSpan(slot - start))
                 parts.add_text(input_ids[start:slot])
             _check_size(number, visual)
+            starts.append(sum(map(len, parts.ids)))
             for pathway in visual.runs:
                 interval = self.interval(visual, pathway)
                 spans.append(VisualSpan(*pathway.grid, interval=interval))
                 parts.add_pathway(input_ids[slot], pathway.grid, interval)
             start = slot + 1
         layout = self._layout(parts, spans)
+        if any(visual.cells is not None for visual in visuals):
+            layout = self._kept(layout, starts, visuals)
         question = torch.tensor(input_ids[start:], dtype=torch.long, device=self.device)
         return layout, question
+
+    def _kept(
+        self, whole: Layout, starts: Sequence[int], visuals: Sequence[VisualTokens]
+    ) -> Layout:
+        """Return the layout without the tokens that a method dropped."""
+        lengths = [_cells(visual) for visual in visuals]
+        kept = []
+        for number, visual in enumerate(visuals):
+            frame = whole.segment[starts[number] : starts[number] + lengths[number]].cpu()
+            nowhere = torch.full_like(frame, -1)
+            kept.append(kept_tokens(number, visual, frame, nowhere, nowhere >= 0))
+        layout = select_rows(whole, starts, lengths, kept)
+        if not any(one.renumbered for one in kept):
+            return layout
+        spans: list[TextSpan | VisualSpan] = []
+        at = 0
+        for start, length, one, visual in zip(starts, lengths, kept, visuals, strict=True):
+            spans.append(TextSpan(start - at))
+            if not one.renumbered:
+                spans += [VisualSpan(*p.grid, self.interval(visual, p)) for p in visual.runs]
+            else:
+                spans.append(TextSpan(len(one.rows)))
+            at = start + length
+        per_axis, next_position = mrope_positions(spans, self.rule)
+        # [3, P] -> [P, 3] -> [P, d/2]
+        positions = per_axis.T.double().to(self.device)[:, self.table.axis]
+        return renumber(layout, positions, next_position, kept)
 
     def _layout(self, parts: _Parts, spans: Sequence[TextSpan | VisualSpan]) -> Layout:
         per_axis, next_position = mrope_positions(spans, self.rule)
@@ -129,13 +161,16 @@ class LayoutBuilder:
 
 
 def _check_size(number: int, visual: VisualTokens) -> None:
-    grids = [pathway.grid for pathway in visual.runs]
-    cells = sum(t * h * w for t, h, w in grids)
-    if visual.lead or visual.num_tokens != cells:
+    grids, cells = [pathway.grid for pathway in visual.runs], _cells(visual)
+    if visual.lead or (visual.cells is None and visual.num_tokens != cells):
         raise UnsupportedModel(
             f"visual {number} has {visual.num_tokens} tokens, but its grids {grids} have {cells} "
             "cells; Qwen-VL needs one token per cell"
         )
+
+
+def _cells(visual: VisualTokens) -> int:
+    return sum(t * h * w for t, h, w in (pathway.grid for pathway in visual.runs))
 
 
 class _Parts:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tempeval.errors import UnsupportedModel
+from tempeval.families.kept_tokens import kept_tokens, renumber, select_rows
 from tempeval.families.loading import check_rope_type
 from tempeval.stages import AXIS_ALL, Layout, RotaryPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from tempeval.families.kept_tokens import KeptTokens
     from tempeval.stages import VisualTokens
 
 
@@ -123,22 +125,58 @@ class SequenceLayoutBuilder:
             )
         waiting = _by_kind(visuals)
         columns = _Columns()
+        starts: list[int] = []
+        ordered: list[VisualTokens] = []
         start = 0
         for number, (slot, kind) in enumerate(zip(slots, found, strict=True)):
             visual = waiting[kind].popleft()
             columns.add_text(input_ids[start:slot])
             runs = self.runs(visual)
             own = sum(int((~run.is_newline).sum()) for run in runs)
-            if own != visual.num_tokens:
+            if visual.cells is None and own != visual.num_tokens:
                 raise UnsupportedModel(
                     f"visual {number} has {visual.num_tokens} tokens, but its grids "
                     f"{[run.grid for run in runs]} (lead {visual.lead}) have room for {own}"
                 )
+            starts.append(sum(map(len, columns.ids)))
+            ordered.append(visual)
             for run in runs:
                 columns.add_run(input_ids[slot], run)
             start = slot + 1
         question = torch.tensor(input_ids[start:], dtype=torch.long, device=self.device)
-        return self._layout(columns), question
+        layout = self._layout(columns)
+        if any(visual.cells is not None for visual in visuals):
+            layout = self._kept(layout, starts, ordered)
+        return layout, question
+
+    def _kept(
+        self, whole: Layout, starts: Sequence[int], visuals: Sequence[VisualTokens]
+    ) -> Layout:
+        """Return the layout without the tokens that a method dropped, and their newlines."""
+        kept = [self._kept_of(number, visual) for number, visual in enumerate(visuals)]
+        lengths = [sum(len(run.cells) for run in self.runs(visual)) for visual in visuals]
+        layout = select_rows(whole, starts, lengths, kept)
+        if not any(one.renumbered for one in kept):
+            return layout
+        positions = whole.rotary.positions[: layout.length]
+        return renumber(layout, positions, layout.length, kept)
+
+    def _kept_of(self, number: int, visual: VisualTokens) -> KeptTokens:
+        """Choose what is left of a visual; all of it where no token was dropped."""
+        frames: list[torch.Tensor] = []
+        lines: list[torch.Tensor] = []
+        newlines: list[torch.Tensor] = []
+        first = before = 0
+        for run in self.runs(visual):
+            grids, rows, _ = run.grid
+            frame = first + run.cells[:, 0]
+            frames.append(frame)
+            # A row of each grid has a number of its own; a pathway's are apart by its rows.
+            own = torch.where(run.cells[:, 1] < 0, -1, run.cells[:, 0] * rows + run.cells[:, 1])
+            lines.append(torch.where(own < 0, -1, before + own))
+            newlines.append(run.is_newline)
+            first, before = first + grids, before + len(own)
+        return kept_tokens(number, visual, *map(torch.cat, (frames, lines, newlines)))
 
     def embed(
         self,
@@ -169,7 +207,7 @@ class SequenceLayoutBuilder:
         self, visual: VisualTokens, like: torch.Tensor, newline: torch.Tensor | None
     ) -> torch.Tensor:
         """Return a visual's tokens `[n, D]` in prompt order, in the dtype and place of `like`."""
-        flags = torch.cat([run.is_newline for run in self.runs(visual)]).to(like.device)
+        flags = self._kept_of(0, visual).is_newline.to(like.device)
         tokens = like.new_empty(len(flags), like.shape[-1])
         tokens[~flags] = visual.embeddings.to(like)
         if bool(flags.any()):
@@ -191,7 +229,7 @@ class SequenceLayoutBuilder:
         start = 0
         while start < len(ids):
             visual = waiting[kinds[ids[start]]].popleft()
-            start += sum(len(run.cells) for run in self.runs(visual))
+            start += len(self._kept_of(len(ordered), visual).rows)
             ordered.append(visual)
         return ordered
 

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     )
     from tempeval.video.clip import FramePlan
 
-#: What a method that modifies `cells` makes of single ones comes first in stage `tokens`, before
-#: others pool them; `grid_order` comes last, since it changes the order in which the
-#: text stack meets what the others made of the frames.
-CELLS_FIRST, GRIDS_LAST = "cells", "grid_order"
+#: What stage `tokens` modifies, in the order of application, however a chain is written: `cells`
+#: one by one, then whatever else (""), such as pooling whole grids, then which `tokens` are left,
+#: then the order in which the text stack meets what the others made of the grids.
+TOKENS_ORDER = ("cells", "", "tokens", "grid_order")
 
 #: After a method that modifies this, no rotary channel encodes time alone.
 AXIS = "axis"
@@ -102,9 +102,9 @@ class Method:
             new ones are told apart.
         modifies: what the method changes, such as `positions`, `inv_freq`, `query_shift`,
             `permutation`, `tokens`, `exit`, `kv_cache` (any word will do); two methods of a chain
-            that modify the same raise `ConflictingMethods`. Some words are read: `cells` comes
-            first in stage `tokens` and `grid_order` last, `POSITIONS_ORDER` orders stage
-            `positions`, and after `axis` no rotary channel encodes time alone.
+            that modify the same raise `ConflictingMethods`. Some words are read: those of
+            `TOKENS_ORDER` and `POSITIONS_ORDER` order two stages (a method that drops or merges
+            visual tokens modifies `tokens`), and after `axis` no rotary channel encodes time alone.
         paper: citation with a number, for listings.
         identity: settings under which the method changes nothing, if there are such; `tempeval
             verify` holds them against the baseline.
@@ -329,11 +329,13 @@ class Chain:
     def tokens(self, tokens: VisualTokens) -> VisualTokens:
         """Fold stage `tokens`, in the same order however the chain is written.
 
-        What modifies `cells` comes first, `grid_order` last.
+        What modifies `cells` comes first; what drops or merges `tokens` comes after those that
+        need whole grids; `grid_order` comes last.
         """
 
         def rank(method: Method) -> int:
-            return (GRIDS_LAST in method.modifies) - (CELLS_FIRST in method.modifies)
+            ranks = [i for i, part in enumerate(TOKENS_ORDER) if part in method.modifies]
+            return max(ranks, default=TOKENS_ORDER.index(""))
 
         for method in sorted(self.parts, key=rank):
             tokens = method.tokens(tokens)
@@ -345,7 +347,14 @@ class Chain:
         return next((m.low_rank for m in self.parts if m.low_rank is not None), None)
 
     def positions(self, rotary: RotaryPlan, layout: Layout, geometry: Geometry) -> RotaryPlan:
-        """Fold stage `positions` in the fixed order of `POSITIONS_ORDER`."""
+        """Fold stage `positions` in the fixed order of `POSITIONS_ORDER`.
+
+        Dropped tokens that keep their positions leave gaps, whatever methods make of positions:
+        all cells are placed, and the rows of those that stay are taken.
+        """
+        whole, rows = layout.whole, layout.rows
+        if whole is not None and rows is not None:
+            return self.positions(whole.rotary, whole, geometry).select(rows)
         for method in self._placing():
             rotary = method.positions(rotary, layout, geometry)
         return rotary

@@ -97,6 +97,9 @@ def with_reversed_grids(tokens: VisualTokens) -> VisualTokens:
         UnsupportedModel: if the pathways do not add up to the tokens.
     """
     sizes = [t * (tokens.lead + h * w) for t, h, w in (run.grid for run in tokens.runs)]
+    features = None if tokens.features is None else tokens.features.flip(0)
+    if tokens.cells is not None:
+        return replace(_with_reversed_cells(tokens, sizes), features=features)
     if sum(sizes) != tokens.num_tokens:
         raise UnsupportedModel(
             f"reverse_order cannot place {tokens.num_tokens} visual tokens in grids "
@@ -107,8 +110,28 @@ def with_reversed_grids(tokens: VisualTokens) -> VisualTokens:
         piece.reshape(run.grid[0], -1, piece.shape[1]).flip(0).reshape(piece.shape)
         for piece, run in zip(torch.split(tokens.embeddings, sizes), tokens.runs, strict=True)
     ]
-    features = None if tokens.features is None else tokens.features.flip(0)
     return replace(tokens, embeddings=torch.cat(pieces), features=features)
+
+
+def _with_reversed_cells(tokens: VisualTokens, sizes: list[int]) -> VisualTokens:
+    """Return an irregular subset of cells with its grids in reverse; within one as it was."""
+    cells, places = tokens.cells, tokens.places
+    turned, grid = torch.empty_like(places), torch.empty_like(places)
+    start = before = 0
+    for size, run in zip(sizes, tokens.runs, strict=True):
+        own = (places >= start) & (places < start + size)
+        each = size // run.grid[0]
+        reverse = run.grid[0] - 1 - (places[own] - start) // each
+        turned[own] = start + reverse * each + (places[own] - start) % each
+        grid[own] = before + reverse
+        start, before = start + size, before + run.grid[0]
+    order = grid.argsort(stable=True)
+    return replace(
+        tokens,
+        embeddings=tokens.embeddings[order.to(tokens.embeddings.device)],
+        cells=None if cells is None else torch.where(cells < 0, -1, turned)[order],
+        anchors=turned[order],
+    )
 
 
 def with_reversed_times(rotary: RotaryPlan, layout: Layout) -> RotaryPlan:

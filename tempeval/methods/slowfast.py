@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, max_pool2d
 
-from tempeval.errors import InvalidSetting
+from tempeval.errors import InvalidSetting, UnsupportedModel
 from tempeval.methods.base import Method
 from tempeval.methods.slowfast_grids import SlowFastGrids
 from tempeval.stages import Pathway
@@ -110,6 +110,11 @@ class SlowFast(Method):
         t, h, w = tokens.grid
         if tokens.kind == "image" or t == 1:
             return tokens
+        if tokens.cells is not None:
+            raise UnsupportedModel(
+                "slowfast pools whole grids of visual tokens, and a method of the chain has "
+                "dropped some; leave it out, or have it modify 'tokens', so that it comes after"
+            )
         slow_grid, fast_grid = self.grids(tuple(run.grid for run in tokens.runs))
         index = torch.tensor(self.grids.slow_index(t), device=tokens.embeddings.device)
         # [N, D] -> [t, lead + h * w, D]

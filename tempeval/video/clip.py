@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Grid = tuple[int, int, int]
 SamplingRule = Literal["uniform", "segment", "fps"]
 OrderRule = Literal["reversed", "shuffled"]
+TowerInput = Literal["attention", "keys"]
 #: Endings of files that are taken for videos when a folder is searched.
 VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".gif", ".mpg"})
 
@@ -91,6 +92,58 @@ class GridRule(Protocol):
         ...
 
 
+class TokenRule:
+    """How many tokens stage `tokens` of a method leaves of a video's grids: a `GridRule`.
+
+    For methods that drop or merge tokens, whose grids stay as they are. Hashable and picklable, as
+    a frozen dataclass is; more cells may never give fewer tokens.
+    """
+
+    def __call__(self, grids: tuple[Grid, ...]) -> tuple[Grid, ...]:
+        """Return the grids as they are."""
+        return grids
+
+    def choices(self, num_grids: int) -> Iterable[tuple[float, TokenRule]]:
+        """Return the rule alone: the wanted setting is the only one."""
+        return ((0.0, self),)
+
+    def counts(self, grids: tuple[Grid, ...], lead: int) -> tuple[tuple[int, ...], ...]:
+        """Return the tokens that are left of each temporal grid of each pathway.
+
+        Newline tokens are not among them. Where the number depends on what the video shows, only
+        the sum over the video has to be right.
+
+        Args:
+            grids: (T, h, w) of each pathway.
+            lead: tokens of each temporal grid before its cells.
+        """
+        raise NotImplementedError
+
+
+def tokens_after(
+    rules: tuple[GridRule, ...], grid: Grid, *, lead: int = 0, newline_rows: bool = False
+) -> int:
+    """Return the tokens that a video of `grid` has after stage `tokens`.
+
+    Args:
+        rules: of the chain, first to last.
+        grid: (T, h, w) as the family makes it.
+        lead: tokens of each temporal grid before its cells.
+        newline_rows: whether each row that keeps a token has a newline token; where some are
+            dropped, as many rows of a grid are counted as it has tokens, at most all.
+    """
+    grids = grids_after(rules, grid)
+    dropping = [rule for rule in rules if isinstance(rule, TokenRule)]
+    if not dropping:
+        return sum(t * (lead + h * (w + newline_rows)) for t, h, w in grids)
+    counts = dropping[-1].counts(grids, lead)
+    total = sum(map(sum, counts))
+    if newline_rows:
+        for (_, rows, _), own in zip(grids, counts, strict=True):
+            total += sum(min(rows, count) for count in own)
+    return total
+
+
 def grids_after(rules: tuple[GridRule, ...], grid: Grid) -> tuple[Grid, ...]:
     """Return the grids that a video of `grid` has after stage `tokens`."""
     grids: tuple[Grid, ...] = (grid,)
@@ -122,8 +175,10 @@ class FramePlan:
         num_groups: strided groups that are encoded separately (group g holds frames g, g+m, ...).
         unit: the number of frames must be a multiple of it.
         grid_rules: what stage `tokens` will make of the grids, first to last, so that a budget
-            can be met.
+            can be met; a `TokenRule` where it drops tokens.
         features: whether the features before the projector are wanted.
+        tower: what else of the vision tower is wanted: its `attention` or its `keys`. A family
+            that does not give it refuses the chain (see `Family.tower_inputs`).
         side: side channels that are wanted.
     """
 
@@ -134,6 +189,7 @@ class FramePlan:
     grid_rules: tuple[GridRule, ...] = ()
     features: bool = False
     side: tuple[SideSpec, ...] = ()
+    tower: tuple[TowerInput, ...] = ()
 
     def permutation(self, num_frames: int) -> NDArray[np.int64]:
         """Return the composed permutation `[T]` of all `orders`."""

@@ -303,7 +303,8 @@ class Shift(PAS):
 def test_place_order_does_not_depend_on_the_spelling():
     for methods in ([Shift(), Positions()], [Positions(), Shift()]):
         Positions.calls.clear()
-        Chain([KnockOutPositions(), *methods]).positions(rotary_plan(), None, GEOMETRY)
+        plan = rotary_plan()
+        Chain([KnockOutPositions(), *methods]).positions(plan, layout_of(plan), GEOMETRY)
         assert Positions.calls == ["positions", "query_shift"]
 
 
