@@ -86,13 +86,22 @@ def to_csv(document: Document) -> str:
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\n")
     writer.writerow(columns(document))
+    for values in lines(document):
+        writer.writerow([_plain(value) for value in values])
+    return target.getvalue()
+
+
+def lines(document: Document) -> Iterator[list[Any]]:
+    """Yield one line for each table, method and task: values in the order of `columns`.
+
+    Args:
+        document: the leaderboard.
+    """
     for heading, table in zip(describe.headings(document), document["tables"], strict=True):
         for row in table["rows"]:
             for place, cell in enumerate(row["cells"]):
                 if cell is not None:
-                    values = _values(document, heading, table, place, row, cell)
-                    writer.writerow([_plain(value) for value in values])
-    return target.getvalue()
+                    yield list(_values(document, heading, table, place, row, cell))
 
 
 def _values(
