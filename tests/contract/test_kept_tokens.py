@@ -5,32 +5,40 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from slow_positions import SlowPAS, SlowReversePE, SlowVRoPE
 
 from tempeval.engine.answer import generate
 from tempeval.engine.attach import Attachment
+from tempeval.engine.encoder import DecodeOptions
 from tempeval.engine.inference import Inference
 from tempeval.engine.plan import make_plan
 from tempeval.engine.prefix import prefill
+from tempeval.engine.question import Question
 from tempeval.engine.usage import temporal_step
-from tempeval.errors import ConflictingMethods, UnsupportedModel
+from tempeval.errors import ConflictingMethods, InfeasibleBudget, UnsupportedModel
+from tempeval.families.frame_choice import fit_frames
+from tempeval.families.llava_onevision_budget import FixedFrames
 from tempeval.methods.base import Chain, Method
 from tempeval.methods.order_probes import ReverseOrder
 from tempeval.methods.pas import PAS
 from tempeval.methods.slowfast import SlowFast
+from tempeval.methods.staged_sparse import StagedSparse
 from tempeval.methods.temporal_exit import TemporalExit
 from tempeval.methods.vrope import VRoPE
 from tempeval.stages import Layout
 from tempeval.verification.dense import dense_generate
 from tempeval.verification.through_engine import laid_out, stepwise_logits
 from tempeval.verification.tiny_llava_onevision import load_llava_onevision
-from tempeval.video.clip import Sampling, TokenRule
+from tempeval.video.clip import FramePlan, Sampling, TokenRule, VideoRef
 
 QUESTIONS = ("Is it faster? yes no", "What happens last? A. left B.")
 STEPS = 4
 EXIT = TemporalExit(layer=2)
+SPARSE = StagedSparse(strategies=(1, 2), question_layers=(0, 2), frame_layer=2)
 
 
 @dataclass(frozen=True)
@@ -73,12 +81,20 @@ class DropSome(Method):
         )
 
 
+#: Frames of a fixed size: LLaVA-OneVision's two layouts and Video-LLaVA's two towers.
+FIXED = (
+    {"per_frame": 196, "per_video": 1, "cells": (14, 14)},
+    {"per_frame": 210, "cells": (14, 14), "newline_rows": True},
+    {"per_frame": 257, "cells": (16, 16)},
+    {"per_frame": 257, "cells": (16, 16), "block": 8},
+)
 RENUMBERED = DropSome("renumbered")
 #: Methods of each chain; what they mean for positions of the whole prompt, token by token.
 CHAINS = {
     "drop": ([DropSome()], []),
     "drop+pas": ([DropSome(), PAS()], [SlowPAS()]),
     "temporal_exit+drop": ([EXIT, DropSome()], []),
+    "drop+sparse": ([DropSome(), SPARSE], []),
     "drop+vrope": ([DropSome(), VRoPE()], [SlowVRoPE()]),
     "vrope+pas+drop": ([VRoPE(), PAS(), DropSome()], [SlowVRoPE(), SlowPAS()]),
     "reverse_order+drop": ([ReverseOrder(), DropSome()], [SlowReversePE()]),
@@ -358,6 +374,59 @@ def test_the_planner_counts_what_a_chain_will_leave(family, make_clip, message):
         assert layout.num_visual_tokens <= planned  # rows without tokens have no newline
     else:
         assert layout.num_visual_tokens == planned
+
+
+@dataclass(frozen=True)
+class DropUnsaid(DropHalf):
+    """The same, without saying it to the planner."""
+
+    name: ClassVar[str] = "drop_unsaid"
+
+    def frames(self, plan):
+        return plan
+
+
+def test_a_budget_is_met_by_what_is_left(load_family, tiny_qwen2_5_vl_folder, tmp_path):
+    for frame in range(8):
+        shade = np.random.default_rng(frame).integers(0, 256, (84, 112, 3), dtype=np.uint8)
+        Image.fromarray(shade).save(tmp_path / f"{frame + 1}.png")
+    content = [{"type": "video"}, {"type": "text", "text": QUESTIONS[0]}]
+    question = Question(
+        0,
+        ({"role": "user", "content": content},),
+        (VideoRef(str(tmp_path), fps=4.0),),
+        gen_kwargs={"max_new_tokens": 2},
+    )
+    budget = 48
+    family = load_family(tiny_qwen2_5_vl_folder, visual_token_budget=budget)
+    here = DecodeOptions(workers=0)  # a worker would have to import this file's rule
+    inference = Inference(family, Sampling(num_frames=8), decoding=here)
+    said, unsaid = Chain([DropHalf()]), Chain([DropUnsaid()])
+    inference.check(said)
+    (answered,) = inference.run(inference.plan([question]), [said])
+    usage = answered.outcome.usage
+    assert usage.error is None
+    assert 0.98 * budget <= usage.visual_tokens <= budget
+    assert usage.token_layers == usage.visual_tokens
+    assert usage.positions_per_grid is not None
+    list(inference.run(inference.plan([question]), [unsaid]))
+    assert set(inference.missed) == {unsaid}
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.25, 0.5])
+@pytest.mark.parametrize("sizes", FIXED, ids=["one newline", "row newlines", "port", "original"])
+def test_frames_are_chosen_by_what_is_left(sizes, ratio):
+    rows, columns = sizes["cells"]
+    newlines = sizes.get("newline_rows", False)
+    lead = sizes["per_frame"] - rows * (columns + newlines)
+    each = lead + int(rows * columns * ratio) + rows * newlines
+    budget = 32 * each + sizes.get("per_video", 0)
+    fixed = FixedFrames(budget=budget, **sizes)
+    plan = FramePlan(Sampling(num_frames=8), grid_rules=(Half(ratio),))
+    assert fit_frames(fixed, plan, free_frames=True).sampling.num_frames == 32
+    nearest = (8 * each + sizes.get("per_video", 0)) * 100 // 98
+    with pytest.raises(InfeasibleBudget, match=f"Nearest feasible: {nearest}"):
+        fit_frames(fixed, plan, free_frames=False)
 
 
 @dataclass(frozen=True)
