@@ -16,6 +16,7 @@ from tempeval.video.clip import FramePlan
 
 if TYPE_CHECKING:
     from tempeval.families.base import Family
+    from tempeval.stages import Layout
     from tempeval.verification.exactness import Case
 
 #: Fields of a `RotaryPlan`, by what a method that changes them must say that it modifies.
@@ -23,7 +24,7 @@ _ROTARY = {
     "positions": ("positions", "permutation"),
     "step": ("positions", "permutation", "inv_freq"),
     "next_position": ("positions", "permutation"),
-    "axis": ("positions",),
+    "axis": ("axis",),
     "inv_freq": ("inv_freq",),
     "attention_scaling": ("inv_freq",),
     "query_shift": ("query_shift",),
@@ -61,10 +62,11 @@ def _calls(family: Family, case: Case) -> list[tuple[str, tuple[Any, ...]]]:
     geometry = family.geometry
     depth = geometry.num_layers
     segments = Segments(case.layout.num_frames, depth)
+    placed = _placed(case)
     calls: list[tuple[str, tuple[Any, ...]]] = [
         ("frames", (FramePlan(case.plan.sampling),)),
         ("tokens", (case.encoded,)),
-        ("positions", (case.layout.rotary, case.layout, geometry)),
+        ("positions", (placed.rotary, placed, geometry)),
     ]
     everything = torch.ones(segments.size, segments.size, dtype=torch.bool)
     whole = torch.ones(segments.size, dtype=torch.bool)
@@ -73,6 +75,11 @@ def _calls(family: Family, case: Case) -> list[tuple[str, tuple[Any, ...]]]:
         calls.append(("prune", (whole, layer, segments)))
         calls.append(("kv_cache", (layer, geometry)))
     return calls
+
+
+def _placed(case: Case) -> Layout:
+    """Return the layout that stage `positions` is asked about: of all cells where some are gone."""
+    return case.layout if case.layout.whole is None else case.layout.whole
 
 
 def _called(part: Method, stage: str, arguments: tuple[Any, ...]) -> list[str]:
@@ -133,9 +140,10 @@ def _undeclared(part: Method, family: Family, case: Case) -> list[str]:
     tokens = part.tokens(copy.deepcopy(case.encoded))
     if not same(tokens, case.encoded) and not part.modifies:
         changed.append(("the visual tokens", ("tokens", "cells")))
-    rotary = part.positions(copy.deepcopy(case.layout.rotary), case.layout, geometry)
+    placed = _placed(case)
+    rotary = part.positions(copy.deepcopy(placed.rotary), placed, geometry)
     for name, words in _ROTARY.items():
-        before, after = getattr(case.layout.rotary, name), getattr(rotary, name)
+        before, after = getattr(placed.rotary, name), getattr(rotary, name)
         if not same(before, after) and part.modifies.isdisjoint(words):
             changed.append((f"{name} of the rotary plan", words))
     for layer in range(geometry.num_layers):

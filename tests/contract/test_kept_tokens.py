@@ -31,6 +31,8 @@ from tempeval.methods.temporal_exit import TemporalExit
 from tempeval.methods.vrope import VRoPE
 from tempeval.stages import Layout
 from tempeval.verification.dense import dense_generate
+from tempeval.verification.exactness import compare, make_case
+from tempeval.verification.purity import problems_of
 from tempeval.verification.through_engine import laid_out, stepwise_logits
 from tempeval.verification.tiny_llava_onevision import load_llava_onevision
 from tempeval.video.clip import FramePlan, Sampling, TokenRule, VideoRef
@@ -274,6 +276,14 @@ def test_two_pathways_and_two_visuals(family, make_clip, message):
     plain, _, _ = laid_out(family, message, [family.encode(clip)], QUESTIONS[:1])
     count = plain.num_visual_tokens
     assert torch.equal(mixed.rotary.step[-count:], plain.rotary.step[-count:])
+
+
+@pytest.mark.parametrize("dropped", [DropSome(), RENUMBERED], ids=["original", "renumbered"])
+def test_verification_proves_a_method_that_drops_tokens(family, dropped):
+    others = [VRoPE()] if dropped.position_ids == "original" else []
+    case = make_case(family, Chain([dropped, *others, PAS()]))
+    assert all(difference.ok for difference in compare(family, case).values())
+    assert problems_of(family, case) == []
 
 
 @pytest.mark.parametrize(
