@@ -90,6 +90,7 @@ def main() -> int:
     )
     parser.add_argument("commit", nargs="?", help="what to compare with")
     parser.add_argument("--runs", action="store_true", help="compare whole runs")
+    parser.add_argument("--here", help="another commit in the place of this checkout")
     parser.add_argument("--only", default="", help="families whose name contains this")
     parser.add_argument("--keep", type=Path, help="work in this folder and leave it")
     parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
@@ -112,6 +113,8 @@ def main() -> int:
             work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="equality-")))
         other = stack.enter_context(worktree(given.commit, work / "other"))
         sides = {"there": other, "here": ROOT}
+        if given.here is not None:
+            sides["here"] = stack.enter_context(worktree(given.here, work / "this"))
         try:
             if given.runs:
                 return compare_runs(work, sides)

@@ -2,6 +2,9 @@
 
 Shapes: `P` prefix tokens (through the last visual token), `N` visual tokens, `D` hidden size,
 `h` query heads, `h_kv` key/value heads, `d` head_dim, `F` frame segments (temporal grids).
+Batch axis: what describes a prefix (`VisualTokens`, `Layout`, `RotaryPlan`, `PrefixTokens`,
+`Measured`) has none, and keys and values of a prefix have a first axis of 1: it is one prefix. `B`
+rows are the questions (beams, labels) that are answered on it, the first axis of every tail.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tempeval.video.clip import GridRule, SideSpec
 
@@ -446,3 +449,169 @@ class Codec(Protocol):
             after: tokens that have followed it.
         """
         ...
+
+
+#: Rows of a prompt that scores are asked of, by name: `last` is the last prompt token, `question`
+#: every prompt token after the prefix (the last one too), `frames` the visual prefix tokens,
+#: `prefix` all prefix tokens.
+RowName = Literal["last", "question", "frames", "prefix"]
+#: Names of rows that lie after the prefix: scores of theirs differ from question to question.
+TAIL_ROWS: frozenset[str] = frozenset({"last", "question"})
+#: Whether kept tokens keep their positions, or are numbered anew without gaps.
+PositionsKept = Literal["original", "renumbered"]
+
+
+@dataclass(frozen=True)
+class PrefixTokens:
+    """The tokens of a prefix, as stages `prune` and `kv_cache` see them; on the CPU.
+
+    Attributes:
+        segment: long `[P]`, segment of each token (see `Segments`).
+        is_visual: bool `[P]`.
+        grid_index: long `[P, 4]` (see `Layout`).
+        segments: names of the segments, and the depth of the text stack.
+    """
+
+    segment: torch.Tensor
+    is_visual: torch.Tensor
+    grid_index: torch.Tensor
+    segments: Segments
+
+    @classmethod
+    def of(cls, layout: Layout, num_layers: int) -> PrefixTokens:
+        """Return the tokens of a layout."""
+        segments = Segments(num_frames=layout.num_frames, num_layers=num_layers)
+        return cls(layout.segment.cpu(), layout.is_visual.cpu(), layout.grid_index.cpu(), segments)
+
+    @classmethod
+    def one_each(cls, segments: Segments) -> PrefixTokens:
+        """Return a prefix with one token per segment: what is known before the first video."""
+        names = torch.arange(segments.question)
+        nowhere = torch.full((len(names), 4), -1)
+        return cls(names, names != segments.instruction, nowhere, segments)
+
+    @property
+    def of_frames(self) -> torch.Tensor:
+        """Bool `[P]`: tokens of frame segments."""
+        return self.segment != self.segments.instruction
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """What a rule wants to know of a layer, measured in the forward that it decides about.
+
+    Attention weights are float32 softmax over everything that a row may attend to, exact to
+    rounding however the kernels cut it into pieces; only the columns of the prefix are handed on.
+
+    Attributes:
+        rows: rows whose attention is measured; None for no attention.
+        layer: whose attention: of the layer before the rule's (`previous`, as it ran: FastV,
+            PruneVid), or of the rule's own before anything is dropped (`own`: PyramidDrop, and
+            always in stage `kv_cache`).
+        per_head: whether heads stay apart; else their mean is taken.
+        per_row: whether rows stay apart; else their mean is taken.
+        hidden: hand on the hidden states that enter the layer (stage `prune` only).
+        queries: hand on the queries of the rows, as they attend (after rotary; own layer).
+    """
+
+    rows: RowName | None = None
+    layer: Literal["previous", "own"] = "previous"
+    per_head: bool = False
+    per_row: bool = False
+    hidden: bool = False
+    queries: bool = False
+
+    @property
+    def of_question(self) -> bool:
+        """Whether the answer differs from question to question, so that nothing is shared."""
+        return self.rows in TAIL_ROWS
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a `ScoreRequest` is answered with.
+
+    Shapes: `n` prefix tokens present, `h` query heads, `R` rows that were asked for, `D` hidden
+    size, `d` head_dim.
+
+    Attributes:
+        layer: 0-based decoder layer of the rule.
+        tokens: long `[n]`, which prefix tokens are present, ascending.
+        prefix: the whole prefix.
+        attention: float32 `[n]`, `[h, n]`, `[R, n]` or `[h, R, n]`; None where not asked for.
+        hidden: `[n, D]`, hidden states of the tokens that enter the layer; None likewise.
+        hidden_rows: `[R, D]`, of the rows that were asked for.
+        queries: `[h, R, d]` of the rows; None likewise.
+    """
+
+    layer: int
+    tokens: torch.Tensor
+    prefix: PrefixTokens
+    attention: torch.Tensor | None = None
+    hidden: torch.Tensor | None = None
+    hidden_rows: torch.Tensor | None = None
+    queries: torch.Tensor | None = None
+
+    @property
+    def is_visual(self) -> torch.Tensor:
+        """Bool `[n]`: visual tokens among those present."""
+        return self.prefix.is_visual.to(self.tokens.device)[self.tokens]
+
+    @property
+    def segment(self) -> torch.Tensor:
+        """Long `[n]`: their segments."""
+        return self.prefix.segment.to(self.tokens.device)[self.tokens]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a `ScoredPrune` decided.
+
+    Attributes:
+        kept: bool `[n]`, of the tokens present.
+        hidden: `[kept, D]`, what the kept tokens go on as where others are merged into them; None
+            for as they are.
+    """
+
+    kept: torch.Tensor
+    hidden: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ScoredPrune:
+    """A rule of stage `prune` that decides in the forward, by what it asked to be measured.
+
+    Attributes:
+        choose: from what was measured to bool `[n]` or a `Chosen`; a pure function.
+        request: what is measured. One that names the question's rows makes the prefix unshared
+            from this layer on: the layers below serve all questions, the others are computed for
+            each question on its own.
+        positions: whether tokens keep their positions from this layer on, or are numbered anew:
+            then each channel's positions of what is left are ranked from 0 without gaps, and the
+            question goes on after the largest.
+    """
+
+    choose: Callable[[Measured], torch.Tensor | Chosen]
+    request: ScoreRequest = field(default_factory=ScoreRequest)
+    positions: PositionsKept = "original"
+
+
+@dataclass(frozen=True)
+class Eviction:
+    """Which rows of a layer's prefix are held: what stage `kv_cache` may return.
+
+    Positions stay: keys are held after rotary.
+
+    Attributes:
+        choose: from keys `[h_kv, n, d]`, values `[h_kv, n, d]` and what was measured to the rows
+            that stay: long `[m]` for all heads, or `[h_kv, m]` for each; indices below n, each
+            once. A pure function.
+        request: what is measured. One that names the question's rows is answered once the prompt
+            has been read: the prompt reads everything, generated tokens read what is held, and
+            what is held serves one question (the prefix is computed once all the same).
+        codec: how the rows that stay are held; None for as they are.
+    """
+
+    choose: Callable[[torch.Tensor, torch.Tensor, Measured], torch.Tensor]
+    request: ScoreRequest = field(default_factory=lambda: ScoreRequest(layer="own"))
+    codec: Codec | None = None

@@ -16,6 +16,7 @@ from transformers import (
 from tempeval.engine.cache import TailCache
 from tempeval.engine.cache_keyword import with_cache
 from tempeval.engine.generation import generation_of, without_own_settings
+from tempeval.engine.prefix import finish
 from tempeval.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -92,6 +93,14 @@ def generate(
     Returns:
         One answer per question, in order.
     """
+    if prefix.unshared is not None:  # each question on what it makes of the prefix
+        return [
+            answer
+            for question in questions
+            for answer in generate(
+                attachment, finish(attachment, prefix, question), [question], gen_kwargs
+            )
+        ]
     family = attachment.family
     settings = generation_of(family, gen_kwargs)
     if settings.alone and len(questions) > 1:
@@ -155,6 +164,14 @@ def score(
     """
     if any(len(c) == 0 for c in continuations):
         raise InvalidSetting("a continuation has no token; every choice needs some text")
+    if prefix.unshared is not None:
+        return [
+            one
+            for question, continuation in zip(questions, continuations, strict=True)
+            for one in score(
+                attachment, finish(attachment, prefix, question), [question], [continuation]
+            )
+        ]
     batch = _make_batch(attachment, questions, continuations)
     cache = TailCache(prefix, batch.prompt_length)
     start = prefix.length

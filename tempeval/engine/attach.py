@@ -4,10 +4,16 @@ Three attachments: a pre-hook on the text model (which tokens, which cache), a p
 layer (rotary embedding, rows that `prune` ended), and one registered attention function, for the
 text stack only. A chain with low-rank changes has a fourth, on linear maps (see `low_rank`). The
 vision tower is untouched.
+
+Rows come in three ways, told apart by the cache: a prefix alone (`PrefixCache`, batch of 1); a
+question ahead of its own pass, whose rows join those of the prefix in the layers that depend on it
+(`QuestionCache`, batch of 1); and tails on a prefix that is there (`TailCache`, a batch of B).
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
@@ -15,11 +21,19 @@ import torch
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-from tempeval.engine.cache import PrefixCache, TailCache
+from tempeval.engine.cache import (
+    PlainKV,
+    PrefixCache,
+    QuestionCache,
+    TailCache,
+    Unshared,
+    make_piece,
+)
 from tempeval.engine.cache_keyword import given_cache
 from tempeval.engine.low_rank import apply_low_rank
 from tempeval.engine.query_shift import shift_queries
 from tempeval.engine.rows import attend_prefix
+from tempeval.engine.scored import Scorer, evicted, pruned
 from tempeval.engine.tail import attend_after_prefix
 from tempeval.errors import UnsupportedModel
 
@@ -31,14 +45,21 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
     from tempeval.engine.plan import EnginePlan
+    from tempeval.engine.scored import RowWeights
     from tempeval.families.base import Family
-    from tempeval.stages import RotaryPlan
+    from tempeval.stages import RotaryPlan, ScoreRequest, StoredKV
 
 ATTENTION_NAME = "tempeval"
 
 
+class Probed(Exception):
+    """Ends a layer's attention once its queries and keys are known; nothing is attended."""
+
+
 class PrefixFilled(Exception):
     """Ends a prefix's forward once the last layer's keys and values are there.
+
+    Or where the next layer's rows depend on the question.
 
     Nothing reads the hidden states of prefix rows after that, so the last layer's attention and
     MLP, the norm and whatever follows are not computed.
@@ -59,6 +80,7 @@ class Attachment:
 
     Attributes:
         kernels: names of the attention kernels that ran.
+        narrowed: the plan as the scores of the last prefix narrowed it.
 
     Raises:
         UnsupportedModel: on entering, if the model is attached already or a layer cannot be.
@@ -69,6 +91,10 @@ class Attachment:
         self.family = family
         self.plan = plan
         self.kernels: set[str] = set()
+        self.narrowed = plan
+        self._seen: dict[ScoreRequest, RowWeights] = {}
+        self._probe: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._probing = False
         self._handles: list[RemovableHandle] = []
         self._attention: list[nn.Module] = []
         self._undo_low_rank: Callable[[], None] | None = None
@@ -130,6 +156,7 @@ class Attachment:
         text_model.set_attn_implementation(self._previous)
         self._cache = self._index = self._padding = None
         self._embeddings.clear()
+        self._seen = {}
 
     def _before_model(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -148,6 +175,11 @@ class Attachment:
             )
         self._cache, self._index = cache, index
         self._embeddings = {}
+        known = cache.prefix.plan if isinstance(cache, TailCache) else None
+        self.narrowed = self.plan if known is None else known
+        self._seen = {}
+        if isinstance(cache, QuestionCache):
+            self._seen = dict(cache.unshared.measured)
         self._padding = None
         mask = kwargs.get("attention_mask")
         if isinstance(cache, TailCache) and mask is not None:
@@ -169,21 +201,57 @@ class Attachment:
         self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         hidden = args[0] if args else kwargs["hidden_states"]
-        plan = self.plan.layers[number]
-        if isinstance(self._cache, PrefixCache) and number:
-            hidden = self._drop_rows(hidden, number)
-        cos_sin = self._embedding(plan.rotary, hidden)
-        if isinstance(self._cache, PrefixCache) and plan.rows is not None:
-            cos_sin = (cos_sin[0][:, plan.rows], cos_sin[1][:, plan.rows])
-            if number == 0:
-                hidden = hidden[:, plan.rows]
+        rows: torch.Tensor | None = None
+        if isinstance(self._cache, PrefixCache):
+            hidden = self._enter_prefix(self._cache, hidden, number)
+            rows = self.narrowed.layers[number].rows
+        elif isinstance(self._cache, QuestionCache):
+            hidden = self._enter_question(self._cache, hidden, number)
+            if number >= self._cache.unshared.first:
+                rows = self._scorer(number, self._cache.going).rows
+        cos_sin = self._embedding(self.narrowed.layers[number].rotary, hidden, rows)
         kwargs = {**kwargs, "position_embeddings": cos_sin}
         if args:
             return (hidden, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": hidden}
 
+    def _enter_prefix(self, cache: PrefixCache, hidden: torch.Tensor, number: int) -> torch.Tensor:
+        """Drop rows that leave before a layer, by the plan and by scores.
+
+        Raises:
+            PrefixFilled: where the layer's rows depend on the question.
+        """
+        hidden = self._drop_rows(hidden, number)
+        if number == self.plan.first_unshared:
+            cache.unshared = Unshared(number, hidden, dict(self._seen))
+            raise PrefixFilled
+        return self._prune(hidden, number, question=0)
+
+    def _enter_question(
+        self, cache: QuestionCache, hidden: torch.Tensor, number: int
+    ) -> torch.Tensor:
+        """Put the prefix's rows before the question's, from the first unshared layer on."""
+        first, count = cache.unshared.first, cache.prompt_length
+        if number < first:
+            if number > self.plan.last_asked:
+                raise PrefixFilled
+            return hidden
+        if number == first and cache.unshared.hidden is not None:
+            hidden = torch.cat([cache.unshared.hidden, hidden], dim=1)
+        elif cache.asking:
+            prefix, question = hidden[:, :-count], hidden[:, -count:]
+            hidden = torch.cat([self._drop_rows(prefix, number), question], dim=1)
+        else:
+            hidden = self._drop_rows(hidden, number)
+        hidden = self._prune(hidden, number, question=cache.going)
+        if cache.asking and number > self.plan.last_asked:
+            cache.asking = False
+            hidden = hidden[:, :-count]
+        return hidden
+
     def _drop_rows(self, hidden: torch.Tensor, number: int) -> torch.Tensor:
-        rows, before = self.plan.layers[number].rows, self.plan.layers[number - 1].rows
+        rows = self.narrowed.layers[number].rows
+        before = self.narrowed.layers[number - 1].rows if number else None
         if rows is None or (before is not None and len(before) == len(rows)):
             return hidden
         if before is None:
@@ -191,21 +259,96 @@ class Attachment:
         # Rows are sorted and a subset of those before: find them among what is left.
         return hidden[:, torch.searchsorted(before, rows)]
 
-    def _embedding(
-        self, rotary: RotaryPlan, hidden: torch.Tensor
+    def _prune(self, hidden: torch.Tensor, number: int, *, question: int) -> torch.Tensor:
+        """Apply the scored rules of a layer to the hidden states that enter it.
+
+        Args:
+            hidden: `[1, n + question, D]`.
+            number: the layer.
+            question: how many rows of it, the last ones, are the question's.
+        """
+        for rule in self.narrowed.layers[number].rules:
+            scorer, request, query = self._scorer(number, question), rule.request, None
+            seen = self._seen.get(request)
+            if request.layer == "own" and request.rows is not None:
+                query, key = self._queries_and_keys(number, hidden, scorer)
+                seen = scorer.weigh(request, query, key)
+            measured = scorer.measured(request, seen, hidden, query)
+            hidden, kept = pruned(rule, measured, hidden)
+            renumber = rule.positions == "renumbered"
+            self.narrowed = self.narrowed.narrowed(number, kept, renumber=renumber)
+        self._seen = {}
+        return hidden
+
+    def _scorer(self, number: int, question: int) -> Scorer:
+        """Return what measures at a layer."""
+        attention: Any = self.family.layers[number].self_attn
+        scale = getattr(attention, "scaling", None) or self.family.geometry.head_dim**-0.5
+        return Scorer(self.narrowed, number, question, scale)
+
+    def _queries_and_keys(
+        self, number: int, hidden: torch.Tensor, scorer: Scorer
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run a layer up to its queries and keys, with every row that enters it."""
+        layer: Any = self.family.layers[number]
+        rotary = self.narrowed.layers[number].rotary
+        self._probing = True
+        try:
+            with suppress(Probed):
+                layer.self_attn(
+                    hidden_states=layer.input_layernorm(hidden),
+                    position_embeddings=self._angles(rotary, scorer.rows.unsqueeze(0), hidden),
+                    attention_mask=None,
+                )
+        finally:
+            self._probing = False
+        found, self._probe = self._probe, None
+        if found is None:
+            raise UnsupportedModel(
+                f"layer {number} of {type(self.family).__name__} gives no queries and keys ahead "
+                "of its attention; ask for scores of the previous layer"
+            )
+        query, key = found
+        return self._shifted(query, rotary, scorer.rows), key
+
+    def _shifted(self, query: torch.Tensor, rotary: RotaryPlan, rows: torch.Tensor) -> torch.Tensor:
+        """Shift queries of any rows, prefix and question."""
+        if rotary.query_shift is None or rotary.shift_scale is None:
+            return query
+        length = len(rotary.shift_scale)
+        inside = rotary.shift_scale.to(rows.device)[rows.clamp(max=length - 1)]
+        scales = torch.where(rows < length, inside, float(rotary.shift_scale_after))
+        return shift_queries(query, rotary, scales)
+
+    def _embedding(
+        self, rotary: RotaryPlan, hidden: torch.Tensor, rows: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return cos and sin of the rows that enter a layer.
+
+        Args:
+            rotary: positions in force.
+            hidden: for its type and device.
+            rows: long `[n]`, token indices of the rows; None for those that the model was given.
+        """
+        if self._index is None:
+            raise UnsupportedModel("a decoder layer ran outside its text model")
+        if rows is not None and isinstance(self._cache, QuestionCache):
+            return self._angles(rotary, rows.unsqueeze(0), hidden)
         key = id(rotary)
         if key not in self._embeddings:
-            if self._index is None:
-                raise UnsupportedModel("a decoder layer ran outside its text model")
-            angles = rotary.angles(self._index).to(hidden.device)
-            angles = torch.cat([angles, angles], dim=-1)
-            scale = rotary.attention_scaling
-            self._embeddings[key] = (
-                (angles.cos() * scale).to(hidden.dtype),
-                (angles.sin() * scale).to(hidden.dtype),
-            )
-        return self._embeddings[key]
+            self._embeddings[key] = self._angles(rotary, self._index, hidden)
+        cos, sin = self._embeddings[key]
+        return (cos, sin) if rows is None else (cos[:, rows], sin[:, rows])
+
+    @staticmethod
+    def _angles(
+        rotary: RotaryPlan, index: torch.Tensor, hidden: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return cos and sin `[B, L, d]` of tokens, in the type of the hidden states."""
+        angles = rotary.angles(index).to(hidden.device)
+        angles = torch.cat([angles, angles], dim=-1)
+        scale = rotary.attention_scaling
+        return (angles.cos() * scale).to(hidden.dtype), (angles.sin() * scale).to(hidden.dtype)
 
     def attend(
         self,
@@ -219,34 +362,152 @@ class Attachment:
 
         Raises:
             PrefixFilled: in the last layer of a prefix.
+            Probed: where only queries and keys were wanted.
         """
+        if self._probing:
+            self._probe = query, key
+            raise Probed
+        if isinstance(self._cache, QuestionCache):
+            return self._attend_question(self._cache, layer, query, key, value, scale)
         if isinstance(self._cache, TailCache):
-            out, kernel = attend_after_prefix(
-                query,
-                key,
-                value,
-                self._cache,
-                layer,
-                self.plan,
-                padding=self._padding,
-                starts=self._starts,
-                scale=scale,
-            )
-            self.kernels.add(kernel)
-            return out
-        plan = self.plan.layers[layer]
-        if plan.codec is not None and self._cache is not None:
-            stored = plan.codec.encode(key, value)
-            self._cache.hold(layer, stored, keep_exact=self.plan.exact_prefill)
+            return self._attend_tail(self._cache, layer, query, key, value, scale)
+        plan = self.narrowed.layers[layer]
+        query = self._shift_prefix(query, layer)
+        held = self._held(layer, query, key, value)
+        if held is not None and isinstance(self._cache, PrefixCache):
+            self._cache.hold(layer, *held, keep_exact=self.plan.exact_prefill)
         if layer == len(self.plan.layers) - 1:
             raise PrefixFilled
-        rotary = plan.rotary
-        if rotary.query_shift is not None and rotary.shift_scale is not None:
-            scales = rotary.shift_scale
-            query = shift_queries(query, rotary, scales if plan.rows is None else scales[plan.rows])
+        self._see_prefix_rows(layer, query, key)
         out, kernel = attend_prefix(query, key, value, plan, scale=scale)
         self.kernels.add(kernel)
         return out
+
+    def _held(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[StoredKV, torch.Tensor | None] | None:
+        """Return how a layer's prefix is held, and which of its rows (None: all).
+
+        None where it is held as it is, or where the question decides.
+        """
+        plan = self.narrowed.layers[layer]
+        if plan.eviction is None:
+            return None if plan.codec is None else (plan.codec.encode(key, value), None)
+        request, scorer = plan.eviction.request, self._scorer(layer, 0)
+        if request.of_question:
+            return None
+        seen = None if request.rows is None else scorer.weigh(request, query, key)
+        return evicted(plan.eviction, key, value, scorer.measured(request, seen, query=query))
+
+    def _see_prefix_rows(self, layer: int, query: torch.Tensor, key: torch.Tensor) -> None:
+        """Measure attention of prefix rows for the rules of the next layer."""
+        for request in self._asked_of(layer, of_question=False):
+            self._seen[request] = self._scorer(layer, 0).weigh(request, query, key)
+
+    def _asked_of(self, layer: int, *, of_question: bool) -> list[ScoreRequest]:
+        """Return what the rules of the next layer ask of the attention of this one."""
+        if layer + 1 == len(self.plan.layers):
+            return []
+        asked = [rule.request for rule in self.narrowed.layers[layer + 1].rules]
+        return [
+            request
+            for request in asked
+            if request.layer == "previous"
+            and request.rows is not None
+            and request.of_question == of_question
+        ]
+
+    def _shift_prefix(self, query: torch.Tensor, layer: int) -> torch.Tensor:
+        """Shift the queries of the prefix rows present in a layer."""
+        rotary, rows = self.narrowed.layers[layer].rotary, self.narrowed.layers[layer].rows
+        if rotary.query_shift is None or rotary.shift_scale is None:
+            return query
+        scales = rotary.shift_scale
+        return shift_queries(query, rotary, scales if rows is None else scales[rows])
+
+    def _attend_tail(
+        self,
+        cache: TailCache,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float,
+    ) -> torch.Tensor:
+        out, kernel = attend_after_prefix(
+            query,
+            key,
+            value,
+            cache,
+            layer,
+            self.narrowed,
+            padding=self._padding,
+            starts=self._starts,
+            scale=scale,
+        )
+        self.kernels.add(kernel)
+        return out
+
+    def _attend_question(
+        self,
+        cache: QuestionCache,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float,
+    ) -> torch.Tensor:
+        """Attend ahead of a question's own pass, and keep what it decides about the prefix."""
+        plan, last = self.narrowed.layers[layer], layer == len(self.plan.layers) - 1
+        out = torch.empty_like(query)
+        count = query.shape[2] - cache.going
+        if layer >= cache.unshared.first:
+            own = self._shift_prefix(query[:, :, :count], layer)
+            keys, values = (
+                s[:, :, :count].clone(memory_format=torch.contiguous_format) for s in (key, value)
+            )
+            plain = make_piece(PlainKV(keys, values), plan.segment)
+            held = self._held(layer, own, keys, values)
+            cache.own[layer] = plain if held is None else make_piece(held[0], plan.segment, held[1])
+            if self.plan.exact_prefill:
+                cache.own_exact[layer] = plain
+            if not last:
+                self._see_prefix_rows(layer, own, keys)
+                part, kernel = attend_prefix(own, keys, values, plan, scale=scale)
+                self.kernels.add(kernel)
+                out[:, :, :count] = part
+        if cache.asking:
+            asking, *tail = (s[:, :, count:] for s in (query, key, value))
+            # The shift of queries is in place: what is measured after it sees them shifted.
+            out[:, :, count:] = self._attend_tail(cache, layer, asking, tail[0], tail[1], scale)
+            self._decide(cache, layer, asking, (tail[0], tail[1]))
+        if last:
+            raise PrefixFilled
+        return out
+
+    def _decide(
+        self,
+        cache: QuestionCache,
+        layer: int,
+        query: torch.Tensor,
+        tail: tuple[torch.Tensor, torch.Tensor],
+    ) -> None:
+        """Measure attention of the question's rows, for the next layer and for what is held."""
+        scorer, plan = self._scorer(layer, cache.prompt_length), self.narrowed.layers[layer]
+        pieces = cache.pieces(layer, prompt=True)
+        for request in self._asked_of(layer, of_question=True):
+            self._seen[request] = scorer.weigh_pieces(request, query, tail, pieces)
+        if plan.eviction is None or not plan.eviction.request.of_question:
+            return
+        request, (exact,) = plan.eviction.request, pieces
+        seen = scorer.weigh_pieces(request, query, tail, pieces)
+        measured = scorer.measured(request, seen)
+        if request.queries:
+            named = scorer.named(request) - len(scorer.present)
+            measured = replace(measured, queries=query[0][:, named])
+        if isinstance(exact.held, PlainKV):
+            stored, rows = evicted(plan.eviction, exact.held.keys, exact.held.values, measured)
+            cache.own[layer] = make_piece(stored, plan.segment, rows)
 
 
 class _LayerHook:

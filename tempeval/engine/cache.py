@@ -16,9 +16,11 @@ from tempeval.errors import UnsupportedModel
 from tempeval.stages import Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from tempeval.stages import StoredKV, Tail
+    from tempeval.engine.plan import EnginePlan
+    from tempeval.engine.scored import RowWeights
+    from tempeval.stages import ScoreRequest, StoredKV, Tail
 
 
 @dataclass(frozen=True)
@@ -54,24 +56,52 @@ def token_bytes(states: torch.Tensor) -> int:
     return int(states.shape[1] * states.shape[3] * states.element_size())
 
 
+#: `(segment, start, stop)` runs of columns, in order.
+Ranges = tuple[tuple[int, int, int], ...]
+
+
 @dataclass(frozen=True)
 class Piece:
     """Keys and values that tails attend to, with the segment of each key.
 
     Attributes:
         held: the stored keys and values.
-        segment: long `[n]`.
-        ranges: `(segment, start, stop)` runs of `segment`, in order.
+        segment: long `[n]`, or `[h_kv, n]` where each head holds tokens of its own.
+        ranges: runs of `segment`, of all heads or of the first.
+        of_heads: runs of each head where they differ; empty where all hold the same tokens.
+        rows: which of the layer's prefix rows are held, in the shape of `segment`; None for all.
     """
 
     held: StoredKV
     segment: torch.Tensor
-    ranges: tuple[tuple[int, int, int], ...]
+    ranges: Ranges
+    of_heads: tuple[Ranges, ...] = ()
+    rows: torch.Tensor | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens held by each head."""
+        return int(self.segment.shape[-1])
 
 
-def make_piece(held: StoredKV, segment: torch.Tensor) -> Piece:
-    """Build a piece, computing the runs of equal segments once."""
-    return Piece(held, segment, tuple(segment_ranges(segment)))
+def make_piece(held: StoredKV, segment: torch.Tensor, rows: torch.Tensor | None = None) -> Piece:
+    """Build a piece, computing the runs of equal segments once.
+
+    Args:
+        held: keys and values of the rows that are held.
+        segment: long `[P_l]`, of all rows of the layer.
+        rows: long `[n]` or `[h_kv, n]`, which of them are held; None for all.
+    """
+    if rows is not None:
+        segment = segment.to(rows.device)[rows]
+    return _with_ranges(held, segment, rows)
+
+
+def _with_ranges(held: StoredKV, segment: torch.Tensor, rows: torch.Tensor | None) -> Piece:
+    if segment.ndim == 1:
+        return Piece(held, segment, tuple(segment_ranges(segment)), rows=rows)
+    of_heads = tuple(tuple(segment_ranges(own)) for own in segment)
+    return Piece(held, segment, of_heads[0], of_heads, rows)
 
 
 def continued(
@@ -88,8 +118,9 @@ def continued(
     longer = pieces[-1].held.extended(keys, values) if pieces else None
     if longer is None:
         return (*pieces, make_piece(PlainKV(keys, values), segment))
-    whole = torch.cat([pieces[-1].segment, segment.to(pieces[-1].segment.device)])
-    return (*pieces[:-1], make_piece(longer, whole))
+    own = pieces[-1].segment
+    more = segment.to(own.device).expand(*own.shape[:-1], -1)
+    return (*pieces[:-1], _with_ranges(longer, torch.cat([own, more], dim=-1), pieces[-1].rows))
 
 
 def segment_ranges(segment: torch.Tensor) -> list[tuple[int, int, int]]:
@@ -117,19 +148,46 @@ class ExactPrefix:
     def __init__(self, layers: Sequence[tuple[Piece, ...]]) -> None:
         self._layers: list[tuple[Piece, ...] | None] = list(layers)
 
-    def take(self, layer: int) -> tuple[Piece, ...]:
-        """Return a layer's pieces, and let them go.
+    def see(self, layer: int) -> tuple[Piece, ...]:
+        """Return a layer's pieces, for a look ahead of the question's own rows.
 
         Raises:
             UnsupportedModel: if a question has read them already.
         """
-        pieces, self._layers[layer] = self._layers[layer], None
+        pieces = self._layers[layer]
         if pieces is None:
             raise UnsupportedModel(
                 "a prefix with exact prefill serves one question, fed in one pass; prefill it "
                 "again for another, or use prefill=quantized"
             )
         return pieces
+
+    def take(self, layer: int) -> tuple[Piece, ...]:
+        """Return a layer's pieces, and let them go.
+
+        Raises:
+            UnsupportedModel: if a question has read them already.
+        """
+        pieces = self.see(layer)
+        self._layers[layer] = None
+        return pieces
+
+
+@dataclass(frozen=True)
+class Unshared:
+    """What is left to compute of a prefix for each question on its own.
+
+    Attributes:
+        first: the first layer that differs from question to question; the depth where only what
+            is held does.
+        hidden: `[1, P_l, D]`, what enters that layer, after what is known to leave in it; None
+            where `first` is the depth.
+        measured: scores of prefix rows that the rules of that layer asked of the one before.
+    """
+
+    first: int
+    hidden: torch.Tensor | None
+    measured: Mapping[ScoreRequest, RowWeights]
 
 
 @dataclass(frozen=True)
@@ -143,12 +201,19 @@ class SharedPrefix:
             shared.
         tail_bytes: bytes that one token holds over all layers where nothing is stored (a prompt
             without visuals).
+        plan: the plan as the scores of this prefix narrowed it; None where it is as it was made.
+        unshared: what has to be computed for each question before its rows are fed (see
+            `prefix.finish`); None where the prefix is whole.
+        shared_layers: first layers that were computed once for all questions.
     """
 
     length: int
     layers: tuple[tuple[Piece, ...], ...]
     exact: ExactPrefix | None = None
     tail_bytes: int = 0
+    plan: EnginePlan | None = None
+    unshared: Unshared | None = None
+    shared_layers: int = 0
 
     def nbytes(self, after: int) -> int:
         """Bytes of keys and values over all layers, scales included.
@@ -173,7 +238,7 @@ class SharedPrefix:
             after: tokens that have followed the prefix.
         """
         pieces = [piece for pieces in self.layers for piece in pieces]
-        total = max(sum(len(piece.segment) for piece in pieces), 1)
+        total = max(sum(piece.tokens for piece in pieces), 1)
         counts = [piece.held.in_few_bits(after) for piece in pieces]
         return sum(keys for keys, _ in counts) / total, sum(values for _, values in counts) / total
 
@@ -183,22 +248,30 @@ class PrefixCache(Cache):  # type: ignore[misc]  # transformers is untyped here
 
     def __init__(self, num_layers: int) -> None:
         super().__init__(layers=[DynamicLayer() for _ in range(num_layers)])
-        self._stored: dict[int, StoredKV] = {}
+        self._stored: dict[int, tuple[StoredKV, torch.Tensor | None]] = {}
+        #: What is left to each question, once the pass has come to it.
+        self.unshared: Unshared | None = None
 
-    def hold(self, layer: int, stored: StoredKV, *, keep_exact: bool) -> None:
-        """Keep what a codec made of a layer, in place of its keys and values or beside them."""
-        self._stored[layer] = stored
+    def hold(
+        self, layer: int, stored: StoredKV, rows: torch.Tensor | None, *, keep_exact: bool
+    ) -> None:
+        """Keep what is held of a layer, in place of its keys and values or beside them."""
+        self._stored[layer] = stored, rows
         if not keep_exact:
             held = self.layers[layer]
             held.keys, held.values = held.keys.new_empty(0), held.values.new_empty(0)
 
-    def stored(self, layer: int) -> StoredKV:
+    def stored(self, layer: int, segment: torch.Tensor) -> Piece:
         """Return a layer's keys and values, as a codec holds them if there is one."""
-        return self._stored[layer] if layer in self._stored else self.exact(layer)
+        if layer not in self._stored:
+            return self.exact(layer, segment)
+        held, rows = self._stored[layer]
+        return make_piece(held, segment, rows)
 
-    def exact(self, layer: int) -> PlainKV:
+    def exact(self, layer: int, segment: torch.Tensor) -> Piece:
         """Return a layer's keys and values as they are."""
-        return PlainKV(self.layers[layer].keys, self.layers[layer].values)
+        held = self.layers[layer]
+        return make_piece(PlainKV(held.keys, held.values), segment)
 
 
 class TailLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped here
@@ -246,3 +319,72 @@ class TailCache(Cache):  # type: ignore[misc]  # transformers is untyped here
         super().__init__(layers=[TailLayer(prefix.length) for _ in prefix.layers])
         self.prefix = prefix
         self.prompt_length = prompt_length
+
+    @property
+    def reads_exact(self) -> bool:
+        """Whether the prompt reads something else than later rows do."""
+        return self.prefix.exact is not None
+
+    def pieces(self, layer: int, *, prompt: bool) -> tuple[Piece, ...]:
+        """Return what rows read of the prefix in a layer.
+
+        Args:
+            layer: 0-based.
+            prompt: whether the rows are the prompt's; those read an exact prefix, once.
+        """
+        if prompt and self.prefix.exact is not None:
+            return self.prefix.exact.take(layer)
+        return self.prefix.layers[layer]
+
+
+class QuestionCache(TailCache):
+    """Collects what one question decides about the prefix, ahead of the question's own pass.
+
+    In the layers that are shared, the question's rows follow the prefix as ever. From the first
+    unshared layer on, rows of the prefix and of the question go through the layers as one
+    sequence, and nothing of the question is kept.
+
+    Args:
+        prefix: as far as it is shared.
+        unshared: what is left.
+        question: tokens of the question.
+    """
+
+    def __init__(self, prefix: SharedPrefix, unshared: Unshared, question: int) -> None:
+        super().__init__(prefix, question)
+        self.unshared = unshared
+        #: By layer: what tails will read, and what the prompt will under exact prefill.
+        self.own: dict[int, Piece] = {}
+        self.own_exact: dict[int, Piece] = {}
+        #: Whether the question's rows are still among those that go through the layers.
+        self.asking = True
+
+    @property
+    def going(self) -> int:
+        """How many of the rows that go through the layers, the last ones, are the question's."""
+        return self.prompt_length if self.asking else 0
+
+    @property
+    def reads_exact(self) -> bool:
+        """All rows are the prompt's."""
+        return True
+
+    def update(
+        self,
+        key_states: torch.Tensor,
+        value_states: torch.Tensor,
+        layer_idx: int,
+        *args: object,
+        **kwargs: object,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hand keys and values on: each row comes once, so nothing has to be held."""
+        return key_states, value_states
+
+    def pieces(self, layer: int, *, prompt: bool) -> tuple[Piece, ...]:
+        """Return what the question's rows read of the prefix; nothing is let go."""
+        if layer in self.own_exact:
+            return (self.own_exact[layer],)
+        if layer >= self.unshared.first:
+            return (self.own[layer],)
+        exact = self.prefix.exact
+        return self.prefix.layers[layer] if exact is None else exact.see(layer)

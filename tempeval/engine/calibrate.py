@@ -9,7 +9,7 @@ import torch
 from tempeval.engine.attach import Attachment
 from tempeval.engine.cache import PlainKV
 from tempeval.engine.plan import make_plan
-from tempeval.engine.prefix import prefill
+from tempeval.engine.prefix import finish, prefill
 from tempeval.errors import CannotStore, InvalidSetting
 from tempeval.methods.kv_calibration import Bounds
 
@@ -63,9 +63,10 @@ def measure_bounds(
             encoded = inference.encoder.encode((clip,), frames)
             inference.encoder.forget_clips()
             visuals = [bound.tokens(entry.tokens) for entry in encoded]
-            layout, _ = family.layout(ids, visuals)
+            layout, tail = family.layout(ids, visuals)
             with Attachment(family, make_plan(bound, layout, family.geometry)) as attachment:
                 prefix = prefill(attachment, family.embed(layout, visuals))
+                prefix = finish(attachment, prefix, tail)
             own = bounds_of(prefix)
             if not all(bool(part.isfinite().all()) for part in vars(own).values()):
                 raise CannotStore(

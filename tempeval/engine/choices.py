@@ -13,6 +13,7 @@ import torch
 from tempeval.engine.answer import Score
 from tempeval.engine.cache import SharedPrefix, TailCache, continued
 from tempeval.engine.cache_keyword import with_cache
+from tempeval.engine.prefix import finish
 from tempeval.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def score_choices(
         raise InvalidSetting("a question has no token after the last visual; add a text prompt")
     if any(len(c) == 0 for c in continuations):
         raise InvalidSetting("a continuation has no token; every choice needs some text")
-    first, shared = _ask(attachment, prefix, question)
+    first, shared = _ask(attachment, finish(attachment, prefix, question), question)
     # The question's last row predicts every first token; later tokens need a forward each.
     later = [number for number, c in enumerate(continuations) if len(c) > 1]
     # Labels of like length go together, so that little is padded.
@@ -94,7 +95,7 @@ def _ask(
         continued(pieces, layer.keys, layer.values, segment)
         for pieces, layer in zip(prefix.layers, cache.layers, strict=True)
     )
-    shared = SharedPrefix(prefix.length + len(question), layers)
+    shared = SharedPrefix(prefix.length + len(question), layers, plan=prefix.plan)
     log_probs = torch.log_softmax(logits[0, -1:].float(), dim=-1)
     return log_probs, shared
 

@@ -20,6 +20,7 @@ from tempeval.engine.stacks import columns, stacks_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tempeval.engine.cache import Ranges
     from tempeval.engine.plan import LayerPlan
     from tempeval.stages import Segments
 
@@ -31,11 +32,13 @@ class Columns(NamedTuple):
         keys: `[1, h_kv, n, d]` where all rows of a batch share them, else `[B, h_kv, n, d]`.
         values: of the same shape.
         ranges: `(segment, start, stop)` runs of columns, in order; none is empty.
+        of_heads: runs of each key/value head where they differ; empty where they do not.
     """
 
     keys: torch.Tensor
     values: torch.Tensor
-    ranges: tuple[tuple[int, int, int], ...]
+    ranges: Ranges
+    of_heads: tuple[Ranges, ...] = ()
 
 
 def attend_prefix(
@@ -128,6 +131,9 @@ def attend_tail(
         parts = [Attended(own.out[:, :, start:stop], own.lse[:, :, start:stop], own.kernel)]
         for piece in pieces:
             keys, values = piece.keys, piece.values
+            if seen is not None and piece.of_heads:
+                parts += _attend_heads(query[:, :, start:stop], piece, seen, scale)
+                continue
             if seen is not None:
                 ranges = [(a, b) for s, a, b in piece.ranges if seen[s]]
                 if not ranges:
@@ -137,6 +143,31 @@ def attend_tail(
             parts.append(attend(query[:, :, start:stop], keys, values, scale=scale))
         outs.append(merge(parts))
     return (outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)), own.kernel
+
+
+def _attend_heads(
+    query: torch.Tensor, piece: Columns, seen: Sequence[bool], scale: float
+) -> list[Attended]:
+    """Attend a piece in which each head holds tokens of its own, some of them hidden.
+
+    Every head's columns are attended alone; a head that sees none adds nothing.
+    """
+    kv_heads = piece.keys.shape[1]
+    groups = query.shape[1] // kv_heads
+    out, lse, kernel = torch.zeros_like(query), None, ""
+    for head, own in enumerate(piece.of_heads):
+        ranges = [(a, b) for segment, a, b in own if seen[segment]]
+        if not ranges:
+            continue
+        keys = columns(piece.keys[:, head : head + 1], ranges)
+        values = columns(piece.values[:, head : head + 1], ranges)
+        attend = attend_shared if len(keys) == 1 else attend_lse
+        heads = slice(head * groups, (head + 1) * groups)
+        part = attend(query[:, heads], keys, values, scale=scale)
+        if lse is None:
+            lse = part.lse.new_full(query.shape[:3], float("-inf"))
+        out[:, heads], lse[:, heads], kernel = part.out, part.lse, part.kernel
+    return [] if lse is None else [Attended(out, lse, kernel)]
 
 
 def _own_tail(

@@ -25,7 +25,7 @@ from tempeval.engine.failures import (
 )
 from tempeval.engine.halves import halves, joined
 from tempeval.engine.plan import make_plan
-from tempeval.engine.prefix import prefill
+from tempeval.engine.prefix import finish, prefill
 from tempeval.engine.question import Outcome
 from tempeval.engine.scores import Scores
 from tempeval.engine.seeded import batch_seed, seeded
@@ -166,7 +166,7 @@ class Session:
             return
         layout = plan.layout
         with Attachment(self.family, plan) as attachment:
-            if plan.exact_prefill and layout.length:
+            if plan.exact_prefill and plan.is_shared and layout.length:
                 for batch in batches:
                     outcomes: list[Outcome] = []
                     for part in _questions(batch):
@@ -192,20 +192,61 @@ class Session:
             failed = Outcome(None, replace(self.base, error=describe(error, PREFILLING)))
             yield from ([failed] * len(part) for part in parts)
             return
-        base = self._prefix_usage(attachment, layout, prefix, prefill_ms)
         shared = self.amortised_ms + prefill_ms / questions
+        if prefix.unshared is not None:
+            for part in parts:
+                outcomes: list[Outcome] = []
+                for items in _questions(Batch(tuple(part))):
+                    outcomes += self._on_own_prefix(attachment, prefix, items, prefill_ms, shared)
+                yield outcomes
+            return
+        base = self._prefix_usage(attachment, layout, prefix, prefill_ms)
         for part in parts:
             yield self._answer_batch(attachment, prefix, part, base, shared)
 
+    def _on_own_prefix(
+        self,
+        attachment: Attachment,
+        prefix: SharedPrefix,
+        items: Sequence[Item],
+        prefill_ms: float,
+        shared_ms: float,
+    ) -> list[Outcome]:
+        """Answer one question whose rows decide about a part of the prefix.
+
+        That part is prefilled for it alone, and charged to it alone.
+        """
+        start = now(self.family.device)
+        try:
+            own = finish(attachment, prefix, items[0].tail)
+        except (CannotStore, MemoryError, RuntimeError) as error:
+            if not isinstance(error, CannotStore) and not is_out_of_memory(error):
+                raise
+            failed = Outcome(None, replace(self.base, error=describe(error, PREFILLING)))
+            return [failed] * len(items)
+        own_ms = (now(self.family.device) - start) * 1e3 / len(items)
+        layout = attachment.plan.layout
+        base = self._prefix_usage(attachment, layout, own, prefill_ms + own_ms, shared=False)
+        return self._answer_batch(attachment, own, items, base, shared_ms + own_ms)
+
     def _prefix_usage(
-        self, attachment: Attachment, layout: Layout, prefix: SharedPrefix, prefill_ms: float
+        self,
+        attachment: Attachment,
+        layout: Layout,
+        prefix: SharedPrefix,
+        prefill_ms: float,
+        *,
+        shared: bool = True,
     ) -> Usage:
         step = temporal_step(attachment.plan)
+        plan = prefix.plan or attachment.plan
+        alone = prefix.exact is not None and attachment.plan.is_shared
         return replace(
             self.base,
             visual_tokens=layout.num_visual_tokens,
-            token_layers=attachment.plan.token_layers,
-            prefix_shared=prefix.exact is None if layout.length else None,
+            token_layers=plan.token_layers,
+            prefix_shared=shared and not alone if layout.length else None,
+            shared_layers=(0 if alone else prefix.shared_layers) if layout.length else None,
             distinct_temporal_ids=distinct_temporal_ids(attachment.plan),
             positions_per_grid=None if step is None else step.positions,
             sub_nyquist=None if step is None else step.sub_nyquist,
@@ -220,7 +261,7 @@ class Session:
         base: Usage,
         shared_ms: float,
     ) -> list[Outcome]:
-        family, plan = self.family, attachment.plan
+        family, plan = self.family, prefix.plan or attachment.plan
         tails = [item.tail for item in items]
         problem: str | None = None
         try:

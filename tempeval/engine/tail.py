@@ -13,7 +13,7 @@ from tempeval.stages import Tail
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tempeval.engine.cache import Piece, TailCache
+    from tempeval.engine.cache import Piece, Ranges, TailCache
     from tempeval.engine.plan import EnginePlan
     from tempeval.stages import OpenKV
 
@@ -54,11 +54,12 @@ def attend_after_prefix(
     query = shift_queries(query, own.rotary, float(own.rotary.shift_scale_after))
     rows, columns = query.shape[2], key.shape[2]
     first = columns - rows
-    exact = cache.prefix.exact
     # Rows of the prompt among these.
     asked = min(max(cache.prompt_length - first, 0), rows)
-    if own.codec is None:
+    if own.codec is None and own.eviction is None:
         runs = [(0, rows)]
+    elif own.codec is None:
+        runs = [run for run in ((0, asked), (asked, rows)) if run[0] < run[1]]
     else:
         runs = [(0, asked)] if asked else []
         runs += [(row, row + 1) for row in range(asked, rows)]
@@ -66,15 +67,15 @@ def attend_after_prefix(
     outs, kernel = [], ""
     for start, stop in runs:
         prompt = stop <= asked
-        if exact is not None and prompt:
-            pieces = [(piece, piece.held.opened()) for piece in exact.take(layer)]
+        if prompt and cache.reads_exact:
+            pieces = opened(cache.pieces(layer, prompt=True))
         else:  # decoded once for all runs
-            stored = stored or [(p, p.held.opened()) for p in cache.prefix.layers[layer]]
+            stored = stored or opened(cache.pieces(layer, prompt=prompt))
             pieces = stored
         seen = first + stop
         after = [(cache.prompt_length if prompt else seen - 1) - column for column in starts]
         tail = Tail(key[:, :, :seen], value[:, :, :seen], starts, after, whole=not prompt)
-        parts, (keys, values) = _read(pieces, tail)
+        parts, (keys, values) = read_pieces(pieces, tail)
         out, kernel = attend_tail(
             query[:, :, start:stop],
             keys,
@@ -90,7 +91,12 @@ def attend_after_prefix(
     return (outs[0] if len(outs) == 1 else torch.cat(outs, dim=2)), kernel
 
 
-def _read(
+def opened(pieces: Sequence[Piece]) -> list[tuple[Piece, OpenKV]]:
+    """Decode pieces for as long as one layer attends to them."""
+    return [(piece, piece.held.opened()) for piece in pieces]
+
+
+def read_pieces(
     pieces: Sequence[tuple[Piece, OpenKV]], tail: Tail
 ) -> tuple[list[Columns], tuple[torch.Tensor, torch.Tensor]]:
     """Return the columns before the tail, and the tail's keys and values."""
@@ -102,12 +108,18 @@ def _read(
             if states is None:
                 continue
             stop = start + states[0].shape[2]
-            ranges = [
-                (segment, max(a, start) - start, min(b, stop) - start)
-                for segment, a, b in piece.ranges
-                if max(a, start) < min(b, stop)
-            ]
+            ranges = _within(piece.ranges, start, stop)
+            of_heads = tuple(_within(own_ranges, start, stop) for own_ranges in piece.of_heads)
             if ranges:
-                parts.append(Columns(*states, tuple(ranges)))
+                parts.append(Columns(*states, ranges, of_heads))
             start = stop
     return parts, own
+
+
+def _within(ranges: Ranges, start: int, stop: int) -> Ranges:
+    """Cut ranges to the columns of `[start, stop)`, counted from `start`."""
+    return tuple(
+        (segment, max(a, start) - start, min(b, stop) - start)
+        for segment, a, b in ranges
+        if max(a, start) < min(b, stop)
+    )

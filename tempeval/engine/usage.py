@@ -37,8 +37,11 @@ class Usage:
         quantised_fraction: share of the prefix's numbers that are in few bits by then.
         quantised_keys: the same of its keys alone.
         quantised_values: the same of its values alone.
-        prefix_shared: whether one prefill served all questions of the prefix; False under exact
-            prefill, None without a prefix.
+        prefix_shared: whether one prefill, as it is held, served all questions of the prefix; False
+            under exact prefill and where the question decides what of the prefix is pruned or
+            evicted, None without a prefix.
+        shared_layers: first layers whose prefix was computed once for all questions; None without
+            a prefix.
         prefill_flops: analytic, vision tower, stage `tokens` and text stack (see `prefill_flops`).
         distinct_temporal_ids: different temporal positions among the visual tokens; None without
             a temporal axis.
@@ -66,6 +69,7 @@ class Usage:
     quantised_keys: float | None = None
     quantised_values: float | None = None
     prefix_shared: bool | None = None
+    shared_layers: int | None = None
     prefill_flops: float | None = None
     distinct_temporal_ids: int | None = None
     positions_per_grid: float | None = None

@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     from tempeval.engine.low_rank import LowRank
     from tempeval.stages import (
         Codec,
+        Eviction,
         Geometry,
         Layout,
+        PrefixTokens,
         RotaryPlan,
         RunFacts,
+        ScoredPrune,
         Segments,
         VisualTokens,
     )
@@ -175,18 +178,30 @@ class Method:
         """
         return visible
 
-    def prune(self, kept: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
-        """Choose which prefix segments are still present in `layer` (monotone over layers).
+    def prune(
+        self, kept: torch.Tensor, layer: int, prefix: PrefixTokens
+    ) -> torch.Tensor | ScoredPrune:
+        """Choose which tokens of the prefix go on in `layer`: rows of its states, keys and values.
+
+        Called for every layer. What is known beforehand must be monotone over layers; what a score
+        let go is gone from all later ones, whatever is answered for them.
 
         Args:
-            kept: bool `[K]`.
+            kept: bool `[P]`, tokens that the plan has left so far.
             layer: 0-based decoder layer.
-            segments: names of the K segments.
+            prefix: the tokens, and names of their segments.
+
+        Returns:
+            bool `[P]`, a part of `kept`, where that is known before the first layer runs; or a
+            `ScoredPrune`, which decides by scores that are measured at this layer.
         """
         return kept
 
-    def kv_cache(self, layer: int, geometry: Geometry) -> Codec | None:
-        """Choose how the prefix keys and values of `layer` are held; None: as they are."""
+    def kv_cache(self, layer: int, geometry: Geometry) -> Codec | Eviction | None:
+        """Choose how the prefix keys and values of `layer` are held, and which; None: as they are.
+
+        A `Codec` holds all rows (in few bits), an `Eviction` some, as they are or by a codec.
+        """
         return None
 
     @property
@@ -196,7 +211,7 @@ class Method:
 
     def without_kv_cache(self) -> Method | None:
         """Return what is left of the method when the prefix is held as it is; None for nothing."""
-        return None if "kv_cache" in self.modifies else self
+        return self if self.modifies.isdisjoint({"kv_cache", "eviction"}) else None
 
     def parts(self) -> tuple[Method, ...]:
         """Return the methods that do the work: others for a name that stands for several."""
@@ -372,19 +387,42 @@ class Chain:
             visible = method.attention(visible, layer, segments)
         return visible
 
-    def prune(self, kept: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
-        """Fold stage `prune`."""
-        for method in self.parts:
-            kept = method.prune(kept, layer, segments)
-        return kept
+    def prune(
+        self, kept: torch.Tensor, layer: int, prefix: PrefixTokens
+    ) -> tuple[torch.Tensor, tuple[ScoredPrune, ...]]:
+        """Fold stage `prune`: what is known beforehand, then the rules that decide by scores.
 
-    def kv_cache(self, layer: int, geometry: Geometry) -> Codec | None:
-        """Return the codec of `layer`; at most one method modifies `kv_cache`."""
+        The rules are applied in the order of the chain, each to what is left.
+        """
+        from tempeval.stages import ScoredPrune
+
+        rules = []
         for method in self.parts:
-            codec = method.kv_cache(layer, geometry)
-            if codec is not None:
-                return codec
-        return None
+            found = method.prune(kept, layer, prefix)
+            if isinstance(found, ScoredPrune):
+                rules.append(found)
+            else:
+                kept = found
+        return kept, tuple(rules)
+
+    def kv_cache(self, layer: int, geometry: Geometry) -> Codec | Eviction | None:
+        """Fold stage `kv_cache`: at most one method evicts, and one has a codec.
+
+        With both, the codec holds what the eviction leaves.
+        """
+        from tempeval.stages import Eviction
+
+        codec: Codec | None = None
+        eviction: Eviction | None = None
+        for method in self.parts:
+            held = method.kv_cache(layer, geometry)
+            if isinstance(held, Eviction):
+                eviction = held
+            elif held is not None:
+                codec = held
+        if eviction is None or codec is None:
+            return eviction or codec
+        return replace(eviction, codec=codec)
 
     def without_kv_cache(self) -> Chain:
         """Return the chain as a calibration runs it: with the prefix held as it is."""
@@ -399,15 +437,16 @@ class Chain:
         """
         import torch
 
-        from tempeval.stages import Segments
+        from tempeval.stages import PrefixTokens, Segments
 
         depth = facts.geometry.num_layers
         frames = -(-facts.num_frames // facts.frames_per_grid)
         segments = Segments(num_frames=frames, num_layers=depth)
-        kept = torch.ones(segments.size, dtype=torch.bool)
+        prefix = PrefixTokens.one_each(segments)
+        kept = torch.ones_like(prefix.is_visual)
         for layer in range(depth):
-            kept = self.prune(kept.clone(), layer, segments)
-            if not bool(kept[list(segments.frames)].any()):
+            kept, _ = self.prune(kept.clone(), layer, prefix)
+            if not bool(kept[prefix.of_frames].any()):
                 return layer
         return depth
 

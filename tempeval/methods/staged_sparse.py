@@ -21,7 +21,7 @@ from tempeval.methods.temporal_exit import (
 if TYPE_CHECKING:
     import torch
 
-    from tempeval.stages import RunFacts, Segments
+    from tempeval.stages import PrefixTokens, RunFacts, Segments
 
 #: What a chain reserves for each strategy.
 STRATEGY_MODIFIES = {1: "question_sees", 2: "frames_see", 3: "exit"}
@@ -167,12 +167,9 @@ class StagedSparse(Method):
                 visible[row, frames.start : row] = False
         return visible
 
-    def prune(self, kept: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
+    def prune(self, kept: torch.Tensor, layer: int, prefix: PrefixTokens) -> torch.Tensor:
         """End all frames at the exit layer (3)."""
-        if self._acts(3, layer, segments):
-            kept = kept.clone()
-            kept[list(segments.frames)] = False
-        return kept
+        return kept & ~prefix.of_frames if self._acts(3, layer, prefix.segments) else kept
 
     def _acts(self, strategy: int, layer: int, segments: Segments) -> bool:
         return strategy in self.strategies and layer in self.layers(strategy, segments.num_layers)

@@ -16,7 +16,7 @@ from tempeval.methods.base import Method
 if TYPE_CHECKING:
     import torch
 
-    from tempeval.stages import RunFacts, Segments
+    from tempeval.stages import PrefixTokens, RunFacts
 
 #: How a paper's layers are counted: see `counted_from_zero`.
 LayerConvention = Literal["zero", "one"]
@@ -98,9 +98,7 @@ class TemporalExit(Method):
         """Return the resolved exit layer."""
         return {"first_layer": self.first_layer(facts.geometry.num_layers)}
 
-    def prune(self, kept: torch.Tensor, layer: int, segments: Segments) -> torch.Tensor:
+    def prune(self, kept: torch.Tensor, layer: int, prefix: PrefixTokens) -> torch.Tensor:
         """End all frame segments at the exit layer."""
-        if layer >= self.first_layer(segments.num_layers):
-            kept = kept.clone()
-            kept[list(segments.frames)] = False
-        return kept
+        gone = layer >= self.first_layer(prefix.segments.num_layers)
+        return kept & ~prefix.of_frames if gone else kept

@@ -6,11 +6,13 @@ mask from the meaning of the stages, and recomputes everything at each decoding 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tempeval.methods.kv_codecs import KiviCodec, StaticCodec, static_scale
+from tempeval.stages import Chosen, Eviction, Measured, PrefixTokens, Segments
 from tempeval.verification.kivi import after_tokens
 
 if TYPE_CHECKING:
@@ -29,23 +31,21 @@ def token_mask(
     chain: Chain, layout: Layout, num_layers: int, total: int, prompt: int
 ) -> list[torch.Tensor]:
     """Per layer, bool [total, total]: who sees whom by stages attention and prune, per token."""
-    from tempeval.stages import Segments
-
     segments = Segments(layout.num_frames, num_layers)
     names = layout.segment.tolist()
     for index in range(layout.length, total):
         names.append(segments.last if index >= prompt - 1 else segments.question)
     masks = []
-    kept = torch.ones(segments.size, dtype=torch.bool)
+    prefix = PrefixTokens.of(layout, num_layers)
+    kept = torch.ones(layout.length, dtype=torch.bool)
     for layer in range(num_layers):
-        kept = chain.prune(kept.clone(), layer, segments)
+        kept, _ = chain.prune(kept.clone(), layer, prefix)
         see = chain.attention(
             torch.ones(segments.size, segments.size, dtype=torch.bool), layer, segments
         )
         of = torch.tensor(names)
         mask = see[of][:, of].tril()
-        prefix_column = torch.arange(total) < layout.length
-        mask &= ~(prefix_column & ~kept[of])
+        mask[:, : layout.length] &= kept
         # Rows that are gone still need a softmax; nobody reads them.
         mask |= torch.eye(total, dtype=torch.bool)
         masks.append(mask)
@@ -53,14 +53,12 @@ def token_mask(
 
 
 def prefix_rows(chain: Chain, layout: Layout, num_layers: int, layer: int) -> torch.Tensor:
-    """Long `[P_l]`: prefix tokens that stage prune leaves in a layer."""
-    from tempeval.stages import Segments
-
-    segments = Segments(layout.num_frames, num_layers)
-    kept = torch.ones(segments.size, dtype=torch.bool)
+    """Long `[P_l]`: prefix tokens that stage prune leaves in a layer, whatever scores say."""
+    prefix = PrefixTokens.of(layout, num_layers)
+    kept = torch.ones(layout.length, dtype=torch.bool)
     for number in range(layer + 1):
-        kept = chain.prune(kept.clone(), number, segments)
-    return torch.tensor([i for i, s in enumerate(layout.segment.tolist()) if kept[s]])
+        kept, _ = chain.prune(kept.clone(), number, prefix)
+    return kept.nonzero().squeeze(1)
 
 
 def dense_logits(
@@ -90,26 +88,51 @@ def dense_logits(
     hidden = torch.cat([embeddings.to(tail.dtype), tail], dim=1)
     masks = token_mask(chain, layout, geometry.num_layers, total, prompt)
     heads, kv_heads, dim = geometry.num_heads, geometry.num_kv_heads, geometry.head_dim
-    for number, layer in enumerate(text.layers):
-        plan = rotary.for_layer(number)
+    groups = heads // kv_heads
+    scored = Scored(chain, layout, geometry, prompt)
+    renumbered: dict[int, RotaryPlan] = {}
+
+    def projected(number: int, plan: RotaryPlan, states: torch.Tensor) -> list[torch.Tensor]:
+        """Queries, keys and values of a layer, `[1, heads, total, d]` each."""
         query_angle, key_angle = angles(plan, total, heads)
-        x = layer.input_layernorm(hidden)
-        q = linear(text, chain, f"layers.{number}.self_attn.q_proj", x)
-        k = linear(text, chain, f"layers.{number}.self_attn.k_proj", x)
-        v = linear(text, chain, f"layers.{number}.self_attn.v_proj", x)
-        q = q.view(1, total, heads, dim).transpose(1, 2)
-        k = k.view(1, total, kv_heads, dim).transpose(1, 2)
-        v = v.view(1, total, kv_heads, dim).transpose(1, 2)
+        x = text.layers[number].input_layernorm(states)
+        names = [f"layers.{number}.self_attn.{letter}_proj" for letter in "qkv"]
+        q, k, v = (
+            linear(text, chain, name, x).view(1, total, -1, dim).transpose(1, 2) for name in names
+        )
         q = q * query_angle.cos().to(q.dtype) + rotate_half(q) * query_angle.sin().to(q.dtype)
         k = k * key_angle.cos().to(k.dtype) + rotate_half(k) * key_angle.sin().to(k.dtype)
-        mask = masks[number]
+        return [q, k, v]
+
+    def softmax(q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        scores = q @ k.repeat_interleave(groups, 1).transpose(-1, -2)
+        weights: torch.Tensor = (scores * dim**-0.5).masked_fill(~mask, float("-inf")).softmax(-1)
+        return weights
+
+    before: torch.Tensor | None = None
+    for number, layer in enumerate(text.layers):
+        plan = renumbered.get(number, rotary.for_layer(number))
+
+        def own(
+            states: torch.Tensor, number: int = number, plan: RotaryPlan = plan
+        ) -> torch.Tensor:
+            q, k, _ = projected(number, plan, states)
+            return softmax(q, k, scored.masked(masks[number]))[0]
+
+        hidden, anew = scored.prune(number, hidden, before, own)
+        if anew:
+            for later in range(number, geometry.num_layers):
+                moved = renumbered.get(later, rotary.for_layer(later))
+                renumbered[later] = scored.ranked(moved)
+            plan = renumbered[number]
+        q, k, v = projected(number, plan, hidden)
+        mask = scored.masked(masks[number])
         out = torch.empty_like(q)
-        groups = heads // kv_heads
-        for rows, keys, values in what_rows_read(chain, layout, number, k, v, prompt, geometry):
-            scores = q[:, :, rows] @ keys.repeat_interleave(groups, 1).transpose(-1, -2)
-            scores = (scores * dim**-0.5).masked_fill(~mask[rows], float("-inf"))
-            weights = scores.softmax(-1)
+        before = torch.zeros(heads, total, total, dtype=q.dtype)
+        for rows, keys, values, hole in scored.what_rows_read(number, q, k, v, mask, softmax):
+            weights = softmax(q[:, :, rows], keys, mask[rows] & ~hole)
             out[:, :, rows] = weights @ values.repeat_interleave(groups, 1)
+            before[:, rows] = weights[0]
         joined = out.transpose(1, 2).reshape(1, total, heads * dim)
         hidden = hidden + linear(text, chain, f"layers.{number}.self_attn.o_proj", joined)
         x = layer.post_attention_layernorm(hidden)
@@ -121,48 +144,164 @@ def dense_logits(
     return logits
 
 
-def what_rows_read(
-    chain: Chain,
-    layout: Layout,
-    layer: int,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    prompt: int,
-    geometry: Any,
-) -> list[tuple[slice, torch.Tensor, torch.Tensor]]:
-    """Keys and values `[1, h_kv, total, d]` as each run of rows finds them.
+class Scored:
+    """What scores decide in one dense forward: which prefix tokens are left, and which are held.
 
-    Rows of the prefix: as they are. Rows of the question: the prefix as it is held after the
-    prompt, or under exact prefill as it is; the question itself as it is. Each generated row:
-    everything as it is held after the tokens before that row.
+    Nothing of the engine: softmax over whole rows of full matrices.
     """
-    total, length = k.shape[2], layout.length
-    codec = chain.kv_cache(layer, geometry)
-    if codec is None:
-        return [(slice(0, total), k, v)]
-    present = prefix_rows(chain, layout, geometry.num_layers, layer)
 
-    def held(tokens: int, whole: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """After `tokens` of the sequence; `whole`: of the tail too."""
-        inside = torch.cat([present, torch.arange(length, tokens)])
-        count = len(inside) if whole else len(present)
-        keys, values = k.clone(), v.clone()
-        own = as_held(codec, k[0, :, inside], v[0, :, inside], len(present))
-        for states, ours in zip((keys, values), own, strict=True):
-            states[0, :, inside[:count]] = ours[:, :count]
-        return keys, values
+    def __init__(self, chain: Chain, layout: Layout, geometry: Any, prompt: int) -> None:
+        self.chain, self.layout, self.geometry, self.prompt = chain, layout, geometry, prompt
+        self.prefix = PrefixTokens.of(layout, geometry.num_layers)
+        self.static = torch.ones(layout.length, dtype=torch.bool)
+        #: Bool `[P]`: tokens that are left.
+        self.left = self.static.clone()
+        #: Whether the prompt reads everything: then later rows alone read what is held.
+        self.exact = False
+        for layer in range(geometry.num_layers):
+            cache: Any = chain.kv_cache(layer, geometry)
+            if isinstance(cache, Eviction):
+                self.exact |= cache.request.rows in ("last", "question")
+                cache = cache.codec
+            self.exact |= cache is not None and cache.exact_prefill
 
-    runs = [(slice(0, length), k, v)]
-    asked = (k, v) if codec.exact_prefill else held(prompt, whole=False)
-    runs.append((slice(length, prompt), *asked))
-    runs += [(slice(row, row + 1), *held(row, whole=True)) for row in range(prompt, total)]
-    return runs
+    def masked(self, mask: torch.Tensor) -> torch.Tensor:
+        """Take the columns that scores removed out of a layer's mask."""
+        mask = mask.clone()
+        mask[:, : self.layout.length] &= self.left
+        return mask | torch.eye(len(mask), dtype=torch.bool)
+
+    def rows_named(self, name: str) -> torch.Tensor:
+        """Token indices of named rows."""
+        if name == "last":
+            return torch.tensor([self.prompt - 1])
+        if name == "question":
+            return torch.arange(self.layout.length, self.prompt)
+        wanted = self.left if name == "prefix" else self.left & self.prefix.of_frames
+        return wanted.nonzero().squeeze(1)
+
+    def told(self, layer: int, request: Any, weights: Any, hidden: Any, q: Any) -> Measured:
+        """What a rule is told, from whole matrices `[h, total, total]`."""
+        tokens = self.left.nonzero().squeeze(1)
+        attention, rows = None, None
+        if request.rows is not None:
+            rows = self.rows_named(request.rows)
+            attention = weights[:, rows][:, :, tokens]
+            attention = attention if request.per_row else attention.mean(1)
+            attention = attention if request.per_head else attention.mean(0)
+        return Measured(
+            layer=layer,
+            tokens=tokens,
+            prefix=self.prefix,
+            attention=attention,
+            hidden=hidden[0, tokens] if request.hidden else None,
+            hidden_rows=hidden[0, rows] if request.hidden and rows is not None else None,
+            queries=q[0][:, rows] if request.queries else None,
+        )
+
+    def prune(
+        self, layer: int, hidden: torch.Tensor, before: Any, own: Any
+    ) -> tuple[torch.Tensor, bool]:
+        """Apply a layer's rules; return what goes on, and whether positions are ranked anew."""
+        self.static, rules = self.chain.prune(self.static.clone(), layer, self.prefix)
+        # Rows of the layer before were chosen before those that leave in this one.
+        named_before = self.left.clone()
+        self.left &= self.static
+        anew = False
+        for rule in rules:
+            request = rule.request
+            if request.layer == "own" and request.rows is not None:
+                measured = self.told(layer, request, own(hidden), hidden, None)
+            else:
+                now, self.left = self.left, named_before
+                rows = None if request.rows is None else self.rows_named(request.rows)
+                self.left = now
+                measured = self.told(layer, replace(request, rows=None), None, hidden, None)
+                if rows is not None:
+                    attention = before[:, rows][:, :, measured.tokens]
+                    attention = attention if request.per_row else attention.mean(1)
+                    attention = attention if request.per_head else attention.mean(0)
+                    measured = replace(measured, attention=attention)
+            made = rule.choose(measured)
+            kept, states = (made.kept, made.hidden) if isinstance(made, Chosen) else (made, None)
+            tokens = measured.tokens[kept]
+            self.left = torch.zeros_like(self.left)
+            self.left[tokens] = True
+            if states is not None:
+                hidden = hidden.clone()
+                hidden[0, tokens] = states
+            anew |= rule.positions == "renumbered"
+        return hidden, anew
+
+    def ranked(self, plan: RotaryPlan) -> RotaryPlan:
+        """Positions of what is left, ranked from 0 in every channel."""
+        positions = plan.positions.clone()
+        rows = self.left.nonzero().squeeze(1).tolist()
+        for channel in range(positions.shape[1]):
+            values = sorted({float(plan.positions[row, channel]) for row in rows})
+            for row in rows:
+                positions[row, channel] = values.index(float(plan.positions[row, channel]))
+        after = float(positions[rows].max()) + 1
+        return replace(plan, positions=positions, next_position=after, layers={})
+
+    def what_rows_read(
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, softmax: Any
+    ) -> list[tuple[slice, torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Keys and values `[1, h_kv, total, d]` as each run of rows finds them, and what is gone.
+
+        Rows of the prefix: as they are. Rows of the question: the prefix as it is held after the
+        prompt, or under exact prefill as it is; the question itself as it is. Each generated row:
+        everything as it is held after the tokens before that row. What is gone is bool `[total]`,
+        or `[h, 1, total]` where heads hold tokens of their own.
+        """
+        total, length, prompt = k.shape[2], self.layout.length, self.prompt
+        whole = torch.zeros(total, dtype=torch.bool)
+        cache = self.chain.kv_cache(layer, self.geometry)
+        if cache is None:
+            return [(slice(0, total), k, v, whole)]
+        present, hole = self.left.nonzero().squeeze(1), whole
+        codec: Any = cache
+        exact = self.exact
+        stay = torch.arange(len(present)).expand(k.shape[1], -1)
+        if isinstance(cache, Eviction):
+            codec = cache.codec
+            request = cache.request
+            told = self.told(layer, request, softmax(q, k, mask)[0], None, q)
+            stay = cache.choose(k[0][:, present], v[0][:, present], told)
+            stay = stay.sort(-1).values.expand(k.shape[1], -1)
+            hole = torch.zeros(k.shape[1], total, dtype=torch.bool)
+            hole[:, :length] = True
+            for head, rows in enumerate(stay):
+                hole[head, present[rows]] = False
+            hole = hole.repeat_interleave(q.shape[1] // k.shape[1], 0).unsqueeze(1)
+
+        def held(tokens: int, through: bool) -> tuple[torch.Tensor, torch.Tensor]:
+            """After `tokens` of the sequence; `through`: of the tail too."""
+            keys, values = k.clone(), v.clone()
+            if codec is None:
+                return keys, values
+            for head, rows in enumerate(stay):
+                inside = torch.cat([present[rows], torch.arange(length, tokens)])
+                count = len(inside) if through else len(rows)
+                one = slice(head, head + 1)
+                mine = as_held(codec, k[0, one][:, inside], v[0, one][:, inside], len(rows), head)
+                for states, ours in zip((keys, values), mine, strict=True):
+                    states[0, head, inside[:count]] = ours[0, :count]
+            return keys, values
+
+        runs = [(slice(0, length), k, v, whole)]
+        if exact:
+            runs.append((slice(length, prompt), k, v, whole))
+        else:
+            runs.append((slice(length, prompt), *held(prompt, through=False), hole))
+        later = ((row, held(row, through=True)) for row in range(prompt, total))
+        return runs + [(slice(row, row + 1), *states, hole) for row, states in later]
 
 
 def as_held(
-    codec: Any, keys: torch.Tensor, values: torch.Tensor, prefix: int
+    codec: Any, keys: torch.Tensor, values: torch.Tensor, prefix: int, head: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return `[h_kv, n, d]` of a sequence as a codec holds it."""
+    """Return `[1, n, d]` of one head's sequence as a codec holds it."""
     if isinstance(codec, KiviCodec):
         cache = after_tokens(keys, values, codec.nbits, codec.group_size, codec.residual_length)
         return cache.read() if len(keys[0]) else (keys, values)
@@ -172,6 +311,7 @@ def as_held(
     held = []
     for states, low, high in zip((keys, values), *_ranges(codec), strict=True):
         if isinstance(codec, StaticCodec):
+            low, high = low[head : head + 1], high[head : head + 1]
             scale, zero = static_scale(low, high, codec.nbits, states.dtype)
             codes = ((states / scale[0]).round() + zero[0]).clamp(0, 2**codec.nbits - 1)
             few = (codes - zero[0]) * scale[0]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tempeval.methods.base import STAGES, Method
-from tempeval.stages import Segments
+from tempeval.stages import PrefixTokens
 from tempeval.video.clip import FramePlan
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def _calls(family: Family, case: Case) -> list[tuple[str, tuple[Any, ...]]]:
     """Return what each stage is called with, in a run of the case."""
     geometry = family.geometry
     depth = geometry.num_layers
-    segments = Segments(case.layout.num_frames, depth)
+    prefix = PrefixTokens.of(case.layout, depth)
+    segments = prefix.segments
     placed = _placed(case)
     calls: list[tuple[str, tuple[Any, ...]]] = [
         ("frames", (FramePlan(case.plan.sampling),)),
@@ -69,10 +70,10 @@ def _calls(family: Family, case: Case) -> list[tuple[str, tuple[Any, ...]]]:
         ("positions", (placed.rotary, placed, geometry)),
     ]
     everything = torch.ones(segments.size, segments.size, dtype=torch.bool)
-    whole = torch.ones(segments.size, dtype=torch.bool)
+    whole = torch.ones_like(prefix.is_visual)
     for layer in range(depth):
         calls.append(("attention", (everything, layer, segments)))
-        calls.append(("prune", (whole, layer, segments)))
+        calls.append(("prune", (whole, layer, prefix)))
         calls.append(("kv_cache", (layer, geometry)))
     return calls
 

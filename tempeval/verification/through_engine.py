@@ -8,6 +8,7 @@ import torch
 
 from tempeval.engine.cache import SharedPrefix, TailCache
 from tempeval.engine.cache_keyword import with_cache
+from tempeval.engine.prefix import finish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,4 +75,5 @@ def stepwise_logits(
     attachment: Attachment, prefix: SharedPrefix, tail: torch.Tensor, tokens: Sequence[int]
 ) -> torch.Tensor:
     """Logits `[steps, V]` of one prompt's end and of each decoding step."""
+    prefix = finish(attachment, prefix, tail)
     return batched_stepwise_logits(attachment, prefix, [tail], [tokens])[0]

@@ -424,7 +424,7 @@ def test_stop_strings_cut_and_end(tiny_qwen2_5_vl, make_clip, message):
 class Returning(Method):
     name = "returning"
 
-    def prune(self, kept, layer, segments):
+    def prune(self, kept, layer, prefix):
         return torch.ones_like(kept) if layer == 2 else torch.zeros_like(kept)
 
 

@@ -105,9 +105,8 @@ class DropEarlyFrames(Method):
     name: ClassVar[str] = "drop_early_frames"
     modifies: ClassVar[frozenset[str]] = frozenset({"exit"})
 
-    def prune(self, kept, layer, segments):
-        kept[list(segments.frames)[:layer]] = False
-        return kept
+    def prune(self, kept, layer, prefix):
+        return kept & ~(prefix.of_frames & (prefix.segment <= layer))
 
 
 def int8(states):

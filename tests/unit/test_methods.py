@@ -20,7 +20,7 @@ from tempeval.methods.base import Chain, Method
 from tempeval.methods.pas import PAS
 from tempeval.methods.registry import METHODS, method_class, method_names, parse_chain
 from tempeval.methods.temporal_exit import TemporalExit
-from tempeval.stages import Geometry, Layout, RotaryPlan, RunFacts, Segments
+from tempeval.stages import Geometry, Layout, PrefixTokens, RotaryPlan, RunFacts, Segments
 
 GEOMETRY = Geometry(28, 28, 4, 128, 3584, 18944)
 FACTS = RunFacts(GEOMETRY, True, 32768, 2, 2, 8, 1024)
@@ -269,17 +269,10 @@ def test_an_empty_range_is_refused(layer):
 
 
 def test_exit_keeps_instruction_and_ends_frames():
-    segments = Segments(num_frames=3, num_layers=28)
-    ones = torch.ones(segments.size, dtype=torch.bool)
-    assert TemporalExit().prune(ones.clone(), 19, segments).all()
-    assert TemporalExit().prune(ones.clone(), 20, segments).tolist() == [
-        True,
-        False,
-        False,
-        False,
-        True,
-        True,
-    ]
+    prefix = PrefixTokens.one_each(Segments(num_frames=3, num_layers=28))
+    ones = torch.ones_like(prefix.is_visual)
+    assert TemporalExit().prune(ones.clone(), 19, prefix).all()
+    assert TemporalExit().prune(ones.clone(), 20, prefix).tolist() == [True, False, False, False]
 
 
 class Positions(Method):
