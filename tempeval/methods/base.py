@@ -79,13 +79,15 @@ class Method:
     tokens     video or image          `VisualTokens`: embeddings `[N, D]` and their `cells` `[N]`
     positions  prompt's prefix         `RotaryPlan`: float64 `[P, d/2]` positions, frequencies
     attention  prefix and layer        bool `[K, K]`: which segment attends to which
-    prune      prefix and layer        bool `[K]`: which segments are still there
-    kv_cache   prefix and layer        `Codec` that holds keys and values `[1, h_kv, P_l, d]`
+    prune      prefix and layer        bool `[P]`: which tokens go on, or a rule by scores
+    kv_cache   layer                   how keys and values `[1, h_kv, P_l, d]` are held
     ========== ======================= ==========================================================
 
     A prefix is the prompt through its last visual token; it is computed once and serves every
-    question about a video, so no stage sees a question. One video is one call: a batch of videos
-    whose layouts are equal is one call of a stage for each, never a dimension of its tensors.
+    question about a video. No stage sees a question but through the scores that a `ScoredPrune` or
+    an `Eviction` asks for; asking for the question's rows makes a prefix serve it alone. One video
+    is one call: a batch of videos whose layouts are equal is one call of a stage for each, never a
+    dimension of its tensors.
 
     What a stage needs to tell besides, it returns: whole multiples of frames as `FramePlan.unit`,
     what it will leave of the grids as `FramePlan.grid_rules`, operations spent on tokens as

@@ -38,20 +38,24 @@ from tempeval.verification.tiny_llava_onevision import load_llava_onevision
 from tempeval.video.clip import FramePlan, Sampling, TokenRule, VideoRef
 
 QUESTIONS = ("Is it faster? yes no", "What happens last? A. left B.")
-STEPS = 4
+STEPS = 3
 EXIT = TemporalExit(layer=2)
 SPARSE = StagedSparse(strategies=(1, 2), question_layers=(0, 2), frame_layer=2)
 
 
 @dataclass(frozen=True)
 class DropSome(Method):
-    """`tokens`: of each grid a subset of its own size, and two dropped tokens merged into one."""
+    """`tokens`: of each grid a subset of its own size, and two dropped tokens merged into one.
+
+    Of grid `empty` nothing is left.
+    """
 
     name: ClassVar[str] = "drop_some"
     modifies: ClassVar[frozenset[str]] = frozenset({"tokens"})
 
     position_ids: Literal["original", "renumbered"] = "original"
     seed: int = 0
+    empty: int = -1
 
     def tokens(self, tokens):
         if tokens.kind == "image":
@@ -65,7 +69,7 @@ class DropSome(Method):
             for grid in range(grids):
                 order = start + torch.randperm(size, generator=generator)
                 count = 1 + (5 * grid + 2) % max(size - 2, 1)
-                kept = order[:count].sort().values
+                kept = order[: count if grid != self.empty else 0].sort().values
                 embeddings.append(tokens.embeddings[kept])
                 cells.append(kept)
                 anchors.append(kept)
@@ -97,6 +101,7 @@ CHAINS = {
     "drop+pas": ([DropSome(), PAS()], [SlowPAS()]),
     "temporal_exit+drop": ([EXIT, DropSome()], []),
     "drop+sparse": ([DropSome(), SPARSE], []),
+    "empty+sparse+pas": ([DropSome(empty=2), PAS(), SPARSE], [SlowPAS()]),
     "drop+vrope": ([DropSome(), VRoPE()], [SlowVRoPE()]),
     "vrope+pas+drop": ([VRoPE(), PAS(), DropSome()], [SlowVRoPE(), SlowPAS()]),
     "reverse_order+drop": ([ReverseOrder(), DropSome()], [SlowReversePE()]),
