@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tempeval.engine.inference import Answered, Inference
     from tempeval.methods.base import Chain
     from tempeval.run.spec import RunSpec
+    from tempeval.video.clip import Sampling
 
 
 @dataclass
@@ -45,20 +46,21 @@ def run_facts(
     """Return what a record says about model, method, frames and answers."""
     family = inference.family
     cuda = family.device.type == "cuda"
-    notes = chain.labels(inference.facts(chain))
+    resolved = inference.resolve(chain)
+    notes = chain.labels(resolved.facts)
     return {
         "method": chain.name,
         # What tables print; the method's identity is its fingerprint.
         "method_label": method_label(chain.spec, notes),
         "method_notes": list(notes),
         "method_settings": chain.settings(),
-        "method_resolved": inference.resolve(chain),
+        "method_resolved": dict(resolved.settings),
         "method_fingerprint": chain.fingerprint,
         "model": spec.pretrained,
         "model_revision": family.revision,
         **family.adapted,
         "family": family.name,
-        "frame_policy": _frame_policy(chain, inference),
+        "frame_policy": _frame_policy(inference.sampling, resolved.frames.sampling),
         "visual_token_budget": family.options.visual_token_budget,
         **family.pixel_limits(),
         "position_rule": family.options.position_rule,
@@ -80,13 +82,12 @@ def run_facts(
     }
 
 
-def _frame_policy(chain: Chain, inference: Inference) -> dict[str, Any]:
+def _frame_policy(base: Sampling, seen: Sampling) -> dict[str, Any]:
     """Return how frames are chosen under a chain.
 
     `base_num_frames` is there where a budget chose another number for the chain than for the model
     alone. Runs are comparable by it; `num_frames` is what the chain sees.
     """
-    base, seen = inference.sampling, inference.frame_plan(chain).sampling
     policy = {"rule": base.rule, "num_frames": seen.num_frames, "fps": base.fps}
     if seen.num_frames != base.num_frames:
         policy["base_num_frames"] = base.num_frames

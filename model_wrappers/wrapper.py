@@ -144,7 +144,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         self._unsaid: list[tuple[int, dict[str, str]]] = []
         self._plan_frames()
         if self.checks_at_once:
-            self.inference.check(chain)
+            self.inference.resolve(chain)
         if spec.journal is not None:
             self.open_journal(spec.journal)
 
@@ -169,7 +169,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
             TempevalError: for a chain that cannot be read or does not fit the model.
         """
         chain = chain_with_settings(method, {}, ())
-        self.inference.check(chain)
+        self.inference.resolve(chain)
         self.chain = chain
         self.failures = {}
         self.tally = Tally()

@@ -52,9 +52,8 @@ def measure_bounds(
         raise InvalidSetting("no clips to calibrate on; give at least one")
     if chain.without_kv_cache() != chain:
         raise InvalidSetting(f"calibration runs without stage kv_cache, got {chain.spec!r}")
-    inference.check(chain)
-    family, bound = inference.family, inference.bound(chain)
-    frames = inference.frame_plan(chain)
+    family, resolved = inference.family, inference.resolve(chain)
+    bound, frames = resolved.bound, resolved.frames
     ids = family.tokenize([{"role": "user", "content": list(PROMPT)}])
     total: Bounds | None = None
     wanted = [((clip,), (frames,)) for clip in clips]

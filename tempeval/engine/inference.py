@@ -12,34 +12,30 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from tempeval.engine.context import check_planned
 from tempeval.engine.encoder import GIB, DecodeOptions, Encoder
 from tempeval.engine.failures import ENCODING, describe, is_out_of_memory
 from tempeval.engine.feature_cache import FeatureCache
 from tempeval.engine.generation import generation_of
-from tempeval.engine.low_rank import linear_maps
 from tempeval.engine.question import Outcome
+from tempeval.engine.resolved import ResolvedChain, ResolvedRun, resolve_chain
 from tempeval.engine.session import Session, Share
 from tempeval.engine.store import Keys, Memory
 from tempeval.engine.usage import Usage
-from tempeval.engine.work import Batch, plan_work
-from tempeval.errors import BadVideo, BudgetMissed, UnsupportedModel
+from tempeval.engine.work import Prompts, plan_work
+from tempeval.errors import BadVideo, BudgetMissed
 from tempeval.families.pixel_budget import MIN_FILL_PERCENT
 from tempeval.source_digest import answer_code, chain_code
 from tempeval.versions import versions
-from tempeval.video.clip import FramePlan
-from tempeval.video.sampling import nearest_multiple
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence, Set
 
     from tempeval.engine.generation import Generation
     from tempeval.engine.question import Question
     from tempeval.engine.store import AnswerStore
-    from tempeval.engine.work import VideoWork
+    from tempeval.engine.work import Batch, VideoWork
     from tempeval.families.base import Family
     from tempeval.methods.base import Chain
-    from tempeval.stages import RunFacts
     from tempeval.video.clip import Sampling
 
 
@@ -103,66 +99,22 @@ class Inference:
         self.encoder = Encoder(family, decoding or DecodeOptions(), cache)
         self.missed: dict[Chain, BudgetMissed] = {}
         self.generation: dict[str, Generation] = {}
+        self._resolved: dict[Hashable, ResolvedChain] = {}
+        self._prompts = Prompts(family)
 
-    def check(self, chain: Chain) -> None:
-        """Refuse a chain or a budget that cannot work, before any decoding.
+    def resolve(self, chain: Chain) -> ResolvedChain:
+        """Bind a chain to this model and these frames, once; refuse what cannot work.
 
         Raises:
-            TempevalError: naming what does not fit.
+            TempevalError: naming what does not fit, before any decoding.
         """
-        self.resolve(chain)
-        plan = self.frame_plan(chain)
-        self.family.check_sampling(plan.sampling, plan.grid_rules)
-        bound = self.bound(chain)
-        empty, _ = self.family.layout([], [])
-        placed = bound.positions(empty.rotary, empty, self.family.geometry)
-        check_planned(bound, self.facts(chain), plan.sampling, placed.context_factor)
-        if bound.low_rank is not None:
-            linear_maps(self.family.text_model, bound.low_rank)
-        if missing := sorted(set(plan.tower) - self.family.tower_inputs):
-            raise UnsupportedModel(
-                f"{chain.spec} asks for the {' and '.join(missing)} of the vision tower, which "
-                f"family {self.family.name} does not give; use the features before the projector, "
-                "or another method"
-            )
-        for spec in plan.side:
-            self.encoder.channel(spec)
-
-    def bound(self, chain: Chain) -> Chain:
-        """Return the chain bound to this model and these frames."""
-        return chain.bind(self.facts(chain))
-
-    def resolve(self, chain: Chain) -> dict[str, dict[str, Any]]:
-        """Check a chain against this model and these frames; return what its settings became."""
-        facts = self.facts(chain)
-        return chain.bind(facts).resolve(facts)
-
-    def facts(self, chain: Chain) -> RunFacts:
-        """Return what the methods of a chain may know before the first video."""
-        plan = self._fitted(chain)
-        facts = self.family.facts(plan.sampling, plan.grid_rules)
-        # Bound, because ranges of keys change with what the run makes of a setting (rope_scale).
-        around = chain.without_kv_cache().bind(facts)
-        return replace(
-            facts,
-            chain_without_kv_cache=around.fingerprint,
-            layers_with_frames=chain.bind(facts).layers_with_frames(facts),
-        )
-
-    def frame_plan(self, chain: Chain) -> FramePlan:
-        """Return the frames that a chain sees: those of its bound methods, within the budget."""
-        sampling = replace(self.sampling, num_frames=self._fitted(chain).sampling.num_frames)
-        return self.bound(chain).frames(FramePlan(sampling))
-
-    def _fitted(self, chain: Chain) -> FramePlan:
-        """Return the plan after stage `frames` with what the budget chose in it."""
-        wanted, budget = self.sampling, self.family.options.visual_token_budget
-        if not self.frames_free or wanted.rule == "fps" or budget is None:
-            return self.family.fit(chain.frames(FramePlan(wanted)), free_frames=False)
-        unit = chain.bind(self.family.facts(wanted)).frames(FramePlan(wanted)).unit
-        start = replace(wanted, num_frames=nearest_multiple(wanted.num_frames, unit))
-        plan = replace(chain.frames(FramePlan(start)), unit=unit)
-        return self.family.fit(plan, free_frames=True)
+        key = (chain, self.sampling, self.frames_free, self.family.options)
+        if key not in self._resolved:
+            found = resolve_chain(self.family, self.sampling, chain, frames_free=self.frames_free)
+            for spec in found.frames.side:
+                self.encoder.channel(spec)
+            self._resolved[key] = found
+        return self._resolved[key]
 
     def plan(self, questions: Sequence[Question]) -> list[VideoWork]:
         """Group questions by video into batches (see `plan_work`).
@@ -172,7 +124,7 @@ class Inference:
                 decoded.
         """
         self._resolve_generation(questions)
-        return plan_work(self.family, questions, self.batch_size)
+        return plan_work(self._prompts, questions, self.batch_size)
 
     def _resolve_generation(self, questions: Sequence[Question]) -> None:
         """Check what is asked of generation once per task, and say what will surprise."""
@@ -240,50 +192,42 @@ class Inference:
                 video. A bad video, or a batch that does not fit in memory at any size, is an
                 outcome with an error.
         """
-        for chain in chains:
-            self.check(chain)
         kept = Memory() if store is None else store
-        keys = self.keys()
-        todo = [_Todo(video, chains, keys, kept) for video in work]
-        bound = {chain: (self.bound(chain), self.frame_plan(chain)) for chain in chains}
+        resolved = tuple(self.resolve(chain) for chain in dict.fromkeys(chains))
+        run = ResolvedRun(resolved, tuple(work), self.keys())
+        todo = [(video, _pending(video, run, kept)) for video in work]
         self.missed = {}
         if self.family.options.visual_token_budget is not None:
-            for chain in chains:
-                self._look_back(todo, chain, keys, kept)
+            for one in run.chains:
+                self._look_back(run, one, kept)
         wanted = [
-            (t.video.visuals, list(dict.fromkeys(bound[chain][1] for chain in pending)))
-            for t in todo
-            if (pending := [chain for chain in t.pending if chain not in self.missed])
+            (video.visuals, list(dict.fromkeys(one.frames for one in left)))
+            for video, pending in todo
+            if (left := [one for one in pending if one.chain not in self.missed])
         ]
         opened = self.encoder.prefetch(wanted) if wanted else nullcontext()
         with opened:
-            for video in todo:
-                for chain in chains:
-                    if chain in self.missed:
+            for video, pending in todo:
+                for one in run.chains:
+                    if one.chain in self.missed:
                         continue
-                    for question, problem in video.video.refused:
-                        yield Answered(question, chain, _refused(problem), replayed=False)
-                    share = _share(
-                        video.video, bound[chain][1], [plan for _, plan in bound.values()]
-                    )
-                    run = self._run_chain(video, chain, *bound[chain], share, keys, kept)
-                    with closing(run):  # the model is attached while a batch is being answered
-                        for answered in run:
+                    for question, problem in video.refused:
+                        refused = Outcome(None, Usage(error=problem))
+                        yield Answered(question, one.chain, refused, replayed=False)
+                    answers = self._answer(video, one, pending.get(one, set()), run, kept)
+                    with closing(answers):  # the model is attached while a batch is being answered
+                        for answered in answers:
                             yield answered
-                            if self._misses(chain, answered.question, answered.outcome):
+                            if self._misses(one.chain, answered.question, answered.outcome):
                                 break
                 self.encoder.forget_clips()
 
-    def _look_back(
-        self, todo: Sequence[_Todo], chain: Chain, keys: Keys, store: AnswerStore
-    ) -> None:
+    def _look_back(self, run: ResolvedRun, one: ResolvedChain, store: AnswerStore) -> None:
         """Look whether a chain has missed the budget before, in this process or in another."""
-        for video in todo:
-            for batches in video.video.prefixes:
-                for item in (item for batch in batches for item in batch.items):
-                    outcome = store.get(keys.of(chain, item))
-                    if outcome is not None and self._misses(chain, item.question, outcome):
-                        return
+        for item in run.items():
+            outcome = store.get(run.key(one, item))
+            if outcome is not None and self._misses(one.chain, item.question, outcome):
+                return
 
     def _misses(self, chain: Chain, question: Question, outcome: Outcome) -> bool:
         """Compare the visual tokens of a prompt with the budget; a miss is noted in `missed`."""
@@ -302,75 +246,88 @@ class Inference:
         )
         return True
 
-    def _run_chain(
+    def _answer(
         self,
-        todo: _Todo,
-        chain: Chain,
-        bound: Chain,
-        plan: FramePlan,
-        share: Share,
-        keys: Keys,
+        video: VideoWork,
+        one: ResolvedChain,
+        pending: Set[Batch],
+        run: ResolvedRun,
         store: AnswerStore,
     ) -> Generator[Answered, None, None]:
-        pending = todo.pending.get(chain, set())
-        for batches in todo.video.prefixes:
-            for batch in batches:
-                if batch not in pending:
-                    for item in batch.items:
-                        key = keys.of(chain, item)
-                        outcome = store.get(key)
-                        if outcome is not None:
-                            earlier = not store.is_new(key)
-                            yield Answered(item.question, chain, outcome, True, earlier)
+        """Answer the questions about a video under a chain: replay batches, or compute them."""
+        for batch in video.batches():
+            if batch in pending:
+                continue
+            for item in batch.items:
+                key = run.key(one, item)
+                outcome = store.get(key)
+                if outcome is not None:
+                    earlier = not store.is_new(key)
+                    yield Answered(item.question, one.chain, outcome, True, earlier)
         if not pending:
             return
         try:
-            visuals = self.encoder.encode(todo.video.visuals, plan)
-            session = Session(self.family, bound, visuals, share, self.seed)
+            visuals = self.encoder.encode(video.visuals, one.frames)
+            session = Session(self.family, one.bound, visuals, _share(video, one, run), self.seed)
         except (BadVideo, MemoryError, RuntimeError) as error:
             if not isinstance(error, BadVideo) and not is_out_of_memory(error):
                 raise
-            problem = describe(error, ENCODING)
-            yield from self._fail_all(pending, todo, chain, keys, store, problem)
+            outcome = Outcome(None, Usage(error=describe(error, ENCODING)))
+        else:
+            yield from self._compute(session, video, one, pending, run, store)
             return
-        for batches in todo.video.prefixes:
+        for batch in video.batches():
+            if batch in pending:
+                yield from _kept(batch, [outcome] * len(batch.items), one, run, store)
+
+    @staticmethod
+    def _compute(
+        session: Session,
+        video: VideoWork,
+        one: ResolvedChain,
+        pending: Set[Batch],
+        run: ResolvedRun,
+        store: AnswerStore,
+    ) -> Generator[Answered, None, None]:
+        for batches in video.prefixes:
             left = [batch for batch in batches if batch in pending]
             if not left:
                 continue
             questions = sum(len(batch.items) for batch in batches)
             with closing(session.answer(left, questions)) as answered:
                 for batch, outcomes in answered:
-                    entries = zip(batch.items, outcomes, strict=True)
-                    store.append({keys.of(chain, item): outcome for item, outcome in entries})
-                    for item, outcome in zip(batch.items, outcomes, strict=True):
-                        yield Answered(item.question, chain, outcome, replayed=False)
-
-    @staticmethod
-    def _fail_all(
-        pending: set[Batch],
-        todo: _Todo,
-        chain: Chain,
-        keys: Keys,
-        store: AnswerStore,
-        problem: str,
-    ) -> Iterator[Answered]:
-        outcome = Outcome(None, Usage(error=problem))
-        for batches in todo.video.prefixes:
-            for batch in batches:
-                if batch not in pending:
-                    continue
-                store.append({keys.of(chain, item): outcome for item in batch.items})
-                for item in batch.items:
-                    yield Answered(item.question, chain, outcome, replayed=False)
+                    yield from _kept(batch, outcomes, one, run, store)
 
 
-def _refused(problem: str) -> Outcome:
-    """Return what becomes of a question whose texts the model cannot be given."""
-    return Outcome(None, Usage(error=problem))
+def _kept(
+    batch: Batch,
+    outcomes: Sequence[Outcome],
+    one: ResolvedChain,
+    run: ResolvedRun,
+    store: AnswerStore,
+) -> Iterator[Answered]:
+    """Store the answers of a batch, then yield them."""
+    entries = zip(batch.items, outcomes, strict=True)
+    store.append({run.key(one, item): outcome for item, outcome in entries})
+    for item, outcome in zip(batch.items, outcomes, strict=True):
+        yield Answered(item.question, one.chain, outcome, replayed=False)
 
 
-def _share(video: VideoWork, plan: FramePlan, plans: Sequence[FramePlan]) -> Share:
-    """Count the samples that decoding and encoding under a frame plan serve, of all the plans."""
+def _pending(
+    video: VideoWork, run: ResolvedRun, store: AnswerStore
+) -> dict[ResolvedChain, set[Batch]]:
+    """Return what is left to compute about a video: batches of which some answer is missing."""
+    found: dict[ResolvedChain, set[Batch]] = {}
+    for one in run.chains:
+        for batch in video.batches():
+            if any(store.get(run.key(one, item)) is None for item in batch.items):
+                found.setdefault(one, set()).add(batch)
+    return found
+
+
+def _share(video: VideoWork, one: ResolvedChain, run: ResolvedRun) -> Share:
+    """Count the samples that decoding and encoding for a chain serve, of those of all chains."""
+    plan, plans = one.frames, [other.frames for other in run.chains]
     frames = [(other.sampling, other.grid_rules) for other in plans]
     # The tower's run serves plans with and without its features and side channels.
     towers = [replace(other, features=False, side=()) for other in plans]
@@ -389,31 +346,13 @@ class _SideStamps:
 
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
-        self._plans: dict[Chain, FramePlan] = {}
         self._stamps: dict[tuple[Chain, tuple[Hashable, ...]], tuple[str, ...]] = {}
 
     def __call__(self, chain: Chain, question: Question) -> tuple[str, ...]:
-        if chain not in self._plans:
-            self._plans[chain] = self._inference.frame_plan(chain)
-        plan = self._plans[chain]
+        plan = self._inference.resolve(chain).frames
         if not plan.side:
             return ()
         key = (chain, question.visual_key)
         if key not in self._stamps:
             self._stamps[key] = self._inference.encoder.side_stamps(question.visuals, plan)
         return self._stamps[key]
-
-
-class _Todo:
-    """What is left to compute about one video."""
-
-    def __init__(
-        self, video: VideoWork, chains: Sequence[Chain], keys: Keys, store: AnswerStore
-    ) -> None:
-        self.video = video
-        self.pending: dict[Chain, set[Batch]] = {}
-        for chain in chains:
-            for batches in video.prefixes:
-                for batch in batches:
-                    if any(store.get(keys.of(chain, item)) is None for item in batch.items):
-                        self.pending.setdefault(chain, set()).add(batch)

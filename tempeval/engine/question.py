@@ -75,11 +75,15 @@ class Question:
         return [
             self.sample,
             self.content,
-            [[message["role"], _texts(message["content"])] for message in self.messages],
+            self.texts(),
             self.kind,
             sorted((str(k), repr(v)) for k, v in self.gen_kwargs.items()),
             self.continuations.identity if self.continuations is not None else "",
         ]
+
+    def texts(self) -> list[Any]:
+        """Return what the chat says, visuals by their kind, as JSON values."""
+        return [[message["role"], _texts(message["content"])] for message in self.messages]
 
     @property
     def samples(self) -> bool:

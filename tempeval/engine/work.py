@@ -11,7 +11,7 @@ import torch
 from tempeval.errors import InvalidSetting, UnusableText
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
     from tempeval.engine.continuations import Continuations
     from tempeval.engine.question import Picture, Question
@@ -76,27 +76,80 @@ class VideoWork:
     prefixes: tuple[tuple[Batch, ...], ...]
     refused: tuple[tuple[Question, str], ...] = ()
 
+    def batches(self) -> Iterator[Batch]:
+        """Yield the batches of all prefixes, in order."""
+        for batches in self.prefixes:
+            yield from batches
+
     @property
     def num_questions(self) -> int:
         """Number of questions that are answered."""
-        return sum(len(batch.items) for batches in self.prefixes for batch in batches)
+        return sum(len(batch.items) for batch in self.batches())
 
     def cost(self, num_chains: int) -> float:
         """Estimate the work, in units of one question."""
-        items = [item for batches in self.prefixes for batch in batches for item in batch.items]
+        items = [item for batch in self.batches() for item in batch.items]
         labels = sum(item.num_rows - 1 for item in items) * _LABEL_COST
         prefills = len(self.prefixes) * _PREFILL_COST
         return _VIDEO_COST + num_chains * (prefills + len(items) * _QUESTION_COST + labels)
 
 
-def plan_work(family: Family, questions: Sequence[Question], batch_size: int) -> list[VideoWork]:
+class Prompts:
+    """Tokenises the texts of questions, each of them once however often it is asked.
+
+    Args:
+        family: tokenises.
+    """
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self._prompts: dict[str, tuple[int, ...]] = {}
+        self._labels: dict[Continuations, tuple[torch.Tensor, ...]] = {}
+
+    def of(self, question: Question) -> tuple[int, ...]:
+        """Return the ids of a question's whole prompt, one placeholder per visual.
+
+        Raises:
+            UnusableText: if one of its texts would be read as a visual.
+        """
+        key = json.dumps(question.texts())
+        if key not in self._prompts:
+            self._prompts[key] = tuple(self.family.tokenize(question.messages))
+        return self._prompts[key]
+
+    def continuations(self, question: Question) -> tuple[torch.Tensor, ...]:
+        """Return the ids of the texts to score, shared by all questions that have the same.
+
+        Raises:
+            InvalidSetting: for no choices, or a choice without text, naming the sample.
+            UnusableText: if one of them would be read as a visual.
+        """
+        named = f"sample {question.sample or question.number!r}"
+        texts = question.continuations
+        if not texts:
+            raise InvalidSetting(f"{named} has no choices to score; give it one at least")
+        if texts not in self._labels:
+            self._labels[texts] = tuple(self._choice(text, named) for text in texts)
+        return self._labels[texts]
+
+    def _choice(self, text: str, named: str) -> torch.Tensor:
+        self.family.check_text(text)
+        ids = self.family.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if not ids:
+            raise InvalidSetting(
+                f"{named}: the choice {text!r} has no token; every choice needs some text"
+            )
+        return torch.tensor(ids, dtype=torch.long)
+
+
+def plan_work(prompts: Prompts, questions: Sequence[Question], batch_size: int) -> list[VideoWork]:
     """Group questions by video and prefix, and cut them into batches.
 
     Videos, prefixes and questions keep the order in which they first appear. A question whose
     texts hold a token that marks visuals is set apart: it fails alone.
 
     Args:
-        family: tokenizes.
+        prompts: tokenises.
         questions: any order, any tasks.
         batch_size: most questions in one batch; all choices of one question stay together.
 
@@ -105,18 +158,16 @@ def plan_work(family: Family, questions: Sequence[Question], batch_size: int) ->
     """
     videos: dict[tuple[Hashable, ...], _Asked] = {}
     seen: dict[Hashable, int] = {}
-    labels: dict[Continuations, tuple[torch.Tensor, ...]] = {}
+    visual_ids = prompts.family.placeholder_ids
     for question in questions:
         asked = videos.setdefault(question.visual_key, _Asked(question.visuals))
-        ids: tuple[torch.Tensor, ...] = ()
         try:
-            if question.kind == "score":
-                ids = _continuation_ids(family, question, labels)
-            prompt = tuple(family.tokenize(question.messages))
+            ids = prompts.continuations(question) if question.kind == "score" else ()
+            prompt = prompts.of(question)
         except UnusableText as error:
             asked.refused.append((question, str(error)))
             continue
-        last = max((i for i, t in enumerate(prompt) if t in family.placeholder_ids), default=-1)
+        last = max((i for i, t in enumerate(prompt) if t in visual_ids), default=-1)
         same = (question.visual_key, json.dumps(question.identity()))
         repeat = seen[same] = seen.get(same, -1) + 1
         asked.items.append(Item(question, prompt, last + 1, ids, repeat))
@@ -133,29 +184,6 @@ class _Asked:
     visuals: tuple[VideoRef | Picture, ...]
     items: list[Item] = field(default_factory=list)
     refused: list[tuple[Question, str]] = field(default_factory=list)
-
-
-def _continuation_ids(
-    family: Family, question: Question, known: dict[Continuations, tuple[torch.Tensor, ...]]
-) -> tuple[torch.Tensor, ...]:
-    """Tokenize the texts to score, once for all questions that have the same."""
-    named = f"sample {question.sample or question.number!r}"
-    texts = question.continuations
-    if not texts:
-        raise InvalidSetting(f"{named} has no choices to score; give it one at least")
-    if texts in known:
-        return known[texts]
-    found = []
-    for text in texts:
-        family.check_text(text)
-        ids = family.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if not ids:
-            raise InvalidSetting(
-                f"{named}: the choice {text!r} has no token; every choice needs some text"
-            )
-        found.append(torch.tensor(ids, dtype=torch.long))
-    known[texts] = tuple(found)
-    return known[texts]
 
 
 def assign_ranks(costs: Sequence[float], world_size: int) -> list[int]:

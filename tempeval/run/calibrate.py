@@ -183,7 +183,7 @@ def _facts(
     clips: Sequence[CalibrationClip],
     tokens: Sequence[int],
 ) -> dict[str, Any]:
-    family, bound = inference.family, inference.bound(chain)
+    family, bound = inference.family, inference.resolve(chain).bound
     return {
         "model": options.pretrained,
         "model_revision": family.revision,

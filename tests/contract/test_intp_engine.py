@@ -203,7 +203,7 @@ def test_matched_budget_where_frames_are_sized(
     inference = Inference(family, Sampling(num_frames=8), frames_free=True)
     usages = check_matched(inference, budget, videos, monkeypatch)
     given = Inference(family, Sampling(num_frames=8))
-    assert given.frame_plan(MATCHED[1]).sampling.num_frames == 8
+    assert given.resolve(MATCHED[1]).frames.sampling.num_frames == 8
     ids = {spec: usage.distinct_temporal_ids for spec, usage in usages.items()}
     assert ids["slowfast"] > ids["baseline"]  # two paths, one after the other in time
 
@@ -223,12 +223,12 @@ def test_matched_budget_where_frames_are_counted(request, videos, monkeypatch, k
     usages = check_matched(inference, budget, videos, monkeypatch)
     assert usages["baseline"].frames == frames
     assert usages["slowfast"].frames > frames
-    resolved = inference.resolve(MATCHED[1])["slowfast"]
+    resolved = inference.resolve(MATCHED[1]).settings["slowfast"]
     assert resolved["fast_grids"] == usages["slowfast"].frames
     assert 1 <= resolved["slow_grids"] < frames
     # With the number of frames given, the slow part alone is left to choose.
     inference.frames_free = False
-    plan = inference.frame_plan(MATCHED[0])
+    plan = inference.resolve(MATCHED[0]).frames
     assert plan.sampling.num_frames == frames
 
 
@@ -333,7 +333,7 @@ def test_rearrangement_is_what_the_tower_sees(tiny_video_llava_original, make_cl
     """INTP of 32 frames: the tower on four strided clips, each by itself, put back in order."""
     family, clip = tiny_video_llava_original, make_clip(32, 56, 56)
     inference = Inference(family, Sampling(num_frames=32))
-    plan = inference.frame_plan(parse_chain("rearrange"))
+    plan = inference.resolve(parse_chain("rearrange")).frames
     got = family.encode(clip, num_groups=plan.num_groups).embeddings.view(32, PER_FRAME, -1)
     for group in range(4):
         own = clip.reordered(np.arange(group, 32, 4))
@@ -350,11 +350,11 @@ def test_intp_is_refused_by_name_where_it_is_inert(
         inference = Inference(family, Sampling(num_frames=16))
         for spec in ("rearrange", "intp"):
             with pytest.raises(UnsupportedModel, match=r"inert.*allow_inert=true"):
-                inference.check(parse_chain(spec))
-        inference.check(parse_chain("intp[allow_inert=true]"))
+                inference.resolve(parse_chain(spec))
+        inference.resolve(parse_chain("intp[allow_inert=true]"))
     inference = Inference(tiny_qwen2_5_vl, Sampling(num_frames=16))
-    inference.check(parse_chain("intp"))
-    assert inference.frame_plan(parse_chain("rearrange")).num_groups == 2
+    inference.resolve(parse_chain("intp"))
+    assert inference.resolve(parse_chain("rearrange")).frames.num_groups == 2
     with pytest.raises(InvalidSetting, match="nearest feasible num_frames is 8 or 16"):
         Inference(tiny_qwen2_5_vl, Sampling(num_frames=12)).check(parse_chain("rearrange"))
 
@@ -365,7 +365,7 @@ def test_the_wrapper_compares_methods_at_one_budget(tiny_llava_onevision_folder)
     frames, policies = {}, set()
     for spec in ("baseline", "slowfast", "slowfast+pas"):
         model.set_method(spec)
-        plan = model.inference.frame_plan(model.chain)
+        plan = model.inference.resolve(model.chain).frames
         frames[spec] = plan.sampling.num_frames
         policy = model.run_facts()["frame_policy"]
         assert policy["num_frames"] == frames[spec]

@@ -485,13 +485,13 @@ def test_a_calibration_is_checked_before_any_compute(
     made, _ = calibrated()
     text = f"kv_quant[scheme=static;residual_length=8;nbits=8;calibration={made.path}]"
     chain = parse_chain(text)
-    resolved = inference.resolve(chain)["kv_quant"]
+    resolved = inference.resolve(chain).settings["kv_quant"]
     assert resolved["calibration_num_clips"] == 2
     got = outcomes(inference, [ask(0, videos[0], "up")], chain)[0]
     assert got.usage.error is None
     assert got.usage.quantised_fraction > 0.5
     with pytest.raises(InvalidSetting, match="under method 'baseline'"):
-        inference.check(parse_chain(f"pas+{text}"))
+        inference.resolve(parse_chain(f"pas+{text}"))
     other = Inference(load_family(tiny_qwen2_vl_folder), Sampling(num_frames=8))
     with pytest.raises(InvalidSetting, match="model revision"):
         other.check(chain)

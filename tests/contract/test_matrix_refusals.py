@@ -120,7 +120,7 @@ def test_a_budget_that_only_pooling_meets(options: Any, tiny_video_llava_folder:
     with pytest.raises(InfeasibleBudget):
         model.set_method("baseline")
     one = Tempeval(folder, method="slowfast", visual_token_budget=budget, device="cpu")
-    assert one.inference.frame_plan(one.chain).sampling.num_frames == 3
+    assert one.inference.resolve(one.chain).frames.sampling.num_frames == 3
     with pytest.raises(InfeasibleBudget):
         Tempeval(folder, method="baseline", visual_token_budget=budget, device="cpu")
 
@@ -134,7 +134,7 @@ def test_free_frames_are_chosen_in_whole_groups(
 ) -> None:
     folder = str(tiny_qwen2_5_vl_folder)
     model = Tempeval(folder, method=spec, visual_token_budget=budget, device="cpu")
-    plan = model.inference.frame_plan(model.chain)
+    plan = model.inference.resolve(model.chain).frames
     assert plan.sampling.num_frames % size == 0
     assert plan.num_groups == plan.sampling.num_frames // size
     policy = model.run_facts()["frame_policy"]
@@ -147,7 +147,7 @@ def test_free_frames_are_chosen_in_whole_groups(
 def test_frames_in_whole_groups_and_blocks(tiny_video_llava_original_folder: Path) -> None:
     folder, spec = str(tiny_video_llava_original_folder), "rearrange[frames_per_group=16]"
     model = Tempeval(folder, method=spec, visual_token_budget=32 * PER_FRAME, device="cpu")
-    assert model.inference.frame_plan(model.chain).num_groups == 2
+    assert model.inference.resolve(model.chain).frames.num_groups == 2
     with pytest.raises(InfeasibleBudget, match=r"blocks of 16 .*Nearest feasible: 272"):
         Tempeval(folder, method=spec, visual_token_budget=8 * PER_FRAME, device="cpu")
 

@@ -85,8 +85,8 @@ def named(request):
 def build(family, make_clip, message, chain):
     """Bind a chain as a run does; layout, prefix embeddings and question tails of its prompts."""
     inference = Inference(family, Sampling("uniform", NUM_FRAMES))
-    inference.check(chain)
-    bound, plan = inference.bound(chain), inference.frame_plan(chain)
+    resolved = inference.resolve(chain)
+    bound, plan = resolved.bound, resolved.frames
     clip = make_clip(plan.sampling.num_frames, 84, 112)
     visuals = [bound.tokens(encoded_for(family, clip, plan))]
     return bound, *laid_out(family, message, visuals, QUESTIONS)

@@ -135,12 +135,11 @@ def test_equals_dense_reference_shared_and_alone(family, adapters, make_clip, me
     """Tokens by an independent patch, low-rank changes by hand; prefill and 8 decode steps."""
     chain = pave(adapters(family), lora=lora)
     inference = Inference(family, Sampling(num_frames=FRAMES))
-    inference.check(chain)
     clip = make_clip(FRAMES, 84, 84)
     expected_tokens = by_hand(family, chain, clip)
     layout, embeddings, tails = laid_out(family, message, [expected_tokens], QUESTIONS)
-    bound = inference.bound(chain)
-    tokens = bound.tokens(encoded_for(family, clip, inference.frame_plan(chain)))
+    bound = inference.resolve(chain).bound
+    tokens = bound.tokens(encoded_for(family, clip, inference.resolve(chain).frames))
     assert tokens.num_tokens == expected_tokens.num_tokens
     assert (tokens.embeddings - expected_tokens.embeddings).abs().max() < 1e-4
     own, own_embeddings, _ = laid_out(family, message, [tokens], QUESTIONS)
@@ -421,10 +420,12 @@ def test_it_comes_before_what_pools_or_reorders_however_it_is_written(family, ad
         inference = Inference(family, Sampling(num_frames=FRAMES))
         got = []
         for chain in chains:
-            bound, plan = inference.bound(chain), inference.frame_plan(chain)
+            bound, plan = inference.resolve(chain).bound, inference.resolve(chain).frames
             got.append(bound.tokens(encoded_for(family, clip, plan)).embeddings)
-        fused = parse_chain(text).tokens(encoded_for(family, clip, inference.frame_plan(chains[0])))
-        expected = inference.bound(parse_chain(other)).tokens(fused).embeddings
+        fused = parse_chain(text).tokens(
+            encoded_for(family, clip, inference.resolve(chains[0]).frames)
+        )
+        expected = inference.resolve(parse_chain(other)).bound.tokens(fused).embeddings
         assert torch.equal(got[0], expected)
         assert torch.equal(got[1], expected)
 
@@ -562,7 +563,7 @@ def test_shift_and_neighbourhood_move_what_a_frame_hears(qwen, adapters, make_cl
     ):
         chain = pave(adapters(qwen), side_settings=("steps:12",), **settings)
         (method,) = chain.methods
-        tokens = encoded_for(qwen, clip, inference.frame_plan(chain))
+        tokens = encoded_for(qwen, clip, inference.resolve(chain).frames)
         got = chain.tokens(tokens).embeddings - plain.embeddings
         weights = method.loaded.weights
         expected = reference(

@@ -253,7 +253,7 @@ def test_the_wrapper_takes_strategies(tiny_qwen2_5_vl_folder):
     assert TempevalStagedSparse(folder, device="cpu").chain == Chain([StagedSparse((2,))])
     chosen = TempevalStagedSparse(folder, device="cpu", strategies="1/3")
     assert chosen.chain.spec == "staged_sparse[strategies=1/3]"
-    resolved = chosen.inference.resolve(chosen.chain)["staged_sparse"]
+    resolved = chosen.inference.resolve(chosen.chain).settings["staged_sparse"]
     assert resolved["strategy_1_layers"] == [1, 3]
     with pytest.raises(InvalidSetting, match="strategies=4"):
         TempevalStagedSparse(folder, device="cpu", strategies=4)

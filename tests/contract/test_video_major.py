@@ -116,7 +116,7 @@ def test_costs_are_charged_in_full_and_amortised_apart(inference, videos, monkey
             usages = [
                 a.outcome.usage for a in run if a.chain == chain and a.question.visuals == (ref,)
             ]
-            entry = encoded[(ref,), inference.frame_plan(chain)]
+            entry = encoded[(ref,), inference.resolve(chain).frames]
             for usage in usages:
                 assert usage.decode_ms == entry.decode_ms
                 assert usage.encode_ms >= entry.encode_ms
