@@ -33,6 +33,10 @@ gen_kwargs: {max_new_tokens: 2048}
 set: {pas: {unit: position}}
 ```
 
+`--dry-run` says what would be run (tasks, videos that are there, what the methods' settings become,
+frames, visual tokens, prefills and an estimate of a prompt's cost, runs that would be reused)
+without answering anything; its exit code is 0 only if the run would start.
+
 A model that thinks before it answers needs room: `--gen-kwargs max_new_tokens=2048`. Generation
 arguments are laid over those of the task, are part of what names an answer, and runs that differ in
 them are not compared. In `--model_args`, where a comma ends an argument, write

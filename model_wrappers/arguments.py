@@ -8,14 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tempeval.engine.base_model import load_family
+from tempeval.engine.encoder import GIB, DecodeOptions
+from tempeval.engine.feature_cache import FeatureCache
+from tempeval.engine.inference import Inference
 from tempeval.errors import InvalidSetting, UnknownName
+from tempeval.families.base import LoadOptions
 from tempeval.methods.registry import BASELINE, chain_names, method_class, parse_chain
+from tempeval.mini.paths import located
+from tempeval.video.clip import Sampling
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from tempeval.methods.base import Chain
+    from tempeval.run.spec import RunSpec
+    from tempeval.video.clip import SamplingRule
 
+DEFAULT_FRAMES, DEFAULT_ROWS = 8, 8
+#: Most frames of a clip sampled at a fixed rate, as lmms-eval's own Qwen wrappers.
+DEFAULT_CAP = 32
 #: Bytes of a file name.
 _LONGEST_NAME = 255
 
@@ -60,6 +72,40 @@ def chain_with_settings(
             raise UnknownName(f"method in {method!r}", name, names or [BASELINE])
         by_method.setdefault(name, {})[field] = value
     return parse_chain(method, by_method)
+
+
+def make_inference(spec: RunSpec, *, weights: bool = True) -> Inference:
+    """Load the base model that a run asks for, and make of it what answers questions.
+
+    Args:
+        spec: of the run.
+        weights: False loads none, where the checkpoint's layout allows it: for plans.
+
+    Raises:
+        TempevalError: for what cannot be honoured.
+    """
+    rule: SamplingRule = spec.sampling if spec.fps is None else "fps"
+    frames = spec.num_frames
+    if frames is None:
+        frames = DEFAULT_FRAMES if spec.fps is None else DEFAULT_CAP
+    sampling = Sampling(rule, frames, spec.fps)
+    asked = {f.name: getattr(spec, f.name) for f in fields(LoadOptions) if f.name != "weights"}
+    asked["device"] = device_of_rank(spec.device) if weights else "cpu"
+    family = load_family(
+        located(spec.pretrained), LoadOptions(**asked, weights=weights), spec.family
+    )
+    family.check_newline_position()
+    inference = Inference(
+        family,
+        sampling,
+        batch_size=spec.batch_size or DEFAULT_ROWS,
+        decoding=DecodeOptions(spec.decoder, spec.decode_workers, spec.decode_timeout),
+        feature_cache=FeatureCache(int(spec.feature_cache_gib * GIB)),
+        frames_free=spec.num_frames is None,
+        seed=spec.seed,
+    )
+    inference.set_budget(spec.visual_token_budget)
+    return inference
 
 
 def check_results_name(pretrained: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,26 @@ from tempeval.video.stamp import content_stamp
 from tempeval.video.still import read_rgb
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
+
+    Reader = Callable[[int, Any, Mapping[str, Any]], Question]
 
 #: No generation arguments.
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+
+
+def reader(kind: str, *, simple: bool, over: Mapping[str, Any] = NOTHING) -> Reader:
+    """Return what reads requests of a type: from number, request and `task_dict` to a question.
+
+    Args:
+        kind: request type of lmms-eval.
+        simple: whether the model is on the simple path.
+        over: generation arguments of the run.
+    """
+    if kind == "loglikelihood":
+        return score_question
+    return partial(simple_question if simple else chat_question, over=over)
 
 
 def chat_question(

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from contextlib import suppress
-from dataclasses import fields, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -20,33 +18,25 @@ from tqdm import tqdm
 
 from tempeval.console import clean, visible
 from tempeval.engine.answer import Answer
-from tempeval.engine.base_model import load_family
 from tempeval.engine.continuations import Continuations
-from tempeval.engine.encoder import GIB, DecodeOptions
-from tempeval.engine.feature_cache import FeatureCache
-from tempeval.engine.inference import Inference
 from tempeval.engine.journal import Journal, JournalError, forget_left_over
 from tempeval.engine.scores import Scores
 from tempeval.engine.store import AnswerStore, Memory
 from tempeval.engine.usage import combined
 from tempeval.engine.work import assign_ranks
-from tempeval.errors import InfeasibleBudget, InvalidSetting, TempevalError, UnsupportedModel
-from tempeval.families.base import LoadOptions
+from tempeval.errors import InvalidSetting, TempevalError, UnsupportedModel
 from tempeval.methods.registry import BASELINE
-from tempeval.mini.paths import located
 from tempeval.model_wrappers import failures, response_cache, sharding
 from tempeval.model_wrappers.arguments import (
     chain_with_settings,
     check_results_name,
-    device_of_rank,
+    make_inference,
 )
 from tempeval.model_wrappers.facts import Tally, run_facts
 from tempeval.model_wrappers.requests import (
-    chat_question,
     is_padding,
     padding_sources,
-    score_question,
-    simple_question,
+    reader,
 )
 from tempeval.model_wrappers.results import (
     ChoiceResult,
@@ -55,10 +45,9 @@ from tempeval.model_wrappers.results import (
     token_counts,
 )
 from tempeval.run.spec import RunSpec, options
-from tempeval.video.clip import Sampling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from tempeval.engine.inference import Answered
@@ -66,14 +55,11 @@ if TYPE_CHECKING:
     from tempeval.engine.usage import Usage
     from tempeval.engine.work import VideoWork
     from tempeval.methods.base import Chain
-    from tempeval.video.clip import SamplingRule
+    from tempeval.model_wrappers.requests import Reader
 
-DEFAULT_FRAMES, DEFAULT_ROWS = 8, 8
 #: Failed samples whose reasons a warning quotes.
 MAX_QUOTED = 3
 _LOG = logging.getLogger(__name__)
-#: Most frames of a clip sampled at a fixed rate, as lmms-eval's own Qwen wrappers.
-DEFAULT_CAP = 32
 
 
 class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
@@ -114,35 +100,19 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
                 "use --model tempeval for other chains"
             )
         chain = chain_with_settings(spec.method or self.fixed_method or BASELINE, settings, known)
-        rule: SamplingRule = spec.sampling if spec.fps is None else "fps"
-        frames = spec.num_frames
-        if frames is None:
-            frames = DEFAULT_FRAMES if spec.fps is None else DEFAULT_CAP
         self.spec = spec
         self._rank = int(os.environ.get("RANK", "0"))
         self._world_size = int(os.environ.get("WORLD_SIZE", "1"))
         sharding.install(self._world_size)
         failures.install()
         response_cache.install()
-        load = LoadOptions(**{each.name: getattr(spec, each.name) for each in fields(LoadOptions)})
-        load = replace(load, device=device_of_rank(spec.device))
-        self.family = load_family(located(spec.pretrained), load, spec.family)
-        self.family.check_newline_position()
+        self.inference = make_inference(spec)
+        self.family = self.inference.family
         self.chain = chain
-        self.inference = Inference(
-            self.family,
-            Sampling(rule, frames, spec.fps),
-            batch_size=spec.batch_size or DEFAULT_ROWS,
-            decoding=DecodeOptions(spec.decoder, spec.decode_workers, spec.decode_timeout),
-            feature_cache=FeatureCache(int(spec.feature_cache_gib * GIB)),
-            frames_free=spec.num_frames is None,
-            seed=spec.seed,
-        )
         self.store: AnswerStore | None = None
         self.failures: dict[str, str] = {}
         self.tally = Tally()
         self._unsaid: list[tuple[int, dict[str, str]]] = []
-        self._plan_frames()
         if self.checks_at_once:
             self.inference.resolve(chain)
         if spec.journal is not None:
@@ -179,17 +149,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
 
         Whether a chain can meet it is known when the chain is set, or asked for answers.
         """
-        self.family.options = replace(self.family.options, visual_token_budget=visual_token_budget)
-        self._plan_frames()
-
-    def _plan_frames(self) -> None:
-        """Choose the frames that chains start from, where the user left them to the budget."""
-        if not self.inference.frames_free or self.inference.sampling.rule == "fps":
-            return
-        frames = DEFAULT_FRAMES
-        with suppress(InfeasibleBudget):  # of the model alone: a chain that pools may meet it
-            frames = self.family.frames_for_budget(DEFAULT_FRAMES)
-        self.inference.sampling = replace(self.inference.sampling, num_frames=frames)
+        self.inference.set_budget(visual_token_budget)
 
     @classmethod
     def create_from_arg_string(
@@ -385,11 +345,8 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         if failed and self.says_failures:
             _LOG.warning("%s", visible(summary(failed, sum(samples for samples, _ in found))))
 
-    def _reader(self, kind: str) -> Callable[[int, Any, Mapping[str, Any]], Question]:
-        if kind == "loglikelihood":
-            return score_question
-        read = simple_question if self.is_simple else chat_question
-        return partial(read, over=self.spec.gen_kwargs)
+    def _reader(self, kind: str) -> Reader:
+        return reader(kind, simple=self.is_simple, over=self.spec.gen_kwargs)
 
     def _bar(self, total: int, label: str) -> tqdm[Any]:
         """Return a progress bar; of several ranks the first has one, and only on a terminal."""

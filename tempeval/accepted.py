@@ -8,6 +8,10 @@ from tempeval.errors import InvalidSetting, TempevalError
 from tempeval.run.matrix import plan_matrix
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from tempeval.run.matrix import Plan
     from tempeval.run.scoring import ChainModel
     from tempeval.run.spec import RunSpec
 
@@ -27,15 +31,30 @@ def load_accepting(options: RunSpec) -> ChainModel:
     from tempeval.run.runner import load_model
 
     model = load_model(options)
-    refused: dict[str, TempevalError] = {}
-    for plan in plan_matrix(options):
+    plans = plan_matrix(options)
+    refused: dict[Path, TempevalError] = {}
+    for plan in plans:
         try:
             model.set_budget(plan.budget)
             model.set_method(plan.chain.spec)
         except TempevalError as error:
-            refused.setdefault(str(error), error)
+            refused[plan.folder] = error
         else:
-            return model
-    if len(refused) == 1:
-        raise next(iter(refused.values()))
-    raise InvalidSetting("no run can be made: " + "; ".join(refused))
+            break
+    refuse_all(refused, plans)
+    return model
+
+
+def refuse_all(refused: Mapping[Path, TempevalError], plans: Sequence[Plan]) -> None:
+    """Raise what keeps every run of a matrix from being made; return if one can be.
+
+    Args:
+        refused: why, by folder of the run.
+        plans: all runs.
+    """
+    if len(refused) < len(plans):
+        return
+    reasons = {str(error): error for error in refused.values()}
+    if len(reasons) == 1:
+        raise next(iter(reasons.values()))
+    raise InvalidSetting("no run can be made: " + "; ".join(reasons))

@@ -24,13 +24,15 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command an option for each field of `RunSpec`, and `--config`.
 
     Args:
-        command: takes the context, and all options by name; `given` reads them.
+        command: takes the context, options of its own, and all others by name, which `given`
+            reads.
     """
     own = [
         parameter
         for parameter in inspect.signature(command).parameters.values()
         if parameter.kind is not inspect.Parameter.VAR_KEYWORD
     ]
+    context, *last = own
     fields = [_parameter(name) for name, _ in options("run")]
     config = inspect.Parameter(
         _CONFIG,
@@ -45,7 +47,8 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
             ),
         ],
     )
-    signature = inspect.Signature([*own, *fields, config])
+    last = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in last]
+    signature = inspect.Signature([context, *fields, config, *last])
     command.__signature__ = signature  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
     return command

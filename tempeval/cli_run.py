@@ -1,6 +1,6 @@
 """`tempeval run`: methods x budgets on tasks."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -10,7 +10,18 @@ from tempeval.run.spec import VISUAL_TOKENS
 
 
 @takes_options
-def run(context: typer.Context, **values: Any) -> None:
+def run(
+    context: typer.Context,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say what would be run and what it would cost, without answering anything; the "
+            "exit code is 0 only if the run would start.",
+        ),
+    ] = False,
+    **values: Any,
+) -> None:
     """Evaluate methods x budgets on tasks with one loaded model; one run folder for each.
 
     A run that is already there, complete and with the same settings, is reused; one that was
@@ -19,6 +30,11 @@ def run(context: typer.Context, **values: Any) -> None:
     GPUs: accelerate launch -m tempeval run ...
     """
     spec = given(context, values)
+    if dry_run:
+        from tempeval.run.dry_run import describe_run
+
+        describe_run(spec, report)
+        return
     from tempeval.run.match_on import rerun_baselines
 
     folders = evaluate(spec)

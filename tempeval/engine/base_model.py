@@ -56,7 +56,8 @@ def load_family(pretrained: str, options: LoadOptions, family: str | None = None
     loaded = family_class(family or family_of(base, revision)).load(
         base, replace(options, revision=revision)
     )
-    _merge(loaded, place, settings)
+    if options.weights:
+        _merge(loaded, place, settings)
     own, below = revision_of(place), loaded.revision
     loaded.pretrained, loaded.options = pretrained, options
     loaded.adapted = {"base_model": base, "base_revision": below, "adapter_revision": own}

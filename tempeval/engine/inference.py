@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from tempeval.engine.session import Session, Share
 from tempeval.engine.store import Keys, Memory
 from tempeval.engine.usage import Usage
 from tempeval.engine.work import Prompts, plan_work
-from tempeval.errors import BadVideo, BudgetMissed
+from tempeval.errors import BadVideo, BudgetMissed, InfeasibleBudget
 from tempeval.families.pixel_budget import MIN_FILL_PERCENT
 from tempeval.source_digest import answer_code, chain_code
 from tempeval.versions import versions
@@ -92,7 +92,7 @@ class Inference:
         seed: int = 0,
     ) -> None:
         self.family = family
-        self.sampling = sampling
+        self.sampling, self._wanted_frames = sampling, sampling.num_frames
         self.frames_free = frames_free
         self.batch_size, self.seed = batch_size, seed
         cache = feature_cache if feature_cache is not None else FeatureCache(GIB)
@@ -101,6 +101,21 @@ class Inference:
         self.generation: dict[str, Generation] = {}
         self._resolved: dict[Hashable, ResolvedChain] = {}
         self._prompts = Prompts(family)
+
+    def set_budget(self, visual_token_budget: int | None) -> None:
+        """Change the visual-token budget; None for none.
+
+        Where frames are free, chains start from the number nearest to the base policy's that the
+        budget can serve. Whether a chain can meet it is known when it is resolved.
+        """
+        options = replace(self.family.options, visual_token_budget=visual_token_budget)
+        self.family.options = options
+        if not self.frames_free or self.sampling.rule == "fps":
+            return
+        frames = self._wanted_frames
+        with suppress(InfeasibleBudget):  # of the model alone: a chain that pools may meet it
+            frames = self.family.frames_for_budget(frames)
+        self.sampling = replace(self.sampling, num_frames=frames)
 
     def resolve(self, chain: Chain) -> ResolvedChain:
         """Bind a chain to this model and these frames, once; refuse what cannot work.

@@ -48,6 +48,8 @@ class LoadOptions:
         mm_newline_position: where a family that puts newline tokens into videos puts them; None
             takes the checkpoint's own. Families without such tokens do not read it (see
             `Family.settings`).
+        weights: False makes a model whose parameters have shapes and no values, where the
+            checkpoint's layout allows it; it plans, and answers nothing.
     """
 
     device: str = "cpu"
@@ -59,6 +61,7 @@ class LoadOptions:
     visual_token_budget: int | None = None
     system_prompt: str | None = None
     mm_newline_position: str | None = None
+    weights: bool = True
 
 
 class Family(ABC):
@@ -191,9 +194,11 @@ class Family(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Device of the text stack's inputs."""
+        """Device of the text stack's inputs; the CPU where the model has no weights."""
+        import torch
+
         device: torch.device = self.model.device
-        return device
+        return torch.device("cpu") if device.type == "meta" else device
 
     @property
     @abstractmethod

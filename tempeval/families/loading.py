@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tempeval.errors import InvalidSetting, UnsupportedModel
-from tempeval.families.generation import check_generation_file
+from tempeval.families.generation import check_generation_file, read_generation
 from tempeval.families.quantization import check_quantization
 from tempeval.families.revision import check_files, local_folder, revision_of
 
@@ -69,8 +69,8 @@ def load_checkpoint(
     import transformers
 
     dtype, device = torch_dtype(options), torch_device(options)
-    folder = local_folder(pretrained, options.revision)
-    check_files(folder, needs_template=needs_template)
+    folder = local_folder(pretrained, options.revision, weights=options.weights)
+    check_files(folder, needs_template=needs_template, weights=options.weights)
     check_generation_file(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     model_type = config.get("model_type")
@@ -87,7 +87,8 @@ def load_checkpoint(
     check_quantization(pretrained, config, device)
     chosen = model_classes[model_type]
     model_class = getattr(transformers, chosen) if isinstance(chosen, str) else chosen
-    model, processor = _load(pretrained, folder, model_class, dtype, device)
+    load = _load if options.weights else _load_empty
+    model, processor = load(pretrained, folder, model_class, dtype, device)
     check_processor(pretrained, processor, needs_template=needs_template)
     check_text_stack(pretrained, model.config.get_text_config())
     return Checkpoint(model.eval(), processor, model_type, revision_of(folder))
@@ -116,6 +117,25 @@ def _load(
     refuse_absent(
         pretrained, sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
     )
+    return model, processor
+
+
+def _load_empty(
+    pretrained: str, folder: Path, model_class: Any, dtype: torch.dtype | str, _device: torch.device
+) -> tuple[Any, Any]:
+    """Make the model of a checkpoint without its weights; buffers are as they would be."""
+    import transformers
+    from accelerate import init_empty_weights
+
+    try:
+        processor = transformers.AutoProcessor.from_pretrained(folder)
+        config = model_class.config_class.from_pretrained(folder)
+        more = {} if dtype == "auto" else {"dtype": dtype}
+        with init_empty_weights(include_buffers=False):
+            model = model_class._from_config(config, attn_implementation="sdpa", **more)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise UnsupportedModel(f"cannot load {pretrained!r}: {error}") from error
+    read_generation(folder, model, processor.tokenizer)
     return model, processor
 
 

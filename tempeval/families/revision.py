@@ -19,17 +19,19 @@ CONTENT_PATTERNS = (
     "adapter_model.bin",
     "pytorch_model*.bin",  # Video-LLaVA was released so; read with weights_only=True
 )
+_WITHOUT_WEIGHTS = ("*.json", "*.txt", "*.model", "*.jinja")
 
 ADAPTER_CONFIG = "adapter_config.json"
 _BLOCK_BYTES = 1 << 22
 
 
-def local_folder(pretrained: str, revision: str | None = None) -> Path:
+def local_folder(pretrained: str, revision: str | None = None, *, weights: bool = True) -> Path:
     """Return the folder of a checkpoint; fetch a hub id into the cache first.
 
     Args:
         pretrained: folder or hub id.
         revision: branch, tag or commit of a hub id.
+        weights: whether the files of weights are fetched too.
 
     Raises:
         UnsupportedModel: if there is no such folder, and no such hub id (or no network).
@@ -47,9 +49,8 @@ def local_folder(pretrained: str, revision: str | None = None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(
-            snapshot_download(pretrained, revision=revision, allow_patterns=list(CONTENT_PATTERNS))
-        )
+        patterns = CONTENT_PATTERNS if weights else _WITHOUT_WEIGHTS
+        return Path(snapshot_download(pretrained, revision=revision, allow_patterns=list(patterns)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UnsupportedModel(
             f"{pretrained!r} is neither a folder nor a checkpoint on the hub or in its cache: "
@@ -171,12 +172,13 @@ def content_digest(folder: Path) -> str:
     return whole.hexdigest()
 
 
-def check_files(folder: Path, *, needs_template: bool = True) -> None:
+def check_files(folder: Path, *, needs_template: bool = True, weights: bool = True) -> None:
     """Check that a folder holds all that a vision-language checkpoint needs.
 
     Args:
         folder: checkpoint folder.
         needs_template: whether a chat template is among it.
+        weights: whether the files of weights are.
 
     Raises:
         UnsupportedModel: naming what is missing.
@@ -200,7 +202,8 @@ def check_files(folder: Path, *, needs_template: bool = True) -> None:
             f"checkpoint {str(folder)!r} has no chat template (chat_template.jinja or "
             "chat_template.json, or in tokenizer_config.json); use an instruction-tuned checkpoint"
         )
-    weight_files(folder, safetensors=True)
+    if weights:
+        weight_files(folder, safetensors=True)
 
 
 def _has_chat_template(folder: Path) -> bool:

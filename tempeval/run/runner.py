@@ -6,7 +6,7 @@ import importlib
 import tempfile
 import time
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tempeval.benchmarks.roots import use_root
 from tempeval.errors import RunFailed, TempevalError
@@ -76,33 +76,9 @@ def run_matrix(
         TempevalError: for options that cannot be honoured.
         IncompleteRuns: after all runs, if any of them lacks an answer.
     """
-    use_root(options.data_root)
-    plans = plan_matrix(options)
-    tasks = HostTasks(
-        options.tasks,
-        options.limit,
-        skip_unloadable=options.skip_unloadable,
-        include_path=options.include_path,
-        metric=None if options.metric is None else Metric.parse(options.metric),
-    )
-    ranks = Ranks(options.out / JOURNAL_NAME)
-    first = ranks.is_first
-    tasks.load()
-    preflight(tasks, plans, options, report)
-    for name, reason in tasks.left_out.items():
-        report(f"{name} is left out: {reason}")
+    plans, tasks, kept = prepare(options, report)
+    first = Ranks(options.out / JOURNAL_NAME).is_first
     _check_writable(options.out)
-    kept = {}
-    if not options.overwrite:
-        equal = reusable(plans, options.overwrite_different, options.allowed)
-        for plan in plans:
-            record = equal.get(plan.folder)
-            if record is None or not stands(tasks, plan.folder, record):
-                continue
-            if reasons := outdated(plan, record, tasks):
-                report(f"{_name(plan, options)}: made again from the journal: {'; '.join(reasons)}")
-            else:
-                kept[plan.folder] = record
     for plan in plans:
         if old := kept.get(plan.folder):
             own = since is not None and (plan.folder / FILE_NAME).stat().st_mtime >= since
@@ -121,6 +97,57 @@ def run_matrix(
     if bad:
         raise IncompleteRuns(_said(bad))
     return [plan.folder for plan in plans]
+
+
+class Prepared(NamedTuple):
+    """A matrix before its model is loaded.
+
+    Attributes:
+        plans: its runs.
+        tasks: loaded, without the questions that are left out.
+        kept: records of the runs that stand and are reused, by folder.
+    """
+
+    plans: list[Plan]
+    tasks: HostTasks
+    kept: dict[Path, dict[str, Any]]
+
+
+def prepare(options: RunSpec, report: Report) -> Prepared:
+    """Lay out the runs, load the tasks, and look which videos and earlier runs are there.
+
+    Args:
+        options: what to run.
+        report: gets one line about whatever is not as one would expect.
+
+    Raises:
+        TempevalError: for options that cannot be honoured, without a model.
+    """
+    use_root(options.data_root)
+    plans = plan_matrix(options)
+    tasks = HostTasks(
+        options.tasks,
+        options.limit,
+        skip_unloadable=options.skip_unloadable,
+        include_path=options.include_path,
+        metric=None if options.metric is None else Metric.parse(options.metric),
+    )
+    tasks.load()
+    preflight(tasks, plans, options, report)
+    for name, reason in tasks.left_out.items():
+        report(f"{name} is left out: {reason}")
+    kept = {}
+    if not options.overwrite:
+        equal = reusable(plans, options.overwrite_different, options.allowed)
+        for plan in plans:
+            record = equal.get(plan.folder)
+            if record is None or not stands(tasks, plan.folder, record):
+                continue
+            if reasons := outdated(plan, record, tasks):
+                report(f"{_name(plan, options)}: made again from the journal: {'; '.join(reasons)}")
+            else:
+                kept[plan.folder] = record
+    return Prepared(plans, tasks, kept)
 
 
 class Bad(NamedTuple):

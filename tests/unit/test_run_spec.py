@@ -64,7 +64,7 @@ def test_every_field_has_a_help_and_a_door_and_says_why_not_all_of_them() -> Non
 def test_the_command_line_has_the_fields_and_their_defaults_and_nothing_else() -> None:
     command = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
     made = {parameter.name: parameter for parameter in command.params}
-    own = {"config", "help"}
+    own = {"config", "dry_run", "help"}
     assert set(made) - own == {name for name, _ in options("run")}
     for name, option in options("run"):
         parameter: Any = made[name]
