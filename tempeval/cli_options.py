@@ -9,9 +9,6 @@ import typer
 
 from tempeval.run.spec import RunSpec, default_of, option_of, options, read_config, type_of
 
-#: Parameters of `typer` that the command line has besides the fields.
-_CONFIG = "config"
-
 
 def flag(name: str) -> Any:
     """Return typer's option of a field: how it is spelt, and its help."""
@@ -20,38 +17,29 @@ def flag(name: str) -> Any:
     return typer.Option(*spelt, help=option.help, metavar=option.metavar)
 
 
-def takes_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each field of `RunSpec`, and `--config`.
+def takes_options(
+    *names: str, config: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that gives a command an option for each of some fields of `RunSpec`.
 
     Args:
-        command: takes the context, options of its own, and all others by name, which `given`
-            reads.
+        names: of the fields. The command takes options of its own, and these by name.
+        config: whether it also has `--config`; it takes the context then, for `given`.
     """
-    own = [
-        parameter
-        for parameter in inspect.signature(command).parameters.values()
-        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
-    ]
-    context, *last = own
-    fields = [_parameter(name) for name, _ in options("run")]
-    config = inspect.Parameter(
-        _CONFIG,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[
-            Path | None,
-            typer.Option(
-                help="YAML file of these options, by the same names; the command line wins.",
-                is_eager=True,
-                callback=_known,
-            ),
-        ],
-    )
-    last = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in last]
-    signature = inspect.Signature([context, *fields, config, *last])
-    command.__signature__ = signature  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
-    return command
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in inspect.signature(command).parameters.values()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        fields = [_parameter(name) for name in names]
+        made = [*fields, _CONFIG, *own] if config else [*own, *fields]
+        command.__signature__ = inspect.Signature(made)  # type: ignore[attr-defined]
+        command.__annotations__ = {each.name: each.annotation for each in made}
+        return command
+
+    return decorate
 
 
 def given(context: typer.Context, values: dict[str, Any]) -> RunSpec:
@@ -64,7 +52,7 @@ def given(context: typer.Context, values: dict[str, Any]) -> RunSpec:
     Raises:
         UnknownName, InvalidSetting: see `RunSpec.of`.
     """
-    path: Path | None = values.pop(_CONFIG)
+    path: Path | None = values.pop(_CONFIG.name)
     found = {} if path is None else read_config(path)
     for name, value in values.items():
         source = context.get_parameter_source(name)
@@ -96,3 +84,18 @@ def _parameter(name: str) -> inspect.Parameter:
         default=inspect.Parameter.empty if option.required else default,
         annotation=Annotated[kind, flag(name)],
     )
+
+
+_CONFIG = inspect.Parameter(
+    "config",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file of these options, by the same names; the command line wins.",
+            is_eager=True,
+            callback=_known,
+        ),
+    ],
+)

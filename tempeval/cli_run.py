@@ -6,10 +6,10 @@ import typer
 
 from tempeval.cli_matrix import evaluate, report
 from tempeval.cli_options import given, takes_options
-from tempeval.run.spec import VISUAL_TOKENS
+from tempeval.run.spec import VISUAL_TOKENS, options
 
 
-@takes_options
+@takes_options(*(name for name, _ in options("run")), config=True)
 def run(
     context: typer.Context,
     dry_run: Annotated[

@@ -344,6 +344,10 @@ class HostTasks:
         self.load()
         return dict(self._loaded)
 
+    def generate(self) -> bool:
+        """Return True if the answer of some task is generated, not chosen by likelihood."""
+        return any(task.OUTPUT_TYPE.startswith("generate") for task in self.tasks().values())
+
     def requests(self, model: Any, seed: int) -> dict[str, list[Any]]:
         """Build the requests of all tasks, by request type; of every rank, not of this one.
 

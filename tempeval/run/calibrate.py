@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tempeval.engine.base_model import load_family
 from tempeval.engine.calibrate import measure_bounds
-from tempeval.engine.inference import Inference
 from tempeval.errors import InvalidSetting
-from tempeval.families.base import LoadOptions
 from tempeval.methods.base import Chain
 from tempeval.methods.intp import BITS, INTP
 from tempeval.methods.kv_calibration import read_calibration, write_calibration
 from tempeval.methods.kv_quantization import KVQuant
-from tempeval.methods.registry import parse_chain
-from tempeval.mini.paths import is_mini, located
+from tempeval.methods.registry import BASELINE, parse_chain
+from tempeval.mini.paths import is_mini
+from tempeval.model_wrappers.arguments import DEFAULT_FRAMES, make_inference
 from tempeval.run.calibration_clips import MINI, find_clips
+from tempeval.run.spec import RunSpec
 from tempeval.versions import versions
-from tempeval.video.clip import Sampling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from tempeval.engine.inference import Inference
     from tempeval.methods.base import Method
     from tempeval.run.calibration_clips import CalibrationClip
 
@@ -38,37 +37,16 @@ class CalibrateOptions:
         clips: `mini`, a folder of videos, or a text file with one path per line; None is `mini`
             for the mini checkpoint, and refused for others.
         limit: most clips.
-        pretrained: hub id, checkpoint folder, or `mini`.
-        method: the chain that the store will be part of; what it stores is left out.
-        num_frames: frames per video.
-        visual_token_budget: visual tokens per prompt to plan for; None for no budget.
-        min_pixels: fewest pixels per frame; None for the family's default.
-        max_pixels: most pixels per frame; None for the family's default.
-        position_rule: `original` or `native`.
-        device: torch device.
-        dtype: `auto`, `float32`, `bfloat16` or `float16`.
-        revision: commit of a hub checkpoint.
-        seed: of rendered clips.
         overwrite: replace a file that is there.
-        mm_newline_position: `one_token` or `grid`, for LLaVA-OneVision; None for the checkpoint's.
+        run: the model, its method (what that stores is left out), frames, sizes and seed (of
+            rendered clips), as a run with the calibration has them.
     """
 
     out: Path
     clips: str | None = None
     limit: int = 16
-    pretrained: str = "mini"
-    method: str = "baseline"
-    num_frames: int = 8
-    visual_token_budget: int | None = None
-    min_pixels: int | None = None
-    max_pixels: int | None = None
-    position_rule: str = "original"
-    device: str = "cpu"
-    dtype: str = "auto"
-    revision: str | None = None
-    seed: int = 0
     overwrite: bool = False
-    mm_newline_position: str | None = None
+    run: RunSpec = field(default_factory=RunSpec)
 
 
 @dataclass(frozen=True)
@@ -106,16 +84,19 @@ def calibrate(
             f"{str(options.out)!r} exists, and the fingerprint of runs depends on its content; "
             "choose another -o, or pass --overwrite"
         )
-    source = options.clips or (MINI if is_mini(options.pretrained) else None)
+    spec = options.run
+    if spec.num_frames is None:
+        spec = replace(spec, num_frames=DEFAULT_FRAMES)
+    source = options.clips or (MINI if is_mini(spec.pretrained) else None)
     if source is None:
         raise InvalidSetting(
-            f"no clips given to calibrate {options.pretrained!r} on; pass --clips with a folder of "
+            f"no clips given to calibrate {spec.pretrained!r} on; pass --clips with a folder of "
             f"training videos or a list of them ({MINI!r} renders squares that move)"
         )
-    chain = parse_chain(options.method).without_kv_cache()
+    chain = parse_chain(spec.method or BASELINE).without_kv_cache()
     with tempfile.TemporaryDirectory(prefix="tempeval-calibrate-") as scratch:
-        clips = find_clips(source, options.limit, options.seed, Path(scratch))
-        inference = _load(options)
+        clips = find_clips(source, options.limit, spec.seed, Path(scratch))
+        inference = make_inference(spec)
         tokens: list[int] = []
 
         def progress(done: int, prefix_tokens: int) -> None:
@@ -123,7 +104,7 @@ def calibrate(
             report(f"clip {done}/{len(clips)}: {clips[done - 1].name}, {prefix_tokens} tokens")
 
         bounds = measure_bounds(inference, chain, [clip.ref for clip in clips], progress)
-    facts = _facts(options, source, inference, chain, clips, tokens)
+    facts = _facts(spec, source, inference, chain, clips, tokens)
     write_calibration(options.out, bounds, facts)
     digest = read_calibration(str(options.out)).digest
     return Calibrated(options.out, digest, len(clips), sum(tokens))
@@ -158,25 +139,8 @@ def with_calibration(chain: Chain, path: str) -> Chain:
     return Chain(methods)
 
 
-def _load(options: CalibrateOptions) -> Inference:
-    folder = located(options.pretrained)
-    load = LoadOptions(
-        device=options.device,
-        dtype=options.dtype,
-        position_rule=options.position_rule,
-        revision=options.revision,
-        min_pixels=options.min_pixels,
-        max_pixels=options.max_pixels,
-        visual_token_budget=options.visual_token_budget,
-        mm_newline_position=options.mm_newline_position,
-    )
-    family = load_family(folder, load)
-    family.check_newline_position()
-    return Inference(family, Sampling(num_frames=options.num_frames))
-
-
 def _facts(
-    options: CalibrateOptions,
+    spec: RunSpec,
     source: str,
     inference: Inference,
     chain: Chain,
@@ -185,19 +149,19 @@ def _facts(
 ) -> dict[str, Any]:
     family, bound = inference.family, inference.resolve(chain).bound
     return {
-        "model": options.pretrained,
+        "model": spec.pretrained,
         "model_revision": family.revision,
         "family": family.name,
         "chain": bound.spec,
         "chain_fingerprint": bound.fingerprint,
-        "num_frames": options.num_frames,
-        "visual_token_budget": options.visual_token_budget,
+        "num_frames": spec.num_frames,
+        "visual_token_budget": spec.visual_token_budget,
         **family.pixel_limits(),
-        "position_rule": options.position_rule,
+        "position_rule": family.options.position_rule,
         **family.settings,
         "dtype": str(family.model.dtype).removeprefix("torch."),
         "source": source if source == MINI else Path(source).name,
-        "seed": options.seed,
+        "seed": spec.seed,
         "num_clips": len(clips),
         "num_tokens": sum(tokens),
         "clips": [{"name": clip.name, "sha256": clip.digest} for clip in clips],

@@ -48,8 +48,7 @@ def describe_run(spec: RunSpec, report: Report) -> None:
     """
     from tempeval.model_wrappers.arguments import make_inference
 
-    plans, tasks, kept = prepare(spec, report)
-    _check_place(spec.out)
+    plans, tasks, kept = prepare(spec, report, _check_place)
     _say_tasks(tasks, report)
     inference = make_inference(spec, weights=False)
     family = inference.family

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tempeval.benchmarks.roots import use_root
-from tempeval.errors import RunFailed, TempevalError
+from tempeval.errors import InvalidSetting, RunFailed, TempevalError
 from tempeval.host import HostTasks, host_log
 from tempeval.host_scores import Metric
 from tempeval.methods.registry import BASELINE
@@ -76,9 +76,8 @@ def run_matrix(
         TempevalError: for options that cannot be honoured.
         IncompleteRuns: after all runs, if any of them lacks an answer.
     """
-    plans, tasks, kept = prepare(options, report)
+    plans, tasks, kept = prepare(options, report, _check_writable)
     first = Ranks(options.out / JOURNAL_NAME).is_first
-    _check_writable(options.out)
     for plan in plans:
         if old := kept.get(plan.folder):
             own = since is not None and (plan.folder / FILE_NAME).stat().st_mtime >= since
@@ -113,12 +112,13 @@ class Prepared(NamedTuple):
     kept: dict[Path, dict[str, Any]]
 
 
-def prepare(options: RunSpec, report: Report) -> Prepared:
+def prepare(options: RunSpec, report: Report, place: Callable[[Path], None]) -> Prepared:
     """Lay out the runs, load the tasks, and look which videos and earlier runs are there.
 
     Args:
         options: what to run.
         report: gets one line about whatever is not as one would expect.
+        place: refuses a folder that cannot be written.
 
     Raises:
         TempevalError: for options that cannot be honoured, without a model.
@@ -133,9 +133,15 @@ def prepare(options: RunSpec, report: Report) -> Prepared:
         metric=None if options.metric is None else Metric.parse(options.metric),
     )
     tasks.load()
+    if options.gen_kwargs and not tasks.generate():
+        raise InvalidSetting(
+            f"gen_kwargs={dict(options.gen_kwargs)} has no effect: no task generates an answer, "
+            "all score choices; leave it out"
+        )
     preflight(tasks, plans, options, report)
     for name, reason in tasks.left_out.items():
         report(f"{name} is left out: {reason}")
+    place(options.out)
     kept = {}
     if not options.overwrite:
         equal = reusable(plans, options.overwrite_different, options.allowed)

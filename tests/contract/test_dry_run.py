@@ -69,6 +69,11 @@ def test_a_method_that_is_refused_is_named_and_ends_all_if_it_is_all(said: Any) 
     assert "would fail, " in text
 
 
+def test_generation_arguments_that_nothing_reads_are_refused(said: Any) -> None:
+    with pytest.raises(TempevalError, match="no task generates"):
+        said(tasks=f"{TASK}_choice", gen_kwargs="max_new_tokens=9")
+
+
 def test_a_place_that_cannot_be_written_is_refused(said: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TempevalError, match="choose another -o"):

@@ -36,6 +36,7 @@ from tempeval.methods.registry import parse_chain
 from tempeval.methods.temporal_exit import TemporalExit
 from tempeval.run.calibrate import CalibrateOptions, calibrate, with_calibration
 from tempeval.run.calibration_clips import find_clips
+from tempeval.run.spec import RunSpec
 from tempeval.verification.dense import dense_generate, dense_logits
 from tempeval.verification.through_engine import batched_stepwise_logits
 from tempeval.video.clip import Sampling, VideoRef
@@ -444,15 +445,15 @@ def test_an_inert_video_fails_alone_and_by_name(inference, videos):
 
 @pytest.fixture
 def calibrated(tiny_qwen2_5_vl_folder, tmp_path):
-    def make(name="ranges.safetensors", **more):
+    def make(name="ranges.safetensors", overwrite=False, **more):
         options = CalibrateOptions(
             out=tmp_path / name,
             clips="mini",
             limit=2,
-            pretrained=str(tiny_qwen2_5_vl_folder),
-            min_pixels=784,
-            max_pixels=9408,
-            **more,
+            overwrite=overwrite,
+            run=RunSpec(
+                pretrained=str(tiny_qwen2_5_vl_folder), min_pixels=784, max_pixels=9408, **more
+            ),
         )
         lines = []
         return calibrate(options, lines.append), lines
@@ -512,7 +513,7 @@ def test_calibrate_refuses(calibrated, inference, tmp_path):
         calibrate_folder(tmp_path / "bad", tmp_path / "none.safetensors")
     assert not (tmp_path / "none.safetensors").exists()
     with pytest.raises(TempevalError, match="pass --clips"):
-        calibrate(CalibrateOptions(out=tmp_path / "x", pretrained="somewhere/else"))
+        calibrate(CalibrateOptions(out=tmp_path / "x", run=RunSpec(pretrained="somewhere/else")))
 
 
 def calibrate_folder(folder, out):
