@@ -90,13 +90,12 @@ def make_case(family: Family, chain: Chain) -> Case:
         TempevalError: if the chain refuses the model.
     """
     inference = Inference(family, Sampling("uniform", NUM_FRAMES))
-    inference.check(chain)
-    facts, plan = inference.facts(chain), inference.frame_plan(chain)
+    resolved = inference.resolve(chain)
+    bound, facts, plan = resolved.bound, resolved.facts, resolved.frames
     if plan.side:
         raise UnsupportedModel(
             f"side channel {plan.side[0].name!r} has no features of a clip of noise"
         )
-    bound = chain.bind(facts)
     clip = random_clip(plan.sampling.num_frames, HEIGHT, WIDTH)
     clip = clip.reordered(plan.permutation(clip.num_frames))
     encoded = family.encode(clip, num_groups=plan.num_groups, with_features=plan.features)
