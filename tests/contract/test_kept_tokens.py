@@ -377,8 +377,7 @@ class DropHalf(Method):
 def test_the_planner_counts_what_a_chain_will_leave(family, make_clip, message):
     chain = Chain([DropHalf()])
     inference = Inference(family, Sampling(num_frames=8))
-    inference.check(chain)
-    plan = inference.frame_plan(chain)
+    plan = inference.resolve(chain).frames
     planned = family.planned_tokens(plan.sampling, plan.grid_rules)
     assert planned < family.planned_tokens(plan.sampling)
     if family.axes:
