@@ -356,7 +356,7 @@ def test_intp_is_refused_by_name_where_it_is_inert(
     inference.resolve(parse_chain("intp"))
     assert inference.resolve(parse_chain("rearrange")).frames.num_groups == 2
     with pytest.raises(InvalidSetting, match="nearest feasible num_frames is 8 or 16"):
-        Inference(tiny_qwen2_5_vl, Sampling(num_frames=12)).check(parse_chain("rearrange"))
+        Inference(tiny_qwen2_5_vl, Sampling(num_frames=12)).resolve(parse_chain("rearrange"))
 
 
 def test_the_wrapper_compares_methods_at_one_budget(tiny_llava_onevision_folder):

@@ -455,4 +455,4 @@ class Asks(Method):
 
 def test_what_a_tower_does_not_give_is_refused_by_name(family):
     with pytest.raises(UnsupportedModel, match=f"attention and keys.*{family.name}"):
-        Inference(family, Sampling(num_frames=8)).check(Chain([Asks()]))
+        Inference(family, Sampling(num_frames=8)).resolve(Chain([Asks()]))

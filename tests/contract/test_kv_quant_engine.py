@@ -495,7 +495,7 @@ def test_a_calibration_is_checked_before_any_compute(
         inference.resolve(parse_chain(f"pas+{text}"))
     other = Inference(load_family(tiny_qwen2_vl_folder), Sampling(num_frames=8))
     with pytest.raises(InvalidSetting, match="model revision"):
-        other.check(chain)
+        other.resolve(chain)
 
 
 def test_calibrate_refuses(calibrated, inference, tmp_path):
@@ -568,8 +568,7 @@ def test_newline_tokens_are_an_option_of_a_calibration(
             tmp_path / "ranges.safetensors",
             "mini",
             1,
-            str(tiny_llava_onevision_folder),
-            mm_newline_position="grid",
+            run=RunSpec(pretrained=str(tiny_llava_onevision_folder), mm_newline_position="grid"),
         )
     )
     assert read_calibration(str(made.path)).facts["mm_newline_position"] == "grid"
@@ -579,8 +578,7 @@ def test_newline_tokens_are_an_option_of_a_calibration(
                 tmp_path / "other.safetensors",
                 "mini",
                 1,
-                str(tiny_qwen2_5_vl_folder),
-                mm_newline_position="grid",
+                run=RunSpec(pretrained=str(tiny_qwen2_5_vl_folder), mm_newline_position="grid"),
             )
         )
 

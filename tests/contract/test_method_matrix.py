@@ -138,7 +138,7 @@ def test_a_method_works_on_a_family_or_is_refused_by_name(named, make_clip, mess
     chain = parse_chain(spelled(method, name))
     if (method, name) in REFUSED:
         with pytest.raises(TempevalError, match=rf"(?s)(?=.*{REFUSED[method, name]}).*rearrange"):
-            Inference(family, Sampling("uniform", NUM_FRAMES)).check(chain)
+            Inference(family, Sampling("uniform", NUM_FRAMES)).resolve(chain)
         return
     bound, layout, embeddings, tails = build(family, make_clip, message, chain)
     compare(family, bound, layout, embeddings, tails)
