@@ -416,7 +416,7 @@ def test_a_budget_is_met_by_what_is_left(load_family, tiny_qwen2_5_vl_folder, tm
     here = DecodeOptions(workers=0)  # a worker would have to import this file's rule
     inference = Inference(family, Sampling(num_frames=8), decoding=here)
     said, unsaid = Chain([DropHalf()]), Chain([DropUnsaid()])
-    inference.check(said)
+    inference.resolve(said)
     (answered,) = inference.run(inference.plan([question]), [said])
     usage = answered.outcome.usage
     assert usage.error is None
