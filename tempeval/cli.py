@@ -21,7 +21,7 @@ from tempeval.cli_run import run
 from tempeval.cli_score import score
 from tempeval.cli_verify import verify
 from tempeval.console import say
-from tempeval.errors import RunFailed, TempevalError, UnknownName
+from tempeval.errors import InvalidSetting, RunFailed, TempevalError, UnknownName
 
 app = typer.Typer(
     name="tempeval",
@@ -97,18 +97,25 @@ def _top(
         raise typer.Exit
 
 
-@app.command("list", epilog="Example: tempeval list methods")
+@app.command("list", epilog="Example: tempeval list methods pas")
 def list_names(
     what: Annotated[
-        str, typer.Argument(help="methods, tasks, families, benchmarks, models or side-channels.")
+        str,
+        typer.Argument(help="methods, tasks, families, benchmarks, models or side-channels."),
     ],
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One method, also as path/file.py:Class: its settings and sources."),
+    ] = None,
 ) -> None:
     """List what can be named: methods, tasks, families, benchmarks, lmms-eval model ids ..."""
-    from tempeval.listing import LISTINGS
+    from tempeval.listing import LISTINGS, describe_method
 
     if what not in LISTINGS:
         raise UnknownName("list", what, LISTINGS)
-    for line in LISTINGS[what]():
+    if name is not None and what != "methods":
+        raise InvalidSetting(f"{what} have no page of their own; leave {name!r} out")
+    for line in LISTINGS[what]() if name is None else describe_method(name):
         say(line)
 
 

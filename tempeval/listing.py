@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+import typing
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any
 
 from tempeval.benchmarks.registry import BENCHMARKS, benchmark
 from tempeval.extensions import OWN
 from tempeval.families.registry import FAMILIES
-from tempeval.methods.registry import BASELINE, METHODS, method_class
+from tempeval.methods.registry import BASELINE, METHODS, entry_of, method_class
 from tempeval.plugin import MODELS
 from tempeval.side_channels.registry import SIDE_CHANNELS
 from tempeval.tasklist import task_entries
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tempeval.extensions import Registry
+    from tempeval.methods.base import Method
 
 BASELINE_SUMMARY = "the unmodified model, through the same wrapper and engine"
 
@@ -61,9 +65,13 @@ def method_table() -> str:
 
 
 def _defaults(method: str) -> list[str]:
-    """Return `setting=default` for every setting, as a chain is written."""
+    """Return `setting=default` for every setting of a method, as a chain is written."""
+    return _defaults_of(method_class(method))
+
+
+def _defaults_of(cls: type[Method]) -> list[str]:
     texts = []
-    for field in fields(method_class(method)):
+    for field in fields(cls):
         value = "..." if field.default is MISSING else field.default
         parts = value if isinstance(value, tuple) else (value,)
         shown = "/".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in parts)
@@ -133,6 +141,75 @@ def _from(registry: Registry[Any], name: str, text: str) -> str:
 def _broken(registry: Registry[Any]) -> list[str]:
     """Return a line on each name of other packages that cannot be used."""
     return [str(error) for error in registry.broken()]
+
+
+def describe_method(text: str) -> list[str]:
+    """Return what is known of one method: idea, source, stages, settings, and where it works.
+
+    Args:
+        text: its name, `path/file.py:Class` or `package.module:Class`.
+
+    Raises:
+        UnknownName: if there is no such method.
+        BrokenPlugin: if it is another's and cannot be used.
+    """
+    cls = method_class(text)
+    entry = METHODS.own.get(cls.name) or entry_of(cls, text)
+    training = {True: "needs it", False: "none", None: "none (probe)"}
+    facts = [
+        ("method", cls.name),
+        ("what it does", entry.summary),
+        ("paper", entry.paper),
+        ("stages", ", ".join(entry.stages) or "-"),
+        ("modifies", ", ".join(sorted(cls.modifies)) or "-"),
+    ]
+    if cls.name in METHODS.own:
+        facts += [("written from", entry.code), ("training", training[entry.trained])]
+        facts.append(("checked on", ", ".join(entry.families)))
+    else:
+        place = METHODS.package_of(cls.name) if cls.name in METHODS else text
+        facts += [("from", place), ("checked on", f"nothing yet: tempeval verify {text}")]
+    lines = columns(facts)
+    rows = [("setting", "type", "default", "meaning"), *_settings(cls)]
+    return [*lines, "", *(columns(rows) if len(rows) > 1 else ["it has no settings"])]
+
+
+def _settings(cls: type[Method]) -> list[tuple[str, str, str, str]]:
+    """Return name, type, default and meaning of every setting of a method."""
+    hints, meanings = typing.get_type_hints(cls), meanings_of(cls)
+    defaults = dict(text.split("=", 1) for text in _defaults_of(cls))
+    return [
+        (f.name, _type(hints[f.name]), defaults[f.name], meanings.get(f.name, "-"))
+        for f in fields(cls)
+    ]
+
+
+def meanings_of(cls: type) -> dict[str, str]:
+    """Read what a class's docstring says of its attributes or arguments, by name."""
+    found: dict[str, str] = {}
+    name, inside = "", False
+    for line in (inspect.getdoc(cls) or "").splitlines():
+        if line and not line.startswith(" "):
+            inside, name = line in ("Attributes:", "Args:"), ""
+        elif inside and (match := re.fullmatch(r" {4}([\w, ]+?)(?: \([^)]*\))?: (.*)", line)):
+            name = match[1]
+            found |= dict.fromkeys(re.split(r",\s*", name), match[2])
+        elif inside and name and line.strip():
+            more = {key: f"{found[key]} {line.strip()}" for key in re.split(r",\s*", name)}
+            found |= more
+    return found
+
+
+def _type(hint: Any) -> str:
+    """Name a type of a setting as a reader writes it."""
+    args = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(map(str, args))
+    if typing.get_origin(hint) is tuple:
+        return f"{_type(args[0])}/..."
+    if args:
+        return " or ".join(_type(arg) for arg in args)
+    return "none" if hint is type(None) else getattr(hint, "__name__", str(hint))
 
 
 LISTINGS: dict[str, Callable[[], list[str]]] = {
