@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 #: Of different lengths, so that a batch is padded.
 QUESTIONS = ("What happens first?", "Is it faster? yes no")
-#: The prompt's end, and what follows it.
-STEPS = 6
+#: The prompt's end, and what follows it; fewer in a chain with another method.
+STEPS, STEPS_CHAINED = 6, 3
 NUM_FRAMES, HEIGHT, WIDTH = 16, 84, 112
 #: Most that a logit may differ in float32 (or float64, where keys and values are quantised).
 TOLERANCE = 1e-4
@@ -111,11 +111,16 @@ def engine_logits(family: Family, case: Case, tokens: Sequence[int]) -> torch.Te
 
 
 @torch.no_grad()
-def compare(family: Family, case: Case) -> dict[str, Difference]:
+def compare(family: Family, case: Case, steps: int = STEPS) -> dict[str, Difference]:
     """Compare the engine with the dense reference on one model.
 
     Differences in float32 flip codes at rounding boundaries, so chains that quantise are compared
     in float64.
+
+    Args:
+        family: the model that the case was made for.
+        case: prompts under a chain.
+        steps: tokens that are decoded, the prompt's end among them; at least `_SCORED`.
 
     Returns:
         By what was compared: `prompt` and `decode` (on a prefix that questions share and on one of
@@ -128,15 +133,17 @@ def compare(family: Family, case: Case) -> dict[str, Difference]:
         family.model.double()
         embeddings = embeddings.double()
     try:
-        return _compare(family, case, embeddings)
+        return _compare(family, case, embeddings, steps)
     finally:
         if wide:
             family.model.float()
 
 
-def _compare(family: Family, case: Case, embeddings: torch.Tensor) -> dict[str, Difference]:
+def _compare(
+    family: Family, case: Case, embeddings: torch.Tensor, steps: int
+) -> dict[str, Difference]:
     chain, layout, tails = case.chain, case.layout, case.tails
-    wanted = [dense_generate(family, chain, layout, embeddings, tail, STEPS) for tail in tails]
+    wanted = [dense_generate(family, chain, layout, embeddings, tail, steps) for tail in tails]
     plan = make_plan(chain, layout, family.geometry)
     got: list[tuple[torch.Tensor, torch.Tensor]] = []
     with Attachment(family, plan) as attachment:
@@ -150,7 +157,7 @@ def _compare(family: Family, case: Case, embeddings: torch.Tensor) -> dict[str, 
         for group in groups:
             asked = [tails[n] for n in group]
             prefix = prefill(attachment, embeddings)
-            answers = generate(attachment, prefix, asked, {"max_new_tokens": STEPS})
+            answers = generate(attachment, prefix, asked, {"max_new_tokens": steps})
             continuations = [torch.tensor(wanted[n][0][:_SCORED]) for n in group]
             prefix = prefill(attachment, embeddings)
             scores = score(attachment, prefix, asked, continuations)

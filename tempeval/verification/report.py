@@ -13,6 +13,8 @@ from tempeval.methods.registry import METHODS, load_method, parse_chain
 from tempeval.settings import read_settings
 from tempeval.verification.exactness import (
     FELT,
+    STEPS,
+    STEPS_CHAINED,
     Case,
     Difference,
     compare,
@@ -201,9 +203,11 @@ def checks_on(family: Family, kind: str, method: Method) -> Iterator[Check]:
             yield from _beside(family, kind, method, partner)
 
 
-def _compared(family: Family, kind: str, chain: Chain, case: Case) -> Iterator[Check]:
+def _compared(
+    family: Family, kind: str, chain: Chain, case: Case, steps: int = STEPS
+) -> Iterator[Check]:
     try:
-        differences: Mapping[str, Difference] = compare(family, case)
+        differences: Mapping[str, Difference] = compare(family, case, steps)
     except TempevalError as error:
         yield Check(kind, chain.spec, "prompt", False, note=str(error))
         return
@@ -246,7 +250,7 @@ def _beside(family: Family, kind: str, method: Method, partner: str) -> Iterator
         case, turned = make_case(family, chain), make_case(family, reverse)
     except (ConflictingMethods, TempevalError):
         return  # they exclude each other, and say so
-    yield from _compared(family, kind, chain, case)
+    yield from _compared(family, kind, chain, case, STEPS_CHAINED)
     mine, theirs = (engine_logits(family, one, _FOLLOWING) for one in (case, turned))
     far = float((mine - theirs).abs().max())
     differ = int((mine.argmax(-1) != theirs.argmax(-1)).sum())

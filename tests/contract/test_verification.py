@@ -261,8 +261,8 @@ def test_the_command_prints_a_table_or_json_and_exits_1_on_a_failure(capsys, mon
     assert main_code == 0
     assert "6 of 6 checks hold, on qwen2_vl" in out
 
-    def wrong(family, case):
-        return {k: replace(d, mismatches=1) for k, d in sound(family, case).items()}
+    def wrong(family, case, steps):
+        return {k: replace(d, mismatches=1) for k, d in sound(family, case, steps).items()}
 
     monkeypatch.setattr(report, "compare", wrong)
     assert _exit_code("verify", "vrope", "--family", "qwen2_vl", "--json") == 1
