@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from reducers import KeepAttended, KeepKeys
 from slow_positions import SlowPAS, SlowReversePE, SlowVRoPE
 
 from tempeval.engine.answer import generate
@@ -283,10 +284,17 @@ def test_two_pathways_and_two_visuals(family, make_clip, message):
     assert torch.equal(mixed.rotary.step[-count:], plain.rotary.step[-count:])
 
 
-@pytest.mark.parametrize("dropped", [DropSome(), RENUMBERED], ids=["original", "renumbered"])
-def test_verification_proves_a_method_that_drops_tokens(family, dropped):
-    others = [VRoPE()] if dropped.position_ids == "original" else []
-    case = make_case(family, Chain([dropped, *others, PAS()]))
+@pytest.mark.parametrize(
+    "methods",
+    [
+        [DropSome(), VRoPE(), PAS()],
+        [RENUMBERED, PAS(), KeepAttended(), KeepKeys()],
+        [DropSome(empty=3), KeepAttended(numbering="renumbered")],
+    ],
+    ids=["original", "renumbered", "pruned"],
+)
+def test_verification_proves_a_method_that_drops_tokens(family, methods):
+    case = make_case(family, Chain(methods))
     assert all(difference.ok for difference in compare(family, case).values())
     assert problems_of(family, case) == []
 
