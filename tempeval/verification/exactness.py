@@ -11,7 +11,7 @@ from tempeval.engine.answer import generate, score
 from tempeval.engine.attach import Attachment
 from tempeval.engine.inference import Inference
 from tempeval.engine.plan import make_plan
-from tempeval.engine.prefix import prefill
+from tempeval.engine.prefix import finish, prefill
 from tempeval.errors import UnsupportedModel
 from tempeval.verification.dense import dense_generate
 from tempeval.verification.inputs import random_clip, user_message
@@ -21,6 +21,7 @@ from tempeval.video.clip import Sampling
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tempeval.engine.cache import SharedPrefix
     from tempeval.families.base import Family
     from tempeval.methods.base import Chain
     from tempeval.stages import Layout, RunFacts, VisualTokens
@@ -152,15 +153,20 @@ def _compare(
             own = prefill(attachment, embeddings)
             places = (own,) if plan.exact_prefill else (shared, own)
             got += [(stepwise_logits(attachment, prefix, tail, ids), expected) for prefix in places]
-        groups = [[n] for n in range(len(tails))] if plan.exact_prefill else [range(len(tails))]
+        # What depends on the question serves one question.
+        alone = plan.exact_prefill or not plan.is_shared
+        groups = [[n] for n in range(len(tails))] if alone else [range(len(tails))]
         largest, mismatches = 0.0, 0
+
+        def ready(asked: Sequence[torch.Tensor]) -> SharedPrefix:
+            prefix = prefill(attachment, embeddings)
+            return finish(attachment, prefix, asked[0]) if alone else prefix
+
         for group in groups:
             asked = [tails[n] for n in group]
-            prefix = prefill(attachment, embeddings)
-            answers = generate(attachment, prefix, asked, {"max_new_tokens": steps})
+            answers = generate(attachment, ready(asked), asked, {"max_new_tokens": steps})
             continuations = [torch.tensor(wanted[n][0][:_SCORED]) for n in group]
-            prefix = prefill(attachment, embeddings)
-            scores = score(attachment, prefix, asked, continuations)
+            scores = score(attachment, ready(asked), asked, continuations)
             for n, answer, found in zip(group, answers, scores, strict=True):
                 ids, logits = wanted[n]
                 mismatches += _different(list(answer.token_ids), _ended(family, ids))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pytest
+import reducers
 import torch
 
 from tempeval.cli import main
@@ -40,6 +41,22 @@ def test_sound_methods_pass(tiny_qwen2_5_vl, text):
     (effect,) = [c for c in checks if c.check == "effect"]
     assert effect.difference > 1e-3
     assert not effect.note
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        reducers.EverySecond(),
+        reducers.KeepAttended(rows="frames"),
+        reducers.KeepAttended(rows="last", numbering="renumbered"),
+        reducers.KeepKeys(),
+        reducers.KeepKeys(rows="question", per_head=True),
+    ],
+)
+def test_pruning_by_token_by_scores_and_eviction_are_proven_too(tiny_qwen2_5_vl, method):
+    checks = list(checks_on(tiny_qwen2_5_vl, ONE, method))
+    assert [c for c in checks if not c.ok] == []
+    assert {"prompt", "decode", "batch", "pure, as declared"} <= {c.check for c in checks}
 
 
 def on_layers(change, first=0):
