@@ -13,8 +13,9 @@ import tempeval.engine.session as session_module
 from tempeval.engine.continuations import Continuations
 from tempeval.engine.store import Memory
 from tempeval.errors import InvalidSetting, UnknownName
+from tempeval.methods.base import Chain
 from tempeval.model_wrappers.baseline import TempevalBaseline, TempevalBaselineSimple
-from tempeval.model_wrappers.chain import Tempeval, TempevalSimple
+from tempeval.model_wrappers.chain import Tempeval, TempevalMatrix, TempevalSimple
 from tempeval.model_wrappers.pas import TempevalPAS
 from tempeval.model_wrappers.requests import visuals_of
 from tempeval.model_wrappers.results import ChoiceLoss
@@ -352,3 +353,25 @@ def test_a_name_that_lmms_eval_cannot_save_under_is_refused(
     error = capsys.readouterr().err
     assert "262 bytes, and file systems take 255" in error
     assert error.count("\n") == 1
+
+
+def test_a_run_is_resolved_once(tiny_qwen2_5_vl_folder, docs, monkeypatch):
+    """Chains are bound and prompts tokenised when answers are made, and not to score them."""
+    model = TempevalMatrix(str(tiny_qwen2_5_vl_folder), **PIXELS)
+    model.store = Memory()
+    bound, tokenized = [], []
+    bind, tokenize = Chain.bind, model.family.tokenize
+    monkeypatch.setattr(Chain, "bind", lambda *given: bound.append(1) or bind(*given))
+    monkeypatch.setattr(
+        model.family, "tokenize", lambda given: tokenized.append(1) or tokenize(given)
+    )
+    requests = instances(model, docs)
+    assert len(list(model.answer_all({"generate_until": requests}, ["baseline", "pas"]))) == 12
+    assert len(tokenized) == len({doc["text"] for doc in docs}) == 3
+    bindings = len(bound)
+    assert bindings <= 6
+    for method in ("baseline", "pas"):
+        model.set_method(method)
+        model.generate_until(instances(model, docs))
+        model.run_facts()
+    assert (len(bound), len(tokenized)) == (bindings, 3)
