@@ -13,7 +13,7 @@ from tempeval.leaderboard.costs import costs_of, known_mean
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tempeval.leaderboard.records import Entry, Floats, TaskRecord
+    from tempeval.leaderboard.records import Entry, Floats, RunTask
     from tempeval.leaderboard.schema import BothAnswered, Cell, Interval, Videos
     from tempeval.leaderboard.variants import Comparison
 
@@ -31,7 +31,11 @@ def cells_of(comparison: Comparison, *, draws: int, seed: int) -> dict[str, Cell
     base, higher = comparison.baseline, comparison.baseline.task.higher_is_better
     names = base.samples.clusters
     codes, clusters = stats.cluster_codes(names)
-    cells = {base.run.fingerprint: _cell(base, stats.clustered_se(_scores(base), codes, clusters))}
+    cells = {
+        base.run.record.method_fingerprint: _cell(
+            base, stats.clustered_se(_scores(base), codes, clusters)
+        )
+    }
     if not comparison.methods:
         return cells
     scores = np.stack([_scores(entry) for entry in comparison.methods], axis=1)
@@ -55,11 +59,11 @@ def cells_of(comparison: Comparison, *, draws: int, seed: int) -> dict[str, Cell
             "losses": paired.counts.losses,
             "mcnemar_p": paired.mcnemar,
         }
-        cells[entry.run.fingerprint] = cell
+        cells[entry.run.record.method_fingerprint] = cell
     for entry, both in zip(
         comparison.methods, _both_answered(comparison, codes, clusters, draws, seed), strict=True
     ):
-        cells[entry.run.fingerprint]["both_answered"] = both
+        cells[entry.run.record.method_fingerprint]["both_answered"] = both
     return cells
 
 
@@ -170,7 +174,7 @@ def _cell(entry: Entry, se: float | None) -> Cell:
     }
 
 
-def _videos(task: TaskRecord) -> Videos | None:
+def _videos(task: RunTask) -> Videos | None:
     found = task.videos
     if found is None:
         return None

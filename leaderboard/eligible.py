@@ -11,7 +11,7 @@ from tempeval.leaderboard.records import Entry, Refusal
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tempeval.leaderboard.records import Run, TaskRecord
+    from tempeval.leaderboard.records import Run, RunTask
     from tempeval.leaderboard.schema import Kind
 
 _RERUN = "Rerun it with --overwrite"
@@ -114,7 +114,7 @@ def refusal(
 
 def task_refusal(
     run: Run,
-    task: TaskRecord,
+    task: RunTask,
     kind: Kind,
     field: str,
     value: str,
@@ -125,7 +125,7 @@ def task_refusal(
     """Refuse one task of one run, whose samples were not read; see `refusal`."""
     return Refusal(
         run=run.name,
-        method=run.label,
+        method=run.record.method_label,
         tasks=(task.name,),
         kind=kind,
         field=field,

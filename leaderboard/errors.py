@@ -27,19 +27,3 @@ class RunsNotFound(LeaderboardError):
         super().__init__(
             f"{path}: {reason}. Give folders that `tempeval run` wrote, or their run.json files."
         )
-
-
-class BadRecord(LeaderboardError):
-    """A `run.json` or samples file that cannot be used; the other runs still can.
-
-    Args:
-        path: the file.
-        line: line number from 1, or None when the whole file is meant.
-        reason: what is wrong, with the value received.
-        action: what to do about it.
-    """
-
-    def __init__(self, path: Path, line: int | None, reason: str, action: str) -> None:
-        self.path, self.line, self.reason, self.action = path, line, reason, action
-        where = str(path) if line is None else f"{path}:{line}"
-        super().__init__(f"{where}: {reason}. {action}")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tempeval.leaderboard.errors import BadRecord, RunsNotFound
-from tempeval.leaderboard.json_file import parse_object
+from tempeval.leaderboard.errors import RunsNotFound
 from tempeval.leaderboard.walk import Unreadable, walk
+from tempeval.run.record import BadRecord, parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -117,11 +117,11 @@ def _refused(entry: Entry, anchor: Entry, far: Distance, tolerance: float, on: s
 
 
 def _is_named(run: Run, name: str) -> bool:
-    return name in (run.method, run.label)
+    return name in (run.record.method, run.record.method_label)
 
 
 def _is_one_method(entry: Entry, other: Entry) -> bool:
-    return entry.run.fingerprint == other.run.fingerprint
+    return entry.run.record.method_fingerprint == other.run.record.method_fingerprint
 
 
 def _twin(entry: Entry, rows: list[Entry]) -> Entry | None:

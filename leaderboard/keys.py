@@ -82,7 +82,12 @@ class Plan(NamedTuple):
 
 def plan_of(run: Run) -> Plan:
     """Give the plan of a run."""
-    return Plan(run.visual_token_budget, run.min_pixels, run.max_pixels, run.frame_policy)
+    return Plan(
+        run.record.visual_token_budget,
+        run.record.min_pixels,
+        run.record.max_pixels,
+        run.frame_policy,
+    )
 
 
 def key_of(entry: Entry, on: str = "visual_tokens") -> Key:
@@ -98,10 +103,10 @@ def key_of(entry: Entry, on: str = "visual_tokens") -> Key:
     return Key(
         task=task.name,
         task_version=version_name(task.version),
-        model=model_name(run.model),
-        model_revision=run.model_revision,
+        model=model_name(run.record.model),
+        model_revision=run.record.model_revision,
         metric=f"{task.score_key}, {direction} is better, clusters {task.cluster_key}",
-        limit=run.limit,
+        limit=run.record.limit,
         skipped=f"{task.skipped} skipped ({task.skipped_digest})" if task.skipped else "none",
         sample_set=f"{len(samples.ids)} samples ({samples.digest[:8]})",
         dataset_digest=task.dataset_digest,
@@ -110,9 +115,11 @@ def key_of(entry: Entry, on: str = "visual_tokens") -> Key:
         task_digest=task.task_digest,
         videos=task.videos_digest,
         frame_policy=run.frame_policy if on == "visual_tokens" else _uncounted(run.frame_policy),
-        position_rule=run.position_rule,
-        dtype=dtype_family(run.dtype),
-        code=json.dumps({k: v for k, v in run.code.items() if k != OWN_CODE}, sort_keys=True),
+        position_rule=run.record.position_rule,
+        dtype=dtype_family(run.record.dtype),
+        code=json.dumps(
+            {k: v for k, v in run.record.code.items() if k != OWN_CODE}, sort_keys=True
+        ),
     )
 
 

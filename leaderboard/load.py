@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tempeval.leaderboard.eligible import REMEDY, task_refusal
-from tempeval.leaderboard.errors import BadRecord
 from tempeval.leaderboard.find import RECORD, find
 from tempeval.leaderboard.records import Entry, Refusal, Run, Source
-from tempeval.leaderboard.run_record import parse_head, parse_run
+from tempeval.leaderboard.run_record import parse_run
 from tempeval.leaderboard.samples import read_all
 from tempeval.leaderboard.stock import read_stock
 from tempeval.leaderboard.text import flags
 from tempeval.leaderboard.unscored import UNSCORED
+from tempeval.run.record import BadRecord, parse_head
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tempeval.leaderboard.find import Odd
-    from tempeval.leaderboard.records import TaskRecord
+    from tempeval.leaderboard.records import RunTask
+    from tempeval.run.record import RecordHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +60,19 @@ def load(paths: Sequence[Path]) -> Loaded:
     runs: list[Run] = []
     refusals = [_odd(odd) for odd in found.odd]
     sources: list[Source] = []
-    wanted: list[tuple[Path, Run, TaskRecord]] = []
+    wanted: list[tuple[Path, Run, RunTask]] = []
     for name, path in found.records:
         try:
-            raw = parse_head(path, _bytes(path))
-            sources.append(Source(name, raw["status"], raw))
+            head, raw = parse_head(path, _bytes(path))
+            sources.append(Source(name, head.status, raw))
             left_out: dict[str, Refusal] = {}
             run = None
-            partly = raw["status"] in ("partial", "interrupted") and raw.get("tasks")
-            if raw["status"] == "complete" or partly:
+            partly = head.status in ("partial", "interrupted") and raw.get("tasks")
+            if head.status == "complete" or partly:
                 run = parse_run(path, name, raw)
-                left_out = {} if run.status == "complete" else _incomplete_tasks(run, raw)
-            if run is None or (run.status != "complete" and not left_out):
-                refusals.append(_unfinished(name, raw))
+                left_out = {} if head.status == "complete" else _incomplete_tasks(run)
+            if run is None or (head.status != "complete" and not left_out):
+                refusals.append(_unfinished(name, head))
                 continue
         except BadRecord as error:
             refusals.append(_unreadable(name, "", (), error))
@@ -87,12 +88,12 @@ def load(paths: Sequence[Path]) -> Loaded:
             try:
                 wanted.append((_samples_path(path, task), run, task))
             except BadRecord as error:
-                refusals.append(_unreadable(name, run.label, (task.name,), error))
+                refusals.append(_unreadable(name, run.record.method_label, (task.name,), error))
     entries = []
     read = read_all([(path, task) for path, _, task in wanted])
     for (_, run, task), samples in zip(wanted, read, strict=True):
         if isinstance(samples, BadRecord):
-            refusals.append(_unreadable(run.name, run.label, (task.name,), samples))
+            refusals.append(_unreadable(run.name, run.record.method_label, (task.name,), samples))
         else:
             entries.append(Entry(run, task, samples))
     for name, path in found.results:
@@ -115,7 +116,7 @@ def _bytes(path: Path) -> bytes:
         raise BadRecord(path, None, reason, "Check its permissions") from None
 
 
-def _samples_path(record: Path, task: TaskRecord) -> Path:
+def _samples_path(record: Path, task: RunTask) -> Path:
     """Give a task's samples file: a name inside the run's folder, which may be a link."""
     name = task.samples_file
     parts = PurePath(name)
@@ -154,36 +155,35 @@ def _unreadable(name: str, method: str, tasks: tuple[str, ...], error: BadRecord
     )
 
 
-def _unscored(run: Run, task: TaskRecord) -> Refusal:
+def _unscored(run: Run, task: RunTask) -> Refusal:
     values = (task.score_key, "none", "one for each sample")
     own = (task.unranked, "Choose another of the task's metrics with tempeval run --metric NAME")
     return task_refusal(run, task, "unscored", *values, *UNSCORED.get(task.name, own))
 
 
-def _unfinished(name: str, raw: Mapping[str, Any]) -> Refusal:
-    error = raw["error"]
-    tail = f": {' '.join(error.split())}" if error else ""
+def _unfinished(name: str, head: RecordHead) -> Refusal:
+    tail = f": {' '.join(head.error.split())}" if head.error else ""
     return Refusal(
         run=name,
-        method=str(raw.get("method_label") or raw["method"]),
+        method=head.method_label or head.method,
         tasks=(),
         kind="unfinished",
         field="status",
-        value=raw["status"],
+        value=head.status,
         other="complete",
-        reason=f"the run is {raw['status']}{tail}",
+        reason=f"the run is {head.status}{tail}",
         action="Mend what the reason names and run the same command, which goes on from there",
     )
 
 
-def _incomplete_tasks(run: Run, raw: Mapping[str, Any]) -> dict[str, Refusal]:
+def _incomplete_tasks(run: Run) -> dict[str, Refusal]:
     """Say which tasks keep a run from being complete; the others are ranked.
 
     Returns:
         Task -> why it is not ranked and what helps. Empty where the counts do not explain why the
         run is incomplete: then no task of it is trusted.
     """
-    said = raw["error"]
+    said = run.record.error
     tail = f"; the run says: {' '.join(said.split())}" if said else ""
     found: dict[str, Refusal] = {}
     for task in run.tasks:

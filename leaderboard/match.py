@@ -51,12 +51,12 @@ def match(
         `--limit` runs that have a partner are in both, since they are compared and not ranked.
     """
     good, refusals = split(entries, on=on, max_failure_ratio=max_failure_ratio)
-    good.sort(key=lambda entry: (moment(entry.run.finished), entry.run.name), reverse=True)
+    good.sort(key=lambda entry: (moment(entry.run.record.finished), entry.run.name), reverse=True)
     members = _by_key(good, on)
     groups = {key: group_of(part, baseline, tolerance, on) for key, part in members.items()}
     refusals += _take_older(groups)
     known = [(key, pair.baseline) for key, group in groups.items() for pair in group.pairs]
-    methods = {entry.run.method for entry in good}
+    methods = {entry.run.record.method for entry in good}
     for key, group in groups.items():
         refusals += [*group.repeated, *group.unmatched]
         if not group.pairs:

@@ -54,11 +54,14 @@ def means_of(
     if len(tasks) > 1 and (unlike or not all(task["fraction"] for task in tasks)):
         return {}
     columns = [
-        {entry.run.fingerprint: entry.samples.score for entry in (c.baseline, *c.methods)}
+        {
+            entry.run.record.method_fingerprint: entry.samples.score
+            for entry in (c.baseline, *c.methods)
+        }
         for c in group
     ]
     clusters = [comparison.baseline.samples.clusters for comparison in group]
-    base = group[0].baseline.run.fingerprint
+    base = group[0].baseline.run.record.method_fingerprint
     found = {name: _scores([column[name] for column in columns], clusters) for name in full}
     others = [name for name in full if name != base]
     if base not in found or not others:

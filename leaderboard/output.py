@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tempeval.leaderboard.csv_file import to_csv
 from tempeval.leaderboard.drawing import to_svg
-from tempeval.leaderboard.errors import BadRecord, LeaderboardError
-from tempeval.leaderboard.json_file import parse_object
+from tempeval.leaderboard.errors import LeaderboardError
 from tempeval.leaderboard.page import to_html
 from tempeval.leaderboard.plots import drawings
 from tempeval.leaderboard.raster import to_png
 from tempeval.leaderboard.render import to_markdown
+from tempeval.run.record import BadRecord, parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

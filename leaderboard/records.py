@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tempeval.run.record import RunRecord, TaskRecord, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,105 +18,41 @@ if TYPE_CHECKING:
 Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
 
-# Per-question measures -> unit: fields of a token_counts entry, and times in seconds.
+_UNITS = {found.name: str(found.metadata["unit"]) for found in fields(Usage)}
+# Per-question measures -> unit: fields of a question's usage, and its times in seconds.
 MEASURES = {
-    "visual_tokens": "tokens",
-    "token_layers": "tokens (sum over layers of visual tokens present / layers)",
-    "kv_bytes": "bytes",
+    **{name: _UNITS[name] for name in ("visual_tokens", "token_layers", "kv_bytes")},
     "seconds": "seconds per question, standalone: decode + encode + prefill + answer",
     "amortised_seconds": "seconds per question as run, what is shared divided by who shares it",
-    "prefill_flops": "floating-point operations",
-    "frames": "frames",
-    "distinct_temporal_ids": "ids",
-    "quantised_fraction": "fraction",
-    "peak_memory_bytes": "bytes",
+    **{name: _UNITS[name] for name in ("prefill_flops", "frames", "distinct_temporal_ids")},
+    **{name: _UNITS[name] for name in ("quantised_fraction", "peak_memory_bytes")},
 }
 # What a budget may be matched on.
 BUDGETS = ("visual_tokens", "token_layers", "kv_bytes", "prefill_flops", "frames")
 
 
-@dataclass(frozen=True, slots=True)
-class VideoCounts:
-    """The videos of a task, each once; `flags` is how many of them each flag of damage is on."""
-
-    total: int
-    damaged: int
-    flags: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class TaskRecord:
-    """One task of a run, as its `run.json` describes it; the counts are samples.
-
-    `skipped` were left out of the run because their video is not there, and are not in `expected`;
-    `skipped_digest` says which, None for none. `damaged` were answered over a damaged video; it and
-    `videos` are None where the record does not say. `unranked` says why the task cannot be ranked,
-    and is empty where it can.
-    `task_digest` is of what asks and scores (YAML, code, data of metrics), `videos_digest` of the
-    videos; both are empty where the record does not say.
-    """
+class RunTask(TaskRecord):
+    """One task of a run, as its record describes it, with its name."""
 
     name: str
-    version: str
-    prompt_hash: str
-    dataset_digest: str
-    expected: int
-    answered: int
-    failed: int
-    unparsed: int
-    samples_file: str
-    score_key: str
-    cluster_key: str
-    higher_is_better: bool
-    group: str | None
-    skipped: int = 0
-    skipped_digest: str | None = None
-    damaged: int | None = None
-    videos: VideoCounts | None = None
-    task_digest: str = ""
-    videos_digest: str = ""
-    unranked: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """One method x one base model x one frame budget, over one or more tasks.
 
-    `name` is the run folder relative to what all runs have in common, so that output does not
-    depend on where the folder lies. `frame_policy` is canonical JSON. `wall_seconds` is in
-    seconds, `limit` in samples (a fraction of the samples below 1). `code` is the digest of each
-    part of the code that its answers went through; empty where the record does not say.
+    Attributes:
+        name: the run folder relative to what all runs have in common, so that output does not
+            depend on where the folder lies.
+        record: all that its `run.json` says.
+        tasks: its tasks, sorted by name.
+        frame_policy: canonical JSON of what runs must share of what the model sees.
     """
 
     name: str
-    status: str
-    method: str
-    fingerprint: str
-    label: str
-    settings: Mapping[str, Any]
-    model: str
-    model_revision: str
-    family: str
-    tasks: tuple[TaskRecord, ...]
+    record: RunRecord
+    tasks: tuple[RunTask, ...]
     frame_policy: str
-    visual_token_budget: int | None
-    min_pixels: int | None
-    max_pixels: int | None
-    position_rule: str
-    dtype: str
-    attention_kernel: str | None
-    device: str
-    gpu: str | None
-    world_size: int
-    seed: int
-    limit: float | None
-    packages: Mapping[str, str]
-    tempeval_version: str
-    started: str
-    finished: str | None
-    wall_seconds: float | None
-    command: str
-    code: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +105,7 @@ class Entry:
     """One task of one run with its samples: what is matched and compared."""
 
     run: Run
-    task: TaskRecord
+    task: RunTask
     samples: Samples
 
 

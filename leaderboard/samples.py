@@ -10,8 +10,8 @@ import numpy as np
 
 from tempeval.leaderboard import scan
 from tempeval.leaderboard.columns import columns
-from tempeval.leaderboard.errors import BadRecord
 from tempeval.leaderboard.records import Samples
+from tempeval.run.record import BadRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tempeval.leaderboard.records import Floats, TaskRecord
+    from tempeval.leaderboard.records import Floats, RunTask
     from tempeval.leaderboard.scan import Job, Piece
 
     Identity = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
@@ -30,7 +30,7 @@ _TWICE = "Two runs may have written one file in the same second; rerun this task
 _T = TypeVar("_T")
 
 
-def read_samples(path: Path, task: TaskRecord) -> Samples:
+def read_samples(path: Path, task: RunTask) -> Samples:
     """Read one samples file.
 
     Args:
@@ -51,7 +51,7 @@ def read_samples(path: Path, task: TaskRecord) -> Samples:
     return found
 
 
-def read_all(files: Sequence[tuple[Path, TaskRecord]]) -> list[Samples | BadRecord]:
+def read_all(files: Sequence[tuple[Path, RunTask]]) -> list[Samples | BadRecord]:
     """Read many samples files, in several processes where that is worth it.
 
     Files over the same samples share the memory of their ids.

@@ -13,11 +13,10 @@ import numpy as np
 
 from tempeval.leaderboard.columns import BadLine, append_row, columns, parse
 from tempeval.leaderboard.costs import summed_up
-from tempeval.leaderboard.errors import BadRecord
-from tempeval.leaderboard.json_file import parse_object
 from tempeval.leaderboard.records import Refusal, Source
 from tempeval.leaderboard.schema import Costs, ListedScore
 from tempeval.leaderboard.unscored import UNSCORED
+from tempeval.run.record import BadRecord, parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

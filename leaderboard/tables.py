@@ -87,7 +87,7 @@ def _parts(group: list[Comparison]) -> list[list[Comparison]]:
         held: dict[str, set[int]] = defaultdict(set)
         for place, comparison in enumerate(left):
             for entry in comparison.methods:
-                held[entry.run.fingerprint].add(place)
+                held[entry.run.record.method_fingerprint].add(place)
         sets = {frozenset(places) for places in held.values()}
         sets |= {one & two for one, two in itertools.combinations(sets, 2) if one & two}
         chosen = max(sets, key=lambda tasks: _worth(tasks, held.values()))
@@ -139,7 +139,7 @@ def _table(
     return {
         "id": "",
         "model": setting.model,
-        "is_mini": is_mini(anchor.model),
+        "is_mini": is_mini(anchor.record.model),
         "ranked": ranked,
         "setting": {
             "model": setting.model,
@@ -158,7 +158,7 @@ def _table(
         "match_on": on,
         "budget": mean if _alike(budgets) else None,
         "budgets": budgets,
-        "devices": sorted({run.gpu or run.device for run in runs.values()}),
+        "devices": sorted({run.record.gpu or run.record.device for run in runs.values()}),
         "n": sum(task["n"] for task in tasks),
         "clusters": len({name for c in group for name in c.baseline.samples.clusters}),
         "tasks": tasks,
@@ -208,8 +208,8 @@ def _rows(
     draws: int,
     seed: int,
 ) -> list[Row]:
-    base = group[0].baseline.run.fingerprint
-    found = [{e.run.fingerprint: e for e in (c.baseline, *c.methods)} for c in group]
+    base = group[0].baseline.run.record.method_fingerprint
+    found = [{e.run.record.method_fingerprint: e for e in (c.baseline, *c.methods)} for c in group]
     owners = {name: entry.run for column in reversed(found) for name, entry in column.items()}
     full = [name for name in owners if all(name in column for column in cells)]
     means = means_of(group, tasks, full, draws, seed)
@@ -217,9 +217,9 @@ def _rows(
     return [
         {
             "label": labels[name],
-            "method": run.method,
+            "method": run.record.method,
             "fingerprint": name,
-            "settings": without_folders(dict(run.settings)),
+            "settings": without_folders(dict(run.record.method_settings)),
             "is_baseline": name == base,
             "cells": [column.get(name) for column in cells],
             **means.get(name, no_means()),
@@ -249,7 +249,7 @@ def _task(comparison: Comparison) -> Task:
 
 def _labels(owners: Mapping[str, Run]) -> dict[str, str]:
     """Tell methods of one printed name apart by the start of their fingerprints."""
-    labels = {key: without_folders(run.label) for key, run in owners.items()}
+    labels = {key: without_folders(run.record.method_label) for key, run in owners.items()}
     times = Counter(labels.values())
     short = {key: key.removeprefix("sha256:")[:6] for key in owners}
     return {
@@ -262,9 +262,9 @@ def _differs(runs: Iterable[Run]) -> dict[str, list[str]]:
     seen: dict[str, set[str]] = defaultdict(set)
     for run in runs:
         for name in _WATCHED:
-            seen[name].add(str(getattr(run, name)))
+            seen[name].add(str(getattr(run.record, name)))
         for name in _PACKAGES:
-            seen[name].add(run.packages.get(name, "unknown"))
+            seen[name].add(run.record.packages.get(name, "unknown"))
     return {name: sorted(values) for name, values in seen.items() if len(values) > 1}
 
 

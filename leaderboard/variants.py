@@ -122,12 +122,12 @@ def _setting(key: Key, anchor: Entry) -> Setting:
         model_revision=key.model_revision,
         frame_policy=run.frame_policy,
         position_rule=key.position_rule,
-        dtype=run.dtype,
+        dtype=run.record.dtype,
         limit=key.limit,
-        visual_token_budget=run.visual_token_budget,
-        min_pixels=run.min_pixels,
-        max_pixels=run.max_pixels,
-        baseline=run.fingerprint,
+        visual_token_budget=run.record.visual_token_budget,
+        min_pixels=run.record.min_pixels,
+        max_pixels=run.record.max_pixels,
+        baseline=run.record.method_fingerprint,
         methods_plan=None,
         variant=0,
     )
@@ -138,7 +138,9 @@ def _by_plan(setting: Setting, group: Sequence[tuple[Key, Paired]]) -> list[_Par
     several = {
         name
         for _, pair in group
-        for name, times in Counter(entry.run.fingerprint for entry in pair.methods).items()
+        for name, times in Counter(
+            entry.run.record.method_fingerprint for entry in pair.methods
+        ).items()
         if times > 1
     }
     parts = []
@@ -146,7 +148,9 @@ def _by_plan(setting: Setting, group: Sequence[tuple[Key, Paired]]) -> list[_Par
         plans: dict[Plan | None, list[Entry]] = defaultdict(list)
         for entry in pair.methods:
             plan = plan_of(entry.run)
-            own = entry.run.fingerprint in several and plan != plan_of(pair.baseline.run)
+            own = entry.run.record.method_fingerprint in several and plan != plan_of(
+                pair.baseline.run
+            )
             plans[plan if own else None].append(entry)
         if not plans:
             plans[None] = []

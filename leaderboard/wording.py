@@ -127,19 +127,22 @@ def unmatched(
 def nearest_of(number: int, entry: Entry, anchor: Entry, far: Distance, on: str) -> str:
     """Say which of several baselines an entry without one of its own plan stands beside."""
     return (
-        f"{entry.run.label} (run {entry.run.name}) fits {number} baselines and none has its plan; "
-        f"it stands beside run {anchor.run.name}, whose measured {on.replace('_', ' ')} are "
-        f"nearest ({far.reference:.6g} against {far.value:.6g})."
+        f"{entry.run.record.method_label} (run {entry.run.name}) fits {number} baselines and none "
+        f"has its plan; it stands beside run {anchor.run.name}, whose measured "
+        f"{on.replace('_', ' ')} are nearest ({far.reference:.6g} against {far.value:.6g})."
     )
 
 
 def chosen_baseline(anchor: Entry, others: Sequence[Entry], baseline: str) -> str:
     """Say which of several settings of one name is the baseline."""
     runs = [anchor.run, *(entry.run for entry in others)]
-    names = sorted({f"{run.label} ({run.fingerprint.removeprefix('sha256:')[:6]})" for run in runs})
+    fingerprints = [run.record.method_fingerprint.removeprefix("sha256:") for run in runs]
+    labels = [run.record.method_label for run in runs]
+    names = sorted({f"{x} ({y[:6]})" for x, y in zip(labels, fingerprints, strict=True)})
     return (
         f"--baseline {baseline} names {len(names)} settings: {', '.join(names)}. The baseline is "
-        f"{anchor.run.label} of run {anchor.run.name}, the latest; name it with its settings to "
+        f"{anchor.run.record.method_label} of run {anchor.run.name}, the latest; name it with its "
+        "settings to "
         "choose another."
     )
 
@@ -159,9 +162,12 @@ def unanswered(entry: Entry, anchor: Entry, far: Distance, share: float) -> Refu
 def duplicate(entry: Entry, kept: Entry) -> Refusal:
     """Refuse an entry that repeats another; the latest finished one is ranked."""
     reason = f"the same method and settings as run {kept.run.name}, which finished later"
-    if moment(entry.run.finished) == moment(kept.run.finished):
+    if moment(entry.run.record.finished) == moment(kept.run.record.finished):
         reason = f"the same method and settings as run {kept.run.name}"
-    values = (entry.run.finished or "not finished", kept.run.finished or "not finished")
+    values = (
+        entry.run.record.finished or "not finished",
+        kept.run.record.finished or "not finished",
+    )
     action = "Leave one of the two out; the latest is ranked"
     return refusal(entry, "duplicate", "duplicate", *values, reason, action)
 
@@ -176,7 +182,7 @@ def older_version(entry: Entry, version: str, run: str) -> Refusal:
 
 def limited_run(entry: Entry) -> Refusal:
     """List an entry that is compared with others of the same limit, but not ranked."""
-    limit = entry.run.limit
+    limit = entry.run.record.limit
     value = "full run" if limit is None else limited(limit)
     reason = "a trial over some of the samples: its table is marked, and nothing in it is ranked"
     return refusal(entry, "limit", "limit", value, "full run", reason, "Run it without --limit")
@@ -212,7 +218,7 @@ def _value(field: str, key: Key, entry: Entry) -> str:
         return f"{entry.task.skipped} skipped ({digest})" if entry.task.skipped else "none"
     if field in ("task_digest", "videos"):
         return _digest(getattr(key, field))
-    return entry.run.dtype if field == "dtype" else str(getattr(key, field))
+    return entry.run.record.dtype if field == "dtype" else str(getattr(key, field))
 
 
 def _digest(value: str) -> str:

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from tempeval.engine.work import VideoWork
     from tempeval.methods.base import Chain
     from tempeval.model_wrappers.requests import Reader
+    from tempeval.run.record import RunFacts
 
 #: Failed samples whose reasons a warning quotes.
 MAX_QUOTED = 3
@@ -263,9 +264,9 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         chains = [chain_with_settings(method, {}, ()) for method in methods]
         return chains, self.inference.plan(questions)
 
-    def run_facts(self) -> dict[str, Any]:
+    def run_facts(self) -> RunFacts:
         """Return what a record says about model, method and frames."""
-        return run_facts(self.spec, self.chain, self.inference, self._world_size, self.tally)
+        return run_facts(self.spec, self.chain, self.inference, self.tally)
 
     def generate_until(self, requests: Sequence[Any]) -> list[GenerationResult]:
         """Answer generation requests, video by video; results in the order of the requests."""

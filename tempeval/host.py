@@ -17,7 +17,7 @@ from tempeval.engine.continuations import Continuations
 from tempeval.errors import InvalidSetting, RunFailed, TempevalError, UnknownName
 from tempeval.host_files import MODEL_NAME
 from tempeval.host_scores import Scoring, check_metric, score_samples
-from tempeval.run.record import TaskFacts, digest
+from tempeval.run.counting import TaskFacts, digest
 from tempeval.source_digest import PACKAGE, digest_of
 from tempeval.task_sources import definition_digest, object_digest, read_documents
 from tempeval.tasklist import (

@@ -25,16 +25,12 @@ from tempeval.engine.failures import (
 )
 from tempeval.engine.halves import halves, joined
 from tempeval.engine.plan import make_plan
+from tempeval.engine.plan_costs import distinct_temporal_ids, prefill_flops, temporal_step
 from tempeval.engine.prefix import finish, prefill
 from tempeval.engine.question import Outcome
 from tempeval.engine.scores import Scores
 from tempeval.engine.seeded import batch_seed, seeded
-from tempeval.engine.usage import (
-    Usage,
-    distinct_temporal_ids,
-    prefill_flops,
-    temporal_step,
-)
+from tempeval.engine.usage import Usage
 from tempeval.engine.work import Batch
 from tempeval.errors import CannotStore
 

@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import RunFailed, TempevalError
 from tempeval.methods.registry import BASELINE
-from tempeval.run.record import read_record
+from tempeval.run.counting import usage_of
+from tempeval.run.record import RunRecord, read_record
 from tempeval.run.runner import run_matrix
 from tempeval.run.spec import FRAMES, VISUAL_TOKENS, check_measure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from tempeval.run.record import TaskRecord
     from tempeval.run.spec import RunSpec
 
 #: Largest difference of the means that the leaderboard takes as equal.
@@ -108,28 +110,28 @@ class _Cost:
     @classmethod
     def of(cls, folder: Path, measure: str) -> _Cost:
         record = read_record(folder)
-        if record is None:
-            raise TempevalError(f"{folder} has no record of a run")
-        rows = [counts for task in record["tasks"].values() for counts in _counts(folder, task)]
+        if not isinstance(record, RunRecord):
+            raise TempevalError(f"{folder} has no record of a run with scores")
+        rows = [usage for task in record.tasks.values() for usage in _usage(folder, task)]
         if not rows:
             raise TempevalError(f"no question of {folder} was answered, so it has no cost")
         means = {
             name: math.fsum(float(row[key]) for row in rows) / len(rows)
             for name, key in (("value", measure), (VISUAL_TOKENS, VISUAL_TOKENS), ("frames",) * 2)
         }
-        budget = record["request"].get("visual_token_budget")
-        return cls(folder, str(record["method"]), budget, means)
+        budget = record.visual_token_budget
+        return cls(folder, record.method, budget, means)
 
 
-def _counts(folder: Path, task: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the costs of the answered questions of a task."""
-    path = folder / task["samples_file"]
+def _usage(folder: Path, task: TaskRecord) -> Iterator[Mapping[str, Any]]:
+    """Yield the usage of the answered questions of a task."""
+    path = folder / task.samples_file
     try:
         with path.open(encoding="utf-8") as file:
             for line in file:
-                counts = (json.loads(line).get("token_counts") or [None])[0]
-                if counts and counts.get("error") is None:
-                    yield counts
+                for usage in usage_of(json.loads(line))[:1]:
+                    if usage.get("error") is None:
+                        yield usage
     except (OSError, ValueError) as error:
         raise TempevalError(f"{path} cannot be read ({error}); run it again") from error
 

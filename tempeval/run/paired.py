@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from tempeval.errors import TempevalError
 from tempeval.host_files import file_facts
 from tempeval.methods.registry import BASELINE
-from tempeval.run.record import identity, read_record, write_record
+from tempeval.run.counting import identity
+from tempeval.run.record import FileFacts, RunRecord, read_record, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -49,22 +50,21 @@ def pair_with_baselines(plans: Sequence[Plan]) -> None:
 
 def _pair_run(folder: Path, baseline: Path) -> None:
     record, other = read_record(folder), read_record(baseline)
-    if record is None or other is None:
+    if not isinstance(record, RunRecord) or not isinstance(other, RunRecord):
         return
-    before = json.dumps(record)
-    for name, task in record["tasks"].items():
-        if name not in other["tasks"]:
+    tasks, files = dict(record.tasks), dict(record.files)
+    for name, task in record.tasks.items():
+        if name not in other.tasks:
             continue
-        expected = _probabilities(baseline / other["tasks"][name]["samples_file"])
+        expected = _probabilities(baseline / other.tasks[name].samples_file)
         if expected:
-            changes = _pair_samples(folder / task["samples_file"], expected)
-            task["p_c_change"] = sum(changes) / len(changes) if changes else None
-            task["p_c_pairs"] = len(changes)
-            name = task["samples_file"]
-            if "files" in record:
-                record["files"][name] = file_facts(folder / name)
-    if json.dumps(record) != before:
-        write_record(folder, record)
+            changes = _pair_samples(folder / task.samples_file, expected)
+            mean = sum(changes) / len(changes) if changes else None
+            tasks[name] = task.model_copy(update={"p_c_change": mean, "p_c_pairs": len(changes)})
+            files[task.samples_file] = FileFacts(**file_facts(folder / task.samples_file))
+    paired = record.model_copy(update={"tasks": tasks, "files": files})
+    if paired != record:
+        write_record(folder, paired)
 
 
 def _probabilities(path: Path) -> dict[Identity, float | None]:

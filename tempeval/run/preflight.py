@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tempeval.errors import TempevalError
-from tempeval.run.record import allowed_failures, error_of, skipped_digest
+from tempeval.run.counting import allowed_failures, error_of, skipped_digest
 from tempeval.tasklist import group_of
 from tempeval.video.clip import FramePlan, VideoRef
 from tempeval.video.folder import is_there
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from tempeval.host import HostTasks
     from tempeval.run.matrix import Plan
+    from tempeval.run.record import RunRecord
     from tempeval.run.spec import RunSpec
     from tempeval.video.clip import SideSpec
 
@@ -105,7 +106,7 @@ def preflight(
         report(survey.said("will fail, as max_failures allows"))
 
 
-def stands(tasks: HostTasks, folder: Path, record: Mapping[str, Any]) -> bool:
+def stands(tasks: HostTasks, folder: Path, record: RunRecord) -> bool:
     """Return True if an earlier run has nothing to gain from another one.
 
     Its questions must be those that are there now, and of its failed questions none may have all
@@ -117,16 +118,16 @@ def stands(tasks: HostTasks, folder: Path, record: Mapping[str, Any]) -> bool:
         record: its record.
     """
     facts = tasks.load()
-    if set(record["tasks"]) != set(facts):
+    if set(record.tasks) != set(facts):
         return False
-    for name, task in record["tasks"].items():
-        if task.get("skipped_digest") != skipped_digest(tasks.skipped.get(name, ())):
+    for name, task in record.tasks.items():
+        if task.skipped_digest != skipped_digest(tasks.skipped.get(name, ())):
             return False
-        if not task["failed"]:
+        if not task.failed:
             continue
         videos = tasks.videos(name)
         try:
-            with (folder / task["samples_file"]).open(encoding="utf-8") as file:
+            with (folder / task.samples_file).open(encoding="utf-8") as file:
                 samples = [json.loads(line) for line in file]
             failed = [videos[sample["doc_id"]] for sample in samples if error_of(sample)]
         except (OSError, ValueError, LookupError, TypeError, AttributeError):

@@ -1,386 +1,380 @@
-"""`run.json`: what one run was, how it ended, and the counts that say whether to trust it."""
+"""The record of a run, `run.json`: every field with its type, unit and meaning; read and written.
+
+The runner writes it, resuming, the leaderboard and the Python API read it, and docs/records.md is
+made from it. What a question cost stands in the samples files, as `Usage` types it.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 import os
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from tempeval.errors import InvalidSetting, RunFailed, TempevalError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic_core import PydanticCustomError
+
+from tempeval.engine.usage import Usage
+from tempeval.errors import RunFailed, TempevalError
 from tempeval.host_files import bring_to_disk
-from tempeval.video.flags import DAMAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
-SCHEMA = 1
+__all__ = [
+    "FILE_NAME",
+    "SCHEMA",
+    "USAGE_KEY",
+    "BadRecord",
+    "FileFacts",
+    "FramePolicy",
+    "GitState",
+    "RecordHead",
+    "Request",
+    "RunFacts",
+    "RunRecord",
+    "StartedRecord",
+    "Status",
+    "TaskRecord",
+    "Usage",
+    "VideoCounts",
+    "check_record",
+    "parse_head",
+    "parse_object",
+    "read_record",
+    "write_record",
+]
+
+SCHEMA: Literal[2] = 2
 FILE_NAME = "run.json"
-#: Errors of single samples that a record quotes; all of them are in the samples files.
-MAX_QUOTED_FAILURES = 20
-
+#: Where a line of a samples file has the usage of its question: the name is lmms-eval's.
+USAGE_KEY = "token_counts"
+#: What a record may say of how its run ended.
 Status = Literal["complete", "partial", "failed", "interrupted"]
-Json = dict[str, Any]
 
-_KINDS = {dict: "an object", int: "a whole number", str: "a text"}
-#: What a record holds that a later run reads: its type, and whether every record has it.
-_SHAPE: dict[str, tuple[type, bool]] = {
-    "status": (str, True),
-    "tasks": (dict, True),
-    "request": (dict, True),
-    "method_fingerprint": (str, True),
-    "model_revision": (str, False),
-    "packages": (dict, False),
-    "code": (dict, False),
-    "groups": (dict, False),
-    "files": (dict, False),
-    "videos": (dict, False),
-    "failures": (dict, False),
-    "left_out": (dict, False),
-    "results_file": (str, False),
-}
-_REQUEST_SHAPE: dict[str, tuple[type, bool]] = {"annotations": (dict, False)}
-_VIDEOS_SHAPE: dict[str, tuple[type, bool]] = {
-    "total": (int, True),
-    "damaged": (int, True),
-    "flags": (dict, True),
-}
-_TASK_SHAPE: dict[str, tuple[type, bool]] = {
-    **dict.fromkeys(("expected", "answered", "failed", "unparsed"), (int, True)),
-    "samples_file": (str, True),
-    "videos": (dict, False),
-    "task_digest": (str, False),
-    "videos_digest": (str, False),
-    "video_stamps": (str, False),
-}
+#: No count, seed or time is as large; larger whole numbers may not fit a float.
+_MOST = 2**64
+#: Records have about five levels; far more would not fit the stack of who writes or shows them.
+_MOST_LEVELS = 50
+_RERUN = "Run it again with this version of tempeval, or leave it out"
+_OTHER = "Use the tempeval version that wrote it, or run it again with this one"
 
 
-@dataclass(frozen=True)
-class Allowed:
-    """What a complete run may lack: options of a request, which change no answer.
-
-    Attributes:
-        failures: failed samples: a number, or a share of them such as `5%`.
-        damaged: damaged videos, likewise; None for any number of them.
-    """
-
-    failures: str = "0"
-    damaged: str | None = None
-
-    def check(self) -> None:
-        """Raise InvalidSetting for what is neither a number nor a share."""
-        allowed_failures(self.failures, expected=1)
-        if self.damaged is not None:
-            allowed_number("max_damaged", "videos", self.damaged, 1)
-
-
-@dataclass(frozen=True)
-class TaskFacts:
-    """What the host's task object says, before any answer.
-
-    Attributes:
-        name: task name.
-        version: version of the YAML.
-        expected: documents to evaluate, after the limit.
-        score_key: key of the score in a samples line.
-        cluster_key: key of the cluster in a samples line.
-        higher_is_better: of the first metric.
-        group: group that lists the task, or None.
-        unranked: why no leaderboard can rank the task; empty where one can.
-    """
-
-    name: str
-    version: str | int | float
-    expected: int
-    score_key: str
-    cluster_key: str
-    higher_is_better: bool
-    group: str | None
-    unranked: str = ""
-
-
-def task_record(
-    facts: TaskFacts,
-    prompt_hash: str,
-    samples_file: str,
-    samples: Sequence[Mapping[str, Any]],
-    *,
-    videos_of: Callable[[int], Sequence[str]] = lambda _doc: (),
-    skipped: Sequence[str] = (),
-) -> Json:
-    """Count the samples of one task, and the videos that they are about.
+class BadRecord(TempevalError):
+    """A `run.json` or samples file that cannot be used; other runs still can.
 
     Args:
-        facts: what the task is.
-        prompt_hash: digest of its rendered prompts.
-        samples_file: name of the JSONL, relative to the run folder.
-        samples: the host's logged samples.
-        videos_of: a document's number to the paths of its videos; where it knows none, the sample
-            says which video it is about.
-        skipped: names of the samples that were left out because their video is not there.
+        path: the file.
+        line: line number from 1, or None when the whole file is meant.
+        reason: what is wrong, with the value received.
+        action: what to do about it.
     """
-    errors = [error_of(sample) for sample in samples]
-    unparsed = [
-        bool(sample.get("parse_failure"))
-        for sample, error in zip(samples, errors, strict=True)
-        if error is None
-    ]
-    failed = len(samples) - len(unparsed)
-    found = damage_of(samples, videos_of)
-    return {
-        "version": facts.version,
-        "prompt_hash": prompt_hash,
-        "dataset_digest": dataset_digest(samples, skipped),
-        "expected": facts.expected,
-        "answered": len(unparsed),
-        "failed": failed,
-        "unparsed": sum(unparsed),
-        "skipped": len(skipped),
-        "skipped_digest": skipped_digest(skipped),
-        "videos": videos_record([found]),
-        "damaged": sum(
-            error is None and bool(damage_flags(sample))
-            for sample, error in zip(samples, errors, strict=True)
-        ),
-        "samples_file": samples_file,
-        "score_key": facts.score_key,
-        "cluster_key": facts.cluster_key,
-        "higher_is_better": facts.higher_is_better,
-        "group": facts.group,
-        "unranked": facts.unranked,
-    }
+
+    def __init__(self, path: Path, line: int | None, reason: str, action: str) -> None:
+        self.path, self.line, self.reason, self.action = path, line, reason, action
+        where = str(path) if line is None else f"{path}:{line}"
+        super().__init__(f"{where}: {reason}. {action}")
 
 
-def error_of(sample: Mapping[str, Any]) -> str | None:
-    """Return the recorded error of a sample, or None when it was answered."""
-    for counts in sample.get("token_counts") or ():
-        if counts and counts.get("error"):
-            return str(counts["error"])
-    failure = sample.get("failure")  # of what came after the answer, such as a judge
-    return None if failure is None else str(failure)
+def _text(value: object) -> str:
+    """Accept a text, half surrogates included, which names of files may hold."""
+    if not isinstance(value, str):
+        raise PydanticCustomError("string_type", "Input should be a text")
+    return value
 
 
-def skipped_digest(skipped: Sequence[str]) -> str | None:
-    """Return the digest of which samples of a task were left out; None for none."""
-    return digest(sorted(skipped)) if skipped else None
+Text = Annotated[str, PlainValidator(_text)]
+Count = Annotated[int, Field(ge=0, lt=_MOST)]
+Whole = Annotated[int, Field(gt=-_MOST, lt=_MOST)]
+Positive = Annotated[int, Field(gt=0, lt=_MOST)]
+PositiveNumber = Annotated[float, Field(gt=0, lt=_MOST, allow_inf_nan=False)]
+Number = Annotated[float, Field(gt=-_MOST, lt=_MOST, allow_inf_nan=False)]
+Json = dict[Text, Any]
 
 
-def damage_flags(sample: Mapping[str, Any]) -> frozenset[str]:
-    """Return the flags of a sample that say its video is defective; see `tempeval.video.flags`."""
-    counts = [counts for counts in sample.get("token_counts") or () if counts]
-    return DAMAGE.intersection(flag for found in counts for flag in found.get("flags") or ())
+def _about(description: str, unit: str | None = None, default: Any = ..., **more: Any) -> Any:
+    """Return a field with what docs/records.md says of it."""
+    extra: dict[str, Any] = {"unit": unit} if unit else {}
+    return Field(default, description=description, json_schema_extra=extra, **more)
 
 
-def damage_of(
-    samples: Iterable[Mapping[str, Any]], videos_of: Callable[[int], Sequence[str]]
-) -> dict[str, frozenset[str]]:
-    """Return the damage flags by video, with no flag for a sound one.
+class _Part(BaseModel):
+    """What all parts of a record share: exact types, no unknown key, no change once made."""
 
-    A sample about several videos has the flags of all of them, so they count as one.
-    """
-    found: dict[str, frozenset[str]] = {}
-    for sample in samples:
-        fields = {**_mapping(sample.get("sample")), **sample}
-        paths = videos_of(int(sample.get("doc_id", -1)))
-        name = "\n".join(paths) or fields.get("video_id")
-        if name:
-            found[str(name)] = found.get(str(name), frozenset()) | damage_flags(sample)
-    return found
-
-
-def videos_record(tasks: Iterable[Mapping[str, frozenset[str]]]) -> Json:
-    """Count the videos of some tasks, each video once: all, damaged ones, and those of each flag.
-
-    Args:
-        tasks: what `damage_of` gives of each.
-    """
-    videos: dict[str, frozenset[str]] = {}
-    for task in tasks:
-        for name, flags in task.items():
-            videos[name] = videos.get(name, frozenset()) | flags
-    names = sorted({flag for flags in videos.values() for flag in flags})
-    return {
-        "total": len(videos),
-        "damaged": sum(map(bool, videos.values())),
-        "flags": {name: sum(name in flags for flags in videos.values()) for name in names},
-    }
-
-
-def method_label(spec: str, notes: Sequence[str]) -> str:
-    """Return what tables print for a chain: its spelling, and what a reader must know of it."""
-    return f"{spec} ({'; '.join(notes)})" if notes else spec
-
-
-def failures_of(samples: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the first errors by sample id."""
-    found = ((identity(sample)[0], error_of(sample)) for sample in samples)
-    errors = {name: error for name, error in found if error is not None}
-    return dict(sorted(errors.items())[:MAX_QUOTED_FAILURES])
-
-
-def dataset_digest(samples: Iterable[Mapping[str, Any]], skipped: Sequence[str] = ()) -> str:
-    """Return the digest of which samples were evaluated and what they contain.
-
-    Args:
-        samples: the evaluated ones.
-        skipped: names of those that were left out: samples of foreign tasks have no names of their
-            own, but go by their place among those that are left.
-    """
-    found: list[Any] = sorted(identity(sample) for sample in samples)
-    return digest([found, sorted(skipped)] if skipped else found)
-
-
-def identity(sample: Mapping[str, Any]) -> tuple[str, str]:
-    """Return sample id and content hash; a foreign task without them gets its document number."""
-    fields = {**_mapping(sample.get("sample")), **sample}
-    return str(fields.get("sample_id", f"doc-{sample.get('doc_id')}")), str(
-        fields.get("content_hash", "")
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, protected_namespaces=(), populate_by_name=True
     )
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
+class VideoCounts(_Part):
+    """Videos, each counted once."""
+
+    total: Count = _about("videos that were asked about", "videos")
+    damaged: Count = _about("of these, those that decode with a defect", "videos")
+    flags: dict[Text, Count] = _about("how many have each defect; one may have several", "videos")
 
 
-def status_of(record: Mapping[str, Any], allowed: Allowed) -> Status:
-    """Say how a run ended.
+class TaskRecord(_Part):
+    """One task of a run; its counts are samples."""
+
+    version: Text = _about("of the task's YAML")
+    prompt_hash: Text = _about("digest of every rendered prompt")
+    dataset_digest: Text = _about("digest of the names and contents of the samples")
+    task_digest: Text = _about("digest of what asks and scores: YAML, code, data of metrics")
+    videos_digest: Text = _about("digest of the contents of the videos")
+    video_stamps: Text = _about("digest of size and time of the videos' files")
+    expected: Count = _about("to be answered, after the limit", "samples")
+    answered: Count = _about("that have an answer", "samples")
+    failed: Count = _about("that have an error instead; they are wrong", "samples")
+    unparsed: Count = _about("answered with a text that the task cannot read", "samples")
+    skipped: Count = _about("left out because their video is not there", "samples")
+    skipped_digest: Text | None = _about("which were left out; null for none")
+    damaged: Count | None = _about("answered over a damaged video; null if unknown", "samples")
+    videos: VideoCounts | None = _about("its videos; null if unknown")
+    samples_file: Text = _about("lmms-eval's samples, beside the record")
+    score_key: Text = _about("where a line of it has the score")
+    cluster_key: Text = _about("where a line of it has what samples are clustered by")
+    higher_is_better: bool = _about("of the score")
+    group: Text | None = _about("group that lists the task; null for none")
+    unranked: Text = _about("why no leaderboard can rank the task; empty where one can")
+    p_c_change: Number | None = _about(
+        "mean change of the right answer's probability against the baseline; null if unknown",
+        "probability",
+        None,
+    )
+    p_c_pairs: Count | None = _about("samples that this is the mean of", "samples", None)
+
+
+class FramePolicy(_Part):
+    """How frames are chosen."""
+
+    rule: Text = _about("`uniform`, `segment` or `fps`")
+    num_frames: Positive | None = _about("of a video, or the cap of rule `fps`", "frames")
+    fps: PositiveNumber | None = _about("of rule `fps`; null for others", "frames per second")
+    base_num_frames: Positive | None = _about(
+        "what a budget chose for the model alone, where it chose another number for the method",
+        "frames",
+        None,
+    )
+
+
+class FileFacts(_Part):
+    """By what a later run knows that a file is whole."""
+
+    size: Count = _about("of the file", "bytes")
+    sha256: Text = _about("of its content")
+
+
+class GitState(_Part):
+    """The checkout that the package ran from."""
+
+    commit: Text = _about("that is checked out")
+    dirty: bool = _about("a file of the package differs from it")
+
+
+class Request(_Part):
+    """What was asked for: the options of the run, and the benchmark's files."""
+
+    model_config = ConfigDict(extra="allow")
+
+    annotations: dict[Text, Text] = _about("digests of the benchmark's files, by name", default={})
+
+
+class RunFacts(_Part):
+    """What the loaded model says of itself, its method and its frames."""
+
+    method_label: Text = _about("what tables print: the chain, and what a reader must know of it")
+    method_notes: list[Text] = _about("what the label has beside the chain")
+    method_resolved: Json = _about("what the settings became for this model")
+    model: Text = _about("checkpoint as it was asked for")
+    model_revision: Text = _about("commit, or digest of the weights")
+    base_model: Text | None = _about("below an adapter; null without one", default=None)
+    base_revision: Text | None = _about("of the base model", default=None)
+    adapter_revision: Text | None = _about("of the adapter", default=None)
+    family: Text = _about("kind of model")
+    family_settings: Json = _about("what this kind of model alone can set, as in force")
+    frame_policy: FramePolicy = _about("how frames are chosen")
+    shown: Json = _about(
+        "what else changes what the model sees, where it is not the default; runs are compared "
+        "where it is equal"
+    )
+    visual_token_budget: Positive | None = _about("planned, for a prompt; null for none", "tokens")
+    min_pixels: Positive | None = _about("fewest for a frame", "pixels")
+    max_pixels: Positive | None = _about("most for a frame", "pixels")
+    position_rule: Text = _about("`original` or `native`")
+    system_prompt: Text | None = _about("that replaces the chat template's own; null for none")
+    gen_kwargs: Json = _about("generation arguments that the run put over the tasks' own")
+    generation: Json = _about("what took effect of how answers are generated")
+    quantization: Json | None = _about("of the weights; null where they are plain")
+    dtype: Text = _about("of the weights")
+    attention_kernel: Text | None = _about("that ran, joined by `+`; null for none")
+    replayed: Count = _about("answers of earlier runs, from the journal", "requests")
+    computed: Count = _about("all other answers", "requests")
+    decoder: Text = _about("`auto` (PyAV), `pyav` or `decord`")
+    device: Text = _about("of the model")
+    gpu: Text | None = _about("its name; null on a CPU")
+    packages: dict[Text, Text] = _about("versions by name")
+
+
+class StartedRecord(_Part):
+    """A run that has no scores: it has not ended, or ended before there were any."""
+
+    schema_version: Literal[2] = _about("of this format", alias="schema")
+    tempeval_version: Text = _about("that wrote the record")
+    status: Status = _about(
+        "`complete`: every sample is answered or an allowed failure; `partial`: some are not; "
+        "`failed`; `interrupted`: stopped from outside"
+    )
+    error: Text | None = _about("why it is not complete; null where it is")
+    method: Text = _about("the chain's name, without settings")
+    method_settings: Json = _about("all settings of each method")
+    method_fingerprint: Text = _about("digest of the methods and their settings")
+    tasks: dict[Text, TaskRecord] = _about("by name; empty without scores")
+    world_size: Count = _about("processes that answered", "processes")
+    seed: Whole = _about("of Python, NumPy and torch")
+    limit: Annotated[int | float | None, Field(gt=0, lt=_MOST)] = _about(
+        "most samples of a task, or a share of them below 1; null for all", "samples"
+    )
+    started: Text = _about("ISO 8601, UTC")
+    finished: Text | None = _about("ISO 8601, UTC; null for a run that did not finish")
+    wall_seconds: Number | None = _about("from first to last, scoring included", "s")
+    answering_seconds: Number | None = _about(
+        "that answering took, for all methods that shared it", "s"
+    )
+    shared_with: Count | None = _about("number of those methods")
+    command: Text = _about("that was run")
+    request: Request = _about("what was asked for")
+    code: dict[Text, Text] = _about("digests of the code that answers went through, part by part")
+    git: GitState | None = _about("the package's checkout; null where it is installed")
+
+
+class RunRecord(RunFacts, StartedRecord):
+    """A run with scores."""
+
+    results_file: Text = _about("lmms-eval's results, beside the record")
+    groups: dict[Text, Text] = _about("digests of what makes the scores of groups")
+    files: dict[Text, FileFacts] = _about("results and samples files, by name")
+    videos: VideoCounts = _about("the videos of all tasks")
+    failures: dict[Text, Text] = _about("the first errors, by sample")
+    left_out: dict[Text, Text] = _about("why a task was not evaluated, by name")
+
+
+class RecordHead(_Part):
+    """What every record says, whatever became of its run."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    status: Status = _about("how the run ended")
+    method: Text = _about("the chain's name, without settings")
+    error: Text | None = _about("why it is not complete")
+    method_label: Text | None = _about("what tables print", default=None)
+
+
+_P = TypeVar("_P", bound=_Part)
+
+
+def parse_object(path: Path, text: bytes, action: str, *, repeats: bool = True) -> dict[str, Any]:
+    """Parse a file that holds one JSON object.
 
     Args:
-        record: with the counts by task (`tasks`), and those of all its videos (`videos`).
-        allowed: what a complete run may lack.
+        path: where it was read, for messages.
+        text: the file's bytes.
+        action: what to do when it cannot be used.
+        repeats: whether a key may stand twice, the last of which counts.
 
     Returns:
-        `complete` when every expected sample was answered or is an allowed failure, and no more
-        videos are damaged than are allowed.
-    """
-    tasks = record.get("tasks") or {}
-    expected = sum(task["expected"] for task in tasks.values())
-    failed = sum(task["failed"] for task in tasks.values())
-    there = all(task["answered"] + task["failed"] == task["expected"] for task in tasks.values())
-    if (
-        tasks
-        and there
-        and failed <= allowed_failures(allowed.failures, expected)
-        and not too_damaged(record, allowed)
-    ):
-        return "complete"
-    return "partial" if any(task["answered"] for task in tasks.values()) else "failed"
-
-
-def too_damaged(record: Mapping[str, Any], allowed: Allowed) -> bool:
-    """Return True if more of a run's videos are damaged than are allowed."""
-    videos = record.get("videos")
-    if allowed.damaged is None or not videos:
-        return False
-    most = allowed_number("max_damaged", "videos", allowed.damaged, videos["total"])
-    return bool(videos["damaged"] > most)
-
-
-def allowed_failures(text: str, expected: int) -> int:
-    """Read `--max-failures`: a number of samples, or a share such as `5%`.
-
-    Args:
-        text: `0`, `N` or `R%`.
-        expected: samples of the run.
+        The object. NaN and infinity are text in it, since JSON has no such numbers.
 
     Raises:
-        InvalidSetting: if it is neither.
+        BadRecord: not JSON, no object, a key twice, or nested too deeply.
     """
-    return allowed_number("max_failures", "samples", text, expected)
-
-
-def allowed_number(option: str, what: str, text: str, total: int) -> int:
-    """Read a number, or a share of a total such as `5%`.
-
-    Args:
-        option: its name, for the message.
-        what: is counted, for the message.
-        text: `0`, `N` or `R%`.
-        total: what a share is of.
-
-    Raises:
-        InvalidSetting: if it is neither.
-    """
-    share = text.endswith("%")
+    hook = None if repeats else _once
     try:
-        value = float(text[:-1]) if share else int(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= (100 if share else float("inf")):  # NaN is in no range
-        raise InvalidSetting(
-            f"{option}={text!r} is not accepted; give a number of {what} such as 3, or a "
-            "share such as 5%"
-        )
-    return int(total * value / 100) if share else int(value)
+        raw = json.loads(text, parse_constant=str, parse_float=_finite, object_pairs_hook=hook)
+    except json.JSONDecodeError as error:
+        reason = f"not JSON ({error.msg}); the file may be cut off"
+        raise BadRecord(path, error.lineno, reason, action) from None
+    except _Repeated as error:
+        raise BadRecord(path, None, f"key {error} stands twice", action) from None
+    except (ValueError, RecursionError):  # bad bytes, or a whole number of thousands of digits
+        raise BadRecord(path, None, "not JSON (unreadable bytes)", action) from None
+    if not isinstance(raw, dict):
+        raise BadRecord(path, None, f"a {type(raw).__name__}, not an object", action)
+    if _levels(raw) > _MOST_LEVELS:
+        raise BadRecord(path, None, f"nested more than {_MOST_LEVELS} levels deep", action)
+    return raw
 
 
-def digest(value: object) -> str:
-    """Return the SHA-256 of a JSON value."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=True, default=str)
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+def parse_head(
+    path: Path, text: bytes, action: str | None = None
+) -> tuple[RecordHead, dict[str, Any]]:
+    """Parse a `run.json` as far as every record must be readable, finished or not.
+
+    Args:
+        path: where it was read, for messages.
+        text: the file's bytes.
+        action: what to do when it cannot be used; None for what a reader of many runs does.
+
+    Returns:
+        Schema, status and method checked, and the whole object with nothing else checked.
+
+    Raises:
+        BadRecord: not JSON, another schema, or one of these keys missing or of a wrong type.
+    """
+    raw = parse_object(path, text, action or _RERUN, repeats=False)
+    if "schema" not in raw:
+        raise BadRecord(path, None, "not a run record: it has no key 'schema'", action or _RERUN)
+    schema = raw["schema"]
+    if type(schema) is not int or schema != SCHEMA:
+        whose = "not known"
+        if type(schema) is int and 0 < schema < _MOST:
+            whose = f"of {'a newer' if schema > SCHEMA else 'an older'} tempeval"
+        reason = f"schema {json.dumps(schema)[:40]} is {whose}; this version reads schema {SCHEMA}"
+        raise BadRecord(path, None, reason, action or _OTHER)
+    return _checked(RecordHead, path, raw, action or _RERUN), raw
 
 
-def read_record(folder: Path) -> Json | None:
+def check_record(
+    path: Path, raw: Mapping[str, Any], action: str = _RERUN
+) -> StartedRecord | RunRecord:
+    """Check all keys of a record.
+
+    Args:
+        path: where it was read, for messages.
+        raw: the object of `parse_head`.
+        action: what to do when it cannot be used.
+
+    Returns:
+        A `RunRecord` where there are scores.
+
+    Raises:
+        BadRecord: a key is missing, unknown, of a wrong type or out of range; the message has it,
+            its value, and what is accepted.
+    """
+    return _checked(RunRecord if raw.get("tasks") else StartedRecord, path, raw, action)
+
+
+def read_record(folder: Path) -> StartedRecord | RunRecord | None:
     """Return the record of a run folder, or None when there is none.
 
     Raises:
-        TempevalError: if it cannot be read.
+        BadRecord: if it cannot be read, or is not of this version.
     """
     path = folder / FILE_NAME
+    action = "Remove it, or pass --overwrite"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise TempevalError(
-            f"{path} cannot be read ({error}); remove it, or pass --overwrite"
-        ) from error
-    if problem := _wrong_shape(record):
-        raise TempevalError(f"{path}: {problem}; remove it, or pass --overwrite")
-    return dict(record)
+    except OSError as error:
+        raise BadRecord(path, None, f"cannot be read ({error.strerror})", action) from error
+    _, raw = parse_head(path, text, action)
+    return check_record(path, raw, action)
 
 
-def _wrong_shape(record: object) -> str | None:
-    """Say what keeps a value from being a record that this version wrote; None for nothing."""
-    if not isinstance(record, dict):
-        return f"it is {_short(record)}, not a JSON object"
-    if record.get("schema") != SCHEMA:
-        return f"its schema is {_short(record.get('schema'))}, not {SCHEMA}"
-    if problem := _wrong_field("", record, _SHAPE):
-        return problem
-    if problem := _wrong_field("request.", record["request"], _REQUEST_SHAPE):
-        return problem
-    if "videos" in record and (problem := _wrong_field("videos.", record["videos"], _VIDEOS_SHAPE)):
-        return problem
-    for name, task in record["tasks"].items():
-        if not isinstance(task, dict):
-            return f"tasks.{name} is {_short(task)}, not an object"
-        if problem := _wrong_field(f"tasks.{name}.", task, _TASK_SHAPE):
-            return problem
-    for name, facts in record.get("files", {}).items():
-        if not isinstance(facts, dict):
-            return f"files.{name} is {_short(facts)}, not an object"
-    return None
-
-
-def _wrong_field(
-    where: str, fields: Mapping[str, Any], shape: Mapping[str, tuple[type, bool]]
-) -> str | None:
-    for name, (kind, needed) in shape.items():
-        if name not in fields:
-            if needed:
-                return f"it has no {where}{name}"
-            continue
-        value = fields[name]
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            return f"{where}{name} is {_short(value)}, not {_KINDS[kind]}"
-    return None
-
-
-def write_record(folder: Path, record: Mapping[str, Any]) -> Path:
+def write_record(folder: Path, record: StartedRecord) -> Path:
     """Write `run.json` whole or not at all: beside its place, flushed, then renamed.
 
     Raises:
@@ -390,7 +384,7 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> Path:
     part = folder / f".{FILE_NAME}.{os.getpid()}"
     try:
         with part.open("w", encoding="utf-8") as file:
-            json.dump(record, file, indent=2, ensure_ascii=False, default=str)
+            json.dump(record.model_dump(by_alias=True), file, indent=2, ensure_ascii=False)
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
@@ -407,21 +401,74 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> Path:
     return path
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return `name: old -> new` for every key whose value differs, in order of name."""
-    names = sorted({*old, *new})
-    return [
-        f"{name}: {_short(old.get(name))} -> {_short(new.get(name))}"
-        for name in names
-        if _plain(old.get(name)) != _plain(new.get(name))
-    ]
+class _Repeated(ValueError):
+    """A key that stands twice in an object."""
 
 
-def _plain(value: object) -> object:
-    """Return the value as it reads back from JSON."""
-    return json.loads(json.dumps(value, default=str))
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its pairs; refuse a key that stands twice."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise _Repeated(_kind(name).removeprefix("str "))
+        found[name] = value
+    return found
 
 
-def _short(value: object) -> str:
+def _levels(value: object) -> int:
+    """Count the levels of a value, up to one more than are accepted."""
+    level = [value]
+    for depth in range(1, _MOST_LEVELS + 1):
+        level = [
+            part
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for part in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return depth
+    return _MOST_LEVELS + 1
+
+
+def _finite(number: str) -> float | str:
+    """Return a float; one too large for it stays text."""
+    value = float(number)
+    return value if math.isfinite(value) else number
+
+
+def _checked(model: type[_P], path: Path, raw: Mapping[str, Any], action: str) -> _P:
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+    raise BadRecord(path, None, _said(first, raw), action)
+
+
+def _said(error: Any, raw: Mapping[str, Any]) -> str:
+    """Say which key is wrong, its value, and what is accepted."""
+    steps: list[str] = []
+    value: Any = raw
+    for step in error["loc"]:
+        found = isinstance(value, (dict, list))
+        try:
+            value = value[step] if found else None
+        except (LookupError, TypeError):
+            found = False
+        if not found and error["type"] != "missing":
+            break  # what follows names a part of the type, not of the file
+        steps.append(str(step))
+    where = ".".join(steps)
+    if error["type"] == "missing":
+        return f"key '{where}' is missing"
+    if error["type"] == "extra_forbidden":
+        return f"key '{where}' is not known"
+    given, accepted = error["input"], error["msg"].removeprefix("Input should be ")
+    if isinstance(given, int) and abs(given) >= _MOST:
+        return f"key '{where}' is a number of {len(str(abs(given)))} digits; accepted: {accepted}"
+    return f"key '{where}' is {_kind(given)}; accepted: {accepted}"
+
+
+def _kind(value: object) -> str:
+    """Name a JSON value's type and, where short, the value."""
     text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return f"{type(value).__name__} {text}" if len(text) <= 40 else type(value).__name__

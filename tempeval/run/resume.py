@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from tempeval.errors import TempevalError
 from tempeval.host_files import is_whole
-from tempeval.run.record import differences, read_record, status_of, write_record
+from tempeval.run.counting import differences, status_of
+from tempeval.run.record import RunRecord, read_record, write_record
 from tempeval.source_digest import foreign_code
 from tempeval.video.clip import FramePlan
 
@@ -18,14 +19,14 @@ if TYPE_CHECKING:
 
     from tempeval.host import HostTasks
     from tempeval.methods.base import Chain
+    from tempeval.run.counting import Allowed
     from tempeval.run.matrix import Plan
-    from tempeval.run.record import Allowed
 
 #: Settings that change no answer, so that a run with others may stand.
 _FREE = ("batch_size",)
 
 
-def reusable(plans: Sequence[Plan], replace: bool, allowed: Allowed) -> dict[Path, dict[str, Any]]:
+def reusable(plans: Sequence[Plan], replace: bool, allowed: Allowed) -> dict[Path, RunRecord]:
     """Return the records of equal earlier runs that are complete for this request, by folder.
 
     What a complete run may lack is asked now, whatever was asked then.
@@ -41,29 +42,28 @@ def reusable(plans: Sequence[Plan], replace: bool, allowed: Allowed) -> dict[Pat
     kept = {}
     for plan in plans:
         record = read_record(plan.folder)
-        if record is None:
-            continue
-        if not any(task.get("answered") for task in (record.get("tasks") or {}).values()):
+        if not isinstance(record, RunRecord):
+            continue  # there is none, or it has no scores
+        if not any(task.answered for task in record.tasks.values()):
             continue  # a run that answered nothing blocks nothing
-        complete = status_of(record, allowed) == "complete"
-        old = _settings(record.get("request", {}))
-        new = _settings(plan.request)
-        if record.get("left_out"):  # what it could not evaluate, it may evaluate now
-            known, now = (request.get("annotations") or {} for request in (old, new))
+        complete = status_of(record.tasks, record.videos, allowed) == "complete"
+        old, new = _settings(record.request.model_dump()), _settings(plan.request)
+        if record.left_out:  # what it could not evaluate, it may evaluate now
+            known, now = (request.get("annotations", {}) for request in (old, new))
             old["annotations"] = {key: known[key] for key in known.keys() & now.keys()}
             new["annotations"] = {key: now[key] for key in known.keys() & now.keys()}
         if not any(foreign_code(type(m).__module__) for m in plan.chain.parts):
             # The source of others' methods is part of it, and `outdated` tells of a changed one.
-            old["method_fingerprint"] = record.get("method_fingerprint")
+            old["method_fingerprint"] = record.method_fingerprint
             new["method_fingerprint"] = plan.chain.fingerprint
         if (
-            complete or record.get("status") == "complete"
+            complete or record.status == "complete"
         ):  # a run that did not end may not know these yet, and is replaced anyway
-            old |= {"model_revision": record.get("model_revision"), **record.get("packages", {})}
+            old |= {"model_revision": record.model_revision, **record.packages}
             new |= {
                 "model_revision": _revision(plan.request["pretrained"], plan.request["revision"])
             }
-            new |= _versions(record.get("packages", {}))
+            new |= _versions(record.packages)
         changes = differences(old, new)
         if changes and not replace:
             raise TempevalError(
@@ -75,7 +75,7 @@ def reusable(plans: Sequence[Plan], replace: bool, allowed: Allowed) -> dict[Pat
     return kept
 
 
-def outdated(plan: Plan, record: Mapping[str, Any], tasks: HostTasks) -> list[str]:
+def outdated(plan: Plan, record: RunRecord, tasks: HostTasks) -> list[str]:
     """Say why an equal, complete run does not stand: what it was made of is another by now.
 
     Whatever of it is still the same comes from the journal when the run is made again.
@@ -85,20 +85,20 @@ def outdated(plan: Plan, record: Mapping[str, Any], tasks: HostTasks) -> list[st
         record: its record.
         tasks: loaded.
     """
-    reasons = [f"{what} changed" for what in _code_parts(record.get("code", {}), plan.code)]
+    reasons = [f"{what} changed" for what in _code_parts(record.code, plan.code)]
     for name in tasks.load():
-        task = record["tasks"].get(name, {})
-        if task.get("video_stamps") != tasks.video_digests(name)[0]:
+        task = record.tasks.get(name)
+        if task is None or task.video_stamps != tasks.video_digests(name)[0]:
             reasons.append(f"videos of {name} changed")
-        if task.get("task_digest") != tasks.task_digest(name):
+        if task is None or task.task_digest != tasks.task_digest(name):
             reasons.append(f"questions or scores of {name} are made otherwise")
     groups = tasks.group_digests()
-    if record.get("groups") != groups:
+    if record.groups != groups:
         reasons.append(f"scores of {', '.join(groups) or 'groups'} are made otherwise")
-    files = record.get("files", {})
-    named = [record.get("results_file"), *(t["samples_file"] for t in record["tasks"].values())]
-    for name in dict.fromkeys([*named, *files]):
-        if not isinstance(name, str) or not is_whole(plan.folder / name, files.get(name, {})):
+    named = [record.results_file, *(task.samples_file for task in record.tasks.values())]
+    for name in dict.fromkeys([*named, *record.files]):
+        facts = record.files.get(name)
+        if facts is None or not is_whole(plan.folder / name, dict(facts)):
             reasons.append(f"{name or 'the results file'} is missing or damaged")
     return reasons
 
@@ -124,10 +124,10 @@ def _reads_features(chain: Chain) -> bool:
     )
 
 
-def keep(folder: Path, record: Mapping[str, Any]) -> None:
+def keep(folder: Path, record: RunRecord) -> None:
     """Say in a run folder that its run is complete, if it says otherwise."""
-    if record["status"] != "complete":
-        write_record(folder, {**record, "status": "complete", "error": None})
+    if record.status != "complete":
+        write_record(folder, record.model_copy(update={"status": "complete", "error": None}))
 
 
 def _settings(request: Mapping[str, Any]) -> dict[str, Any]:

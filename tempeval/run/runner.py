@@ -239,10 +239,10 @@ class _Matrix:
                 run.end("failed", str(problem))
             record, seconds = run.record, time.perf_counter() - began
             whole = f"{counts(record)}{replayed(record)}"
-            said = whole if record["tasks"] else record["error"]
-            self.report(f"{name}: {record['status']}, {said}, scored in {seconds:.1f} s")
-            if record["status"] != "complete":
-                bad.append(Bad(run.plan.folder, record["status"], record["error"]))
+            said = whole if record.tasks else record.error
+            self.report(f"{name}: {record.status}, {said}, scored in {seconds:.1f} s")
+            if record.status != "complete":
+                bad.append(Bad(run.plan.folder, record.status, record.error))
         ranks.done(f"scored{step}")
         return bad
 

@@ -16,17 +16,25 @@ from tempeval import __version__
 from tempeval.errors import RunFailed, TempevalError
 from tempeval.host import host_log
 from tempeval.host_files import file_facts, save_host_files
-from tempeval.run.ranks import RankDied
-from tempeval.run.record import (
-    FILE_NAME,
-    SCHEMA,
+from tempeval.run.counting import (
     damage_of,
     failures_of,
     method_label,
     status_of,
     task_record,
     too_damaged,
+    usage_of,
     videos_record,
+)
+from tempeval.run.ranks import RankDied
+from tempeval.run.record import (
+    FILE_NAME,
+    SCHEMA,
+    FileFacts,
+    GitState,
+    Request,
+    RunRecord,
+    StartedRecord,
     write_record,
 )
 from tempeval.run.spec import options as spec_options
@@ -37,8 +45,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tempeval.host import HostTasks
+    from tempeval.host_scores import Scoring
+    from tempeval.methods.base import Chain
     from tempeval.run.matrix import Plan
-    from tempeval.run.record import Status
+    from tempeval.run.record import RunFacts, Status, VideoCounts
     from tempeval.run.spec import RunSpec
 
 LOG_NAME = "host.log"
@@ -59,7 +69,7 @@ class ChainModel(Protocol):
     def set_budget(self, visual_token_budget: int | None) -> None:
         """Change the visual-token budget."""
 
-    def run_facts(self) -> dict[str, Any]:
+    def run_facts(self) -> RunFacts:
         """Return the model, method and frames part of a record."""
 
     def open_journal(self, folder: Path) -> None:
@@ -113,26 +123,13 @@ class Run:
         self.began = time.perf_counter()
         #: Whether its last record was written.
         self.ended = False
-        self.record: dict[str, Any] = {
-            "schema": SCHEMA,
-            "tempeval_version": __version__,
-            "status": "failed",
-            "error": "the run did not finish",
-            "method": plan.chain.name,
-            "method_settings": plan.chain.settings(),
-            "method_fingerprint": plan.chain.fingerprint,
-            "tasks": {},
-            "world_size": 1,
-            "seed": options.seed,
-            "limit": options.limit,
-            "started": _now(),
-            "finished": None,
-            "wall_seconds": None,
-            "command": shlex.join(sys.argv),
-            "request": dict(plan.request),
-            "code": dict(plan.code),
-            "git": git_state(),
-        }
+        self.record: StartedRecord | RunRecord = started_record(
+            plan.chain,
+            seed=options.seed,
+            limit=options.limit,
+            request=plan.request,
+            code=plan.code,
+        )
 
     def begin(self, world_size: int) -> None:
         """Clear what an earlier run left, and say that this one has not finished."""
@@ -146,7 +143,7 @@ class Run:
             raise RunFailed(
                 f"cannot write to {folder}: {error.strerror or error}; choose another -o"
             ) from error
-        self.record["world_size"] = world_size
+        self.record = self.record.model_copy(update={"world_size": world_size})
         write_record(folder, self.record)
 
     def score(
@@ -164,7 +161,9 @@ class Run:
             shared_with: number of those methods.
         """
         self.began = time.perf_counter() - answering
-        self.record |= {"answering_seconds": round(answering, 3), "shared_with": shared_with}
+        self.record = self.record.model_copy(
+            update={"answering_seconds": round(answering, 3), "shared_with": shared_with}
+        )
         try:
             with host_log(self.plan.folder / LOG_NAME):
                 self._evaluate(model, tasks)
@@ -183,77 +182,37 @@ class Run:
         samples = results["samples"]
         scoring = {name: tasks.score_samples(name, results) for name in tasks.load()}
         results_file, names = save_host_files(results, self.plan.folder, self.model_args)
-        self.record |= model.run_facts() | {"world_size": self.record["world_size"]}
-        self._add_measured(samples)
-        self.record["method"] = self.plan.chain.name
-        self.record["results_file"] = results_file
-        self.record["tasks"] = {
-            name: task_record(
-                replace(
-                    facts,
-                    score_key=scoring[name].score_key,
-                    cluster_key=scoring[name].cluster_key,
-                    higher_is_better=scoring[name].higher_is_better,
-                    unranked=scoring[name].unranked,
-                ),
-                tasks.prompt_hash(name),
-                names[name],
-                samples[name],
-                videos_of=tasks.videos(name).__getitem__,
-                skipped=tasks.skipped.get(name, ()),
-            )
-            | _digests(tasks, name)
-            for name, facts in tasks.load().items()
-        }
-        self.record["groups"] = tasks.group_digests()
-        self.record["files"] = {
-            name: file_facts(self.plan.folder / name) for name in (results_file, *names.values())
-        }
-        self.record["left_out"] = dict(tasks.left_out)
-        self.record["videos"] = videos_record(
-            damage_of(rows, tasks.videos(name).__getitem__) for name, rows in samples.items()
+        self.record = scored_record(
+            self.record,
+            model.run_facts(),
+            self.plan.chain,
+            tasks,
+            scoring,
+            samples,
+            self.plan.folder,
+            (results_file, names),
         )
-        for name, task in self.record["tasks"].items():
-            if task["unranked"]:
-                _LOG.warning("%s will not be ranked: %s", name, task["unranked"])
-            if 2 * task["unparsed"] > task["answered"]:
+        for name, task in self.record.tasks.items():
+            if task.unranked:
+                _LOG.warning("%s will not be ranked: %s", name, task.unranked)
+            if 2 * task.unparsed > task.answered:
                 _LOG.warning(
                     "%s: no answer was read in %d of %d texts; they are in %s",
-                    *(name, task["unparsed"], task["answered"], task["samples_file"]),
+                    *(name, task.unparsed, task.answered, task.samples_file),
                 )
-        failures = failures_of(sample for rows in samples.values() for sample in rows)
-        self.record["failures"] = failures
         allowed = self.options.allowed
-        status = status_of(self.record, allowed)
+        status = status_of(self.record.tasks, self.record.videos, allowed)
         reason = counts(self.record)
-        if too_damaged(self.record, allowed):
+        if too_damaged(self.record.videos, allowed):
             reason += f" (more than max_damaged={allowed.damaged})"
+        failures = self.record.failures
         reason += next((f"; first failure {k}: {v}" for k, v in failures.items()), "")
         self.end(status, None if status == "complete" else reason)
-
-    def _add_measured(self, samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-        """Add to the row's label what only the answers tell."""
-        usages = [
-            counts
-            for rows in samples.values()
-            for sample in rows
-            for counts in sample.get("token_counts") or ()
-            if counts and not counts.get("error")
-        ]
-        if measured := self.plan.chain.measured(usages):
-            notes = [*self.record.get("method_notes", ()), *measured]
-            self.record["method_notes"] = notes
-            self.record["method_label"] = method_label(self.plan.chain.spec, notes)
 
     def end(self, status: Status, error: str | None) -> None:
         """Write the last record."""
         self.ended = True
-        self.record |= {
-            "status": status,
-            "error": error,
-            "finished": _now(),
-            "wall_seconds": round(time.perf_counter() - self.began, 3),
-        }
+        self.record = ended_record(self.record, status, error, time.perf_counter() - self.began)
         try:
             write_record(self.plan.folder, self.record)
         except RunFailed as error:
@@ -263,44 +222,176 @@ class Run:
                 raise
 
 
+def started_record(
+    chain: Chain,
+    *,
+    seed: int,
+    limit: float | None,
+    request: Mapping[str, Any],
+    code: Mapping[str, str],
+    world_size: int = 1,
+) -> StartedRecord:
+    """Return the record of a run that begins: it says that the run did not finish.
+
+    Args:
+        chain: the methods.
+        seed: of Python, NumPy and torch.
+        limit: most samples of a task, or a share of them below 1; None for all.
+        request: what was asked for.
+        code: digests of the code that answers go through, part by part.
+        world_size: processes that answer.
+    """
+    git = git_state()
+    return StartedRecord(
+        schema_version=SCHEMA,
+        tempeval_version=__version__,
+        status="failed",
+        error="the run did not finish",
+        method=chain.name,
+        method_settings=chain.settings(),
+        method_fingerprint=chain.fingerprint,
+        tasks={},
+        world_size=world_size,
+        seed=seed,
+        limit=limit,
+        started=_now(),
+        finished=None,
+        wall_seconds=None,
+        answering_seconds=None,
+        shared_with=None,
+        command=shlex.join(sys.argv),
+        request=Request(**request),
+        code=dict(code),
+        git=None if git is None else GitState(**git),
+    )
+
+
+def scored_record(
+    started: StartedRecord,
+    facts: RunFacts,
+    chain: Chain,
+    tasks: HostTasks,
+    scoring: Mapping[str, Scoring],
+    samples: Mapping[str, Sequence[Mapping[str, Any]]],
+    folder: Path,
+    files: tuple[str, Mapping[str, str]],
+) -> RunRecord:
+    """Return the record of a run with scores, its status still that of `started`.
+
+    Args:
+        started: what was known before.
+        facts: what the model says.
+        chain: the methods.
+        tasks: what was asked; evaluated.
+        scoring: where the score of each task's samples is.
+        samples: the host's logged samples, by task.
+        folder: where the host's files are.
+        files: name of the results file, and of each task's samples file.
+    """
+    results_file, names = files
+    usages = [
+        usage
+        for rows in samples.values()
+        for sample in rows
+        for usage in usage_of(sample)
+        if not usage.get("error")
+    ]
+    if measured := chain.measured(usages):  # what only the answers tell
+        notes = [*facts.method_notes, *measured]
+        label = method_label(chain.spec, notes)
+        facts = facts.model_copy(update={"method_notes": notes, "method_label": label})
+    found = {
+        name: task_record(
+            replace(
+                known,
+                score_key=scoring[name].score_key,
+                cluster_key=scoring[name].cluster_key,
+                higher_is_better=scoring[name].higher_is_better,
+                unranked=scoring[name].unranked,
+            ),
+            names[name],
+            samples[name],
+            digests=_digests(tasks, name),
+            videos_of=tasks.videos(name).__getitem__,
+            skipped=tasks.skipped.get(name, ()),
+        )
+        for name, known in tasks.load().items()
+    }
+    return RunRecord(
+        **{**dict(started), **dict(facts), "tasks": found},
+        results_file=results_file,
+        groups=tasks.group_digests(),
+        files={
+            name: FileFacts(**file_facts(folder / name)) for name in (results_file, *names.values())
+        },
+        left_out=dict(tasks.left_out),
+        videos=videos_record(
+            damage_of(rows, tasks.videos(name).__getitem__) for name, rows in samples.items()
+        ),
+        failures=failures_of(sample for rows in samples.values() for sample in rows),
+    )
+
+
+def ended_record(
+    record: StartedRecord | RunRecord, status: Status, error: str | None, seconds: float
+) -> StartedRecord | RunRecord:
+    """Return the last record of a run.
+
+    Args:
+        record: what it says by now.
+        status: how the run ended.
+        error: why it is not complete; None where it is.
+        seconds: from first to last.
+    """
+    return record.model_copy(
+        update={
+            "status": status,
+            "error": error,
+            "finished": _now(),
+            "wall_seconds": round(seconds, 3),
+        }
+    )
+
+
 def _digests(tasks: HostTasks, name: str) -> dict[str, str]:
     """Return what a task's questions, scores and videos were, for its record."""
     stamps, contents = tasks.video_digests(name)
     return {
+        "prompt_hash": tasks.prompt_hash(name),
         "task_digest": tasks.task_digest(name),
         "videos_digest": contents,
         "video_stamps": stamps,
     }
 
 
-def replayed(record: Mapping[str, Any]) -> str:
+def replayed(record: StartedRecord | RunRecord) -> str:
     """Say how many answers of a run came from the journal; nothing if none did."""
-    known = record.get("replayed") or 0
-    whole = known + (record.get("computed") or 0)
-    return f", {known} of {whole} answers taken from the journal" if known else ""
+    if not isinstance(record, RunRecord) or not record.replayed:
+        return ""
+    whole = record.replayed + record.computed
+    return f", {record.replayed} of {whole} answers taken from the journal"
 
 
-def counts(record: Mapping[str, Any]) -> str:
+def counts(record: StartedRecord | RunRecord) -> str:
     """Say how many samples were answered, failed and unparsed, and how many videos are damaged."""
     keys = ("answered", "expected", "failed", "unparsed", "skipped")
-    totals = {key: sum(task.get(key, 0) for task in record["tasks"].values()) for key in keys}
+    totals = {key: sum(getattr(task, key) for task in record.tasks.values()) for key in keys}
     said = (
         f"{totals['answered']} of {totals['expected']} answered, "
         f"{totals['failed']} failed, {totals['unparsed']} unparsed"
     )
     if totals["skipped"]:
         said += f", {totals['skipped']} skipped"
-    return said + damage(record)
+    return said + (damage(record.videos) if isinstance(record, RunRecord) else "")
 
 
-def damage(record: Mapping[str, Any]) -> str:
+def damage(videos: VideoCounts | None) -> str:
     """Say how many videos of a run, or of a task, are damaged, and how; nothing if none is."""
-    videos = record.get("videos") or {}
-    if not videos.get("damaged"):
+    if videos is None or not videos.damaged:
         return ""
-    by_number = sorted(videos["flags"].items(), key=lambda flag: (-flag[1], flag[0]))
+    by_number = sorted(videos.flags.items(), key=lambda flag: (-flag[1], flag[0]))
     flags = ", ".join(f"{name} {number}" for name, number in by_number)
-    return f", {videos['damaged']} of {videos['total']} videos damaged: {flags}"
+    return f", {videos.damaged} of {videos.total} videos damaged: {flags}"
 
 
 def describe(error: BaseException) -> str:

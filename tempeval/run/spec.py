@@ -19,7 +19,7 @@ from tempeval.methods.registry import split_chains
 from tempeval.settings import read_value
 
 if TYPE_CHECKING:
-    from tempeval.run.record import Allowed
+    from tempeval.run.counting import Allowed
 
 #: Where an option is given: to `tempeval run` (command line, config file, Python API), or as one of
 #: `--model_args` of lmms-eval's own command.
@@ -191,7 +191,7 @@ def _above_zero(unit: str) -> Callable[[str, float], None]:
 
 def _share(what: str) -> Callable[[str, str], None]:
     def check(label: str, value: str) -> None:
-        from tempeval.run.record import allowed_number
+        from tempeval.run.counting import allowed_number
 
         allowed_number(label, what, value, 1)
 
@@ -630,7 +630,7 @@ class RunSpec:
     @property
     def allowed(self) -> "Allowed":
         """What a complete run may lack."""
-        from tempeval.run.record import Allowed
+        from tempeval.run.counting import Allowed
 
         return Allowed(self.max_failures, self.max_damaged)
 

@@ -14,8 +14,8 @@ from slow_positions import SlowPAS, SlowReverseOrder, SlowReversePE, SlowVRoPE
 from tempeval.engine.answer import generate
 from tempeval.engine.attach import Attachment
 from tempeval.engine.plan import make_plan
+from tempeval.engine.plan_costs import distinct_temporal_ids
 from tempeval.engine.prefix import prefill
-from tempeval.engine.usage import distinct_temporal_ids
 from tempeval.errors import InvalidSetting
 from tempeval.methods.base import Chain, Method
 from tempeval.methods.order_probes import ReverseOrder, ReversePE

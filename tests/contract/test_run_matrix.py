@@ -15,8 +15,8 @@ from tempeval import host, tasklist
 from tempeval.errors import InvalidSetting, TempevalError, UnknownName
 from tempeval.leaderboard.load import load as load_runs
 from tempeval.run import matrix, resume
+from tempeval.run.counting import allowed_failures
 from tempeval.run.matrix import plan_matrix
-from tempeval.run.record import allowed_failures
 from tempeval.run.runner import IncompleteRuns, run_matrix
 from tempeval.run.spec import RunSpec
 

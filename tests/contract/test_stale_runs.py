@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import recorded
 from fake_model import FakeModel
 
 from tempeval import cli, host, host_files, tasklist
@@ -19,9 +20,9 @@ from tempeval.host import host_log
 from tempeval.leaderboard import build
 from tempeval.methods.registry import parse_chain
 from tempeval.run import matrix, resume
-from tempeval.run.record import read_record, write_record
+from tempeval.run.record import RunRecord, read_record, write_record
 from tempeval.run.runner import IncompleteRuns, run_matrix
-from tempeval.run.scoring import replayed
+from tempeval.run.scoring import replayed, started_record
 from tempeval.run.spec import RunSpec
 from tempeval.source_digest import run_code
 
@@ -55,7 +56,7 @@ def _run(
     for module in (tasklist, host):
         patch.setattr(module, "tasks_path", lambda: root / "tasks")
     patch.setattr(resume, "_revision", lambda *_asked: "sha256:0")
-    tasklist._entries.cache_clear()
+    tasklist.entries_in.cache_clear()
     model, lines = FakeModel(), []
     chosen = RunSpec(
         out=root / "out", methods=methods or METHODS, tasks=["tempeval_tiny"], **options
@@ -179,45 +180,48 @@ def test_a_damaged_file_is_made_again(
 
 
 @pytest.mark.parametrize("key", ["code", "files", "groups"])
-def test_a_record_that_does_not_say_is_made_again(folder: Path, run: Any, key: str) -> None:
+def test_a_record_that_does_not_say_is_refused_by_name(folder: Path, run: Any, key: str) -> None:
     record = json.loads((folder / "run.json").read_text())
     del record[key]
     (folder / "run.json").write_text(json.dumps(record))
-    assert run()[0] == ["baseline"]
+    with pytest.raises(TempevalError, match=f"key '{key}' is missing. Remove it, or pass"):
+        run()
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"tasks": None}, "tasks is null, not an object"),
-        ({"tasks": []}, "tasks is [], not an object"),
-        ({"tasks": {"a": None}}, "tasks.a is null, not an object"),
-        ({"tasks": {"a": {"expected": "4"}}}, 'tasks.a.expected is "4", not a whole number'),
-        ({"tasks": {"a": {}}}, "it has no tasks.a.expected"),
-        ({"request": 3}, "request is 3, not an object"),
-        ({"packages": None}, "packages is null, not an object"),
-        ({"status": True}, "status is true, not a text"),
-        ({"files": {"a": 1}}, "files.a is 1, not an object"),
-        ({"videos": {}}, "it has no videos.total"),
-        ({"videos": {"total": 3, "damaged": None}}, "videos.damaged is null, not a whole number"),
-        ({"videos": {"total": [3]}}, "videos.total is [3], not a whole number"),
-        ({"results_file": []}, "results_file is [], not a text"),
-        ({"left_out": 3}, "left_out is 3, not an object"),
-        ({"request": {"annotations": 3}}, "request.annotations is 3, not an object"),
-        ({"schema": 0}, "its schema is 0, not 1"),
-        ({"method_fingerprint": None}, "method_fingerprint is null, not a text"),
+        ({"tasks": None}, "key 'tasks' is NoneType null; accepted: a valid dictionary"),
+        ({"tasks": []}, "key 'tasks' is list []; accepted: a valid dictionary"),
+        ({"tasks": {"a": None}}, "key 'tasks.a' is NoneType null; accepted: "),
+        ({"tasks": {"a": {"expected": "4"}}}, "key 'tasks.a.version' is missing"),
+        ({"tasks": {"a": recorded.task(expected="4")}}, "key 'tasks.a.expected' is str \"4\"; acc"),
+        (
+            {"tasks": {"a": recorded.task(expected=-1)}},
+            "key 'tasks.a.expected' is int -1; accepted",
+        ),
+        ({"request": 3}, "key 'request' is int 3; accepted: "),
+        ({"request": {"annotations": 3}}, "key 'request.annotations' is int 3; accepted: "),
+        ({"packages": None}, "key 'packages' is NoneType null; accepted: "),
+        ({"status": True}, "key 'status' is bool true; accepted: 'complete', 'partial'"),
+        ({"files": {"a": 1}}, "key 'files.a' is int 1; accepted: "),
+        ({"videos": {}}, "key 'videos.total' is missing"),
+        ({"seed": 10**400}, "key 'seed' is a number of 401 digits; accepted: less than "),
+        ({"results_file": []}, "key 'results_file' is list []; accepted: a text"),
+        ({"left_out": 3}, "key 'left_out' is int 3; accepted: "),
+        ({"schema": 1}, "schema 1 is of an older tempeval; this version reads schema 2"),
+        ({"method_fingerprint": None}, "key 'method_fingerprint' is NoneType null; accepted: a te"),
     ],
 )
 def test_a_record_of_another_shape_is_named(
     tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
-    whole = {"schema": 1, "status": "complete", "tasks": {}, "request": {}}
-    record = whole | {"method_fingerprint": "sha256:0", **changes}
+    record = recorded.record(**{"tasks": {"a": recorded.task()}, **changes})
     (tmp_path / "run.json").write_text(json.dumps(record))
     with pytest.raises(TempevalError) as raised:
         read_record(tmp_path)
     assert said in str(raised.value)
-    assert "remove it, or pass --overwrite" in str(raised.value)
+    assert "Remove it, or pass --overwrite" in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -256,9 +260,10 @@ def test_the_leaderboard_pairs_no_runs_over_different_videos(
 
 
 def test_answers_from_the_journal_are_counted_aloud() -> None:
-    assert replayed({"replayed": 4, "computed": 6}) == ", 4 of 10 answers taken from the journal"
-    assert replayed({"replayed": 0, "computed": 6}) == ""
-    assert replayed({}) == ""
+    whole = recorded.record({"a": recorded.task()})
+    for known, said in ((4, ", 4 of 10 answers taken from the journal"), (0, "")):
+        record = RunRecord.model_validate(whole | {"replayed": known, "computed": 6})
+        assert replayed(record) == said
 
 
 def no_space(*_arguments: Any, **_options: Any) -> None:
@@ -269,12 +274,13 @@ def no_space(*_arguments: Any, **_options: Any) -> None:
 def test_a_record_that_cannot_be_written_is_one_named_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    write_record(tmp_path, {"kept": True})
+    first = started_record(parse_chain("pas"), seed=0, limit=None, request={}, code={})
+    write_record(tmp_path, first)
     monkeypatch.setattr(what, no_space)
     with pytest.raises(RunFailed, match=r"cannot write .*run\.json: No space left"):
-        write_record(tmp_path, {"kept": False})
+        write_record(tmp_path, first.model_copy(update={"seed": 1}))
     monkeypatch.undo()
-    assert json.loads((tmp_path / "run.json").read_text()) == {"kept": True}
+    assert read_record(tmp_path) == first
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
@@ -302,7 +308,7 @@ def test_results_that_cannot_be_brought_to_disk_are_no_complete_run(
         run("baseline")
     record = read_record(tmp_path / "out" / "uniform" / "baseline")
     assert record
-    assert record["status"] == "failed"
+    assert record.status == "failed"
 
 
 def test_a_log_without_room_costs_the_log_alone(

@@ -18,7 +18,7 @@ from video_task import (
     write_task,
 )
 
-from tempeval.run.record import error_of
+from tempeval.run.counting import error_of
 from tempeval.run.runner import IncompleteRuns, run_matrix
 from tempeval.run.spec import RunSpec
 

@@ -8,6 +8,8 @@ from typing import Any
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 
+from tempeval.run.record import FramePolicy, RunFacts
+
 
 @dataclass
 class Counts(TokenCounts):
@@ -56,23 +58,34 @@ class FakeModel(lmms):
     def set_budget(self, visual_token_budget: int | None) -> None:
         self.budget = visual_token_budget
 
-    def run_facts(self) -> dict[str, Any]:
-        return {
-            "method_label": self.method,
-            "model": "fake",
-            "model_revision": self.revision,
-            "family": "fake",
-            "frame_policy": {"rule": "uniform", "num_frames": 8, "fps": None},
-            "visual_token_budget": self.budget,
-            "min_pixels": None,
-            "max_pixels": None,
-            "position_rule": "original",
-            "dtype": "float32",
-            "attention_kernel": None,
-            "device": "cpu",
-            "gpu": None,
-            "packages": {"typer": "0"} if self.revision == "old packages" else {},
-        }
+    def run_facts(self) -> RunFacts:
+        return RunFacts(
+            method_label=self.method,
+            method_notes=[],
+            method_resolved={},
+            model="fake",
+            model_revision=self.revision,
+            family="fake",
+            family_settings={},
+            frame_policy=FramePolicy(rule="uniform", num_frames=8, fps=None),
+            shown={},
+            visual_token_budget=self.budget,
+            min_pixels=None,
+            max_pixels=None,
+            position_rule="original",
+            system_prompt=None,
+            gen_kwargs={},
+            generation={},
+            quantization=None,
+            dtype="float32",
+            attention_kernel=None,
+            replayed=0,
+            computed=0,
+            decoder="auto",
+            device="cpu",
+            gpu=None,
+            packages={"typer": "0"} if self.revision == "old packages" else {},
+        )
 
     def open_journal(self, folder: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)

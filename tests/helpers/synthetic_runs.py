@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import recorded
 
 METHODS = ("baseline", "pas", "vrope", "temporal_exit", "intp", "slowfast")
 
@@ -48,51 +49,28 @@ def _write_run(folder: Path, method: str, number: int, shape: Shape, seed: int) 
         name = f"tempeval_synthetic_{task:02d}"
         file = f"20260101_120000_samples_{name}.jsonl"
         _write_samples(folder / file, name, task, number, shape, seed)
-        records[name] = {
-            "version": 1,
-            "prompt_hash": _digest(name),
-            "dataset_digest": _digest(f"{name} data"),
-            "expected": shape.samples,
-            "answered": shape.samples,
-            "failed": 0,
-            "unparsed": 0,
-            "samples_file": file,
-            "score_key": "score",
-            "cluster_key": "video_id",
-            "higher_is_better": True,
-            "group": "tempeval_synthetic",
-        }
-    record = {
-        "schema": 1,
-        "tempeval_version": "0.1.0",
-        "status": "complete",
-        "error": None,
-        "method": method,
-        "method_settings": {},
-        "method_fingerprint": _digest(method),
-        "method_label": method,
-        "model": "synthetic/model",
-        "model_revision": "5e" * 20,
-        "family": "qwen_vl",
-        "tasks": records,
-        "frame_policy": {"rule": "uniform", "num_frames": 8, "fps": None},
-        "visual_token_budget": None,
-        "min_pixels": 3136,
-        "max_pixels": 50176,
-        "position_rule": "original",
-        "dtype": "bfloat16",
-        "attention_kernel": "cuda_flash",
-        "device": "cuda:0",
-        "gpu": "Synthetic",
-        "world_size": 1,
-        "seed": 0,
-        "limit": None,
-        "packages": {"lmms_eval": "0.7.3"},
-        "started": "2026-01-01T12:00:00+00:00",
-        "finished": f"2026-01-01T12:{number % 60:02d}:00+00:00",
-        "wall_seconds": 180.0,
-        "command": "tempeval run",
-    }
+        records[name] = recorded.task(
+            prompt_hash=_digest(name),
+            dataset_digest=_digest(f"{name} data"),
+            expected=shape.samples,
+            answered=shape.samples,
+            samples_file=file,
+            group="tempeval_synthetic",
+        )
+    record = recorded.record(
+        records,
+        method,
+        method_fingerprint=_digest(method),
+        model="synthetic/model",
+        model_revision="5e" * 20,
+        dtype="bfloat16",
+        attention_kernel="cuda_flash",
+        device="cuda:0",
+        gpu="Synthetic",
+        packages={"lmms_eval": "0.7.3"},
+        finished=f"2026-01-01T12:{number % 60:02d}:00+00:00",
+        command="tempeval run",
+    )
     (folder / "run.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
 
 

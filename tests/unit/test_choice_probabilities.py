@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import recorded
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,6 @@ from tempeval.model_wrappers.results import ChoiceLoss, failed_choice
 from tempeval.run import paired
 from tempeval.run.matrix import plan_matrix
 from tempeval.run.paired import pair_with_baselines
-from tempeval.run.record import SCHEMA
 from tempeval.run.spec import RunSpec
 from tempeval.tasks.choice_task import answer_index, choose, probabilities
 
@@ -90,10 +90,8 @@ def run_folder(folder: Path, p_c: dict[str, float | None], **more: Any) -> Path:
         for name, p in p_c.items()
     ]
     (folder / "s.jsonl").write_text("".join(lines), encoding="utf-8")
-    counts = {"expected": 3, "answered": 3, "failed": 0, "unparsed": 0}
-    tasks = {TASK: {"samples_file": "s.jsonl", **counts}}
-    known = {"schema": SCHEMA, "status": "complete", "method_fingerprint": "f"}
-    record = {**known, "request": {}, "tasks": tasks}
+    tasks = {TASK: recorded.task(expected=3, answered=3)}
+    record = recorded.record(tasks)
     (folder / "run.json").write_text(json.dumps(record))
     return folder
 
@@ -132,7 +130,7 @@ def test_changes_are_method_minus_baseline_of_the_same_budget(plans: list[Any]) 
         "p_c_pairs": 2,
     }
     assert (baseline / "s.jsonl").read_bytes() == before
-    assert "p_c_change" not in task_of(baseline)
+    assert task_of(baseline)["p_c_change"] is None
     # Nothing else of a line changes, and nothing is written twice.
     assert "…" in (reverse / "s.jsonl").read_text("utf-8")
     stats = [path.stat().st_ino for path in sorted(reverse.iterdir())]

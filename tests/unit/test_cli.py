@@ -399,5 +399,5 @@ def test_a_broken_record_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(TempevalError, match="--overwrite"):
         read_record(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps([1]))
-    with pytest.raises(TempevalError, match="not a JSON object"):
+    with pytest.raises(TempevalError, match="a list, not an object"):
         read_record(tmp_path)

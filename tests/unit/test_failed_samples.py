@@ -11,7 +11,7 @@ import pytest
 
 from tempeval.metrics import captions
 from tempeval.metrics.captions import caption_score
-from tempeval.run.record import error_of
+from tempeval.run.counting import error_of
 from tempeval.run.rescore import read_predictions, rescore
 from tempeval.task_config import task_config
 from tempeval.tasklist import task_entries

@@ -111,7 +111,7 @@ def test_mixed_schema_versions(runs, call):
     made["write_run"](runs / "bad", "vrope", tasks=lines(), schema=7)
     code, found, _ = call(runs)
     assert code == 0
-    assert only(found)["reason"] == "schema 7 is not known; this version reads schema 1"
+    assert only(found)["reason"] == "schema 7 is of a newer tempeval; this version reads schema 2"
     assert "tempeval version that wrote it" in only(found)["action"]
 
 

@@ -130,17 +130,20 @@ def test_no_paths():
 @pytest.mark.parametrize(
     ("text", "place", "reason"),
     [
-        ('{"schema": 1,\n"status": ', "run.json:2", "not JSON"),
+        ('{"schema": 2,\n"status": ', "run.json:2", "not JSON"),
         ("[1]", "run.json", "a list, not an object"),
         ("{}", "run.json", "no key 'schema'"),
         ('{"schema":' + "[" * 60 + "]" * 60 + "}", "run.json", "more than 50 levels"),
         ("", "run.json:1", "not JSON"),
         ("[" * 100_000, "run.json", "not JSON"),
         ("1" * 10_000, "run.json", "not JSON"),
-        ('{"schema": 2}', "run.json", "schema 2 is not known; this version reads schema 1"),
-        ('{"schema": true}', "run.json", "schema True is not known"),
-        ('{"schema": 1, "status": "complete"}', "run.json", "key 'method' is missing"),
-        ('{"schema": 1, "status": "odd", "method": "", "error": null}', "run.json", "'odd'"),
+        ('{"schema": 3}', "run.json", "schema 3 is of a newer tempeval; this version reads"),
+        ('{"schema": 1}', "run.json", "schema 1 is of an older tempeval; this version reads"),
+        ('{"schema": 0}', "run.json", "schema 0 is not known"),
+        ('{"schema": 2, "method": 1, "method": ""}', "run.json", 'key "method" stands twice'),
+        ('{"schema": true}', "run.json", "schema true is not known"),
+        ('{"schema": 2, "status": "complete"}', "run.json", "key 'method' is missing"),
+        ('{"schema": 2, "status": "odd", "method": "", "error": null}', "run.json", '"odd"'),
     ],
 )
 def test_broken_run_records(tmp_path, text, place, reason):
@@ -156,13 +159,24 @@ def test_broken_run_records(tmp_path, text, place, reason):
     ("change", "reason"),
     [
         (lambda r: r.pop("dtype"), "key 'dtype' is missing"),
-        (lambda r: r.update(model=3), "key 'model' is int 3, not str"),
-        (lambda r: r.update(world_size=True), "key 'world_size' is bool true, not int"),
-        (lambda r: r.update(wall_seconds=math.nan), "'wall_seconds' is str \"NaN\", not int"),
+        (lambda r: r.update(colour=3), "key 'colour' is not known"),
+        (
+            lambda r: r.update(method_notes=["a", 3]),
+            "'method_notes.1' is int 3; accepted: a text",
+        ),
+        (lambda r: r.update(model=3), "key 'model' is int 3; accepted: a text"),
+        (
+            lambda r: r.update(world_size=True),
+            "'world_size' is bool true; accepted: a valid int",
+        ),
+        (
+            lambda r: r.update(wall_seconds=math.nan),
+            "'wall_seconds' is str \"NaN\"; accepted: a valid number",
+        ),
         (lambda r: r.update(tasks={}), "tasks is empty"),
-        (lambda r: r.update(tasks={TASK: 1}), f"tasks.{TASK} is int 1, not an object"),
+        (lambda r: r.update(tasks={TASK: 1}), f"'tasks.{TASK}' is int 1; accepted: "),
         (lambda r: r["tasks"][TASK].pop("expected"), f"key 'tasks.{TASK}.expected' is missing"),
-        (lambda r: r.update(limit=0), "key 'limit' is int 0; accepted: a number above 0, or null"),
+        (lambda r: r.update(limit=0), "key 'limit' is int 0; accepted: greater than 0"),
         (lambda r: r.update(limit=-1), "key 'limit' is int -1"),
         (lambda r: r.update(visual_token_budget=0), "key 'visual_token_budget' is int 0"),
         (lambda r: r.update(min_pixels=-3136), "key 'min_pixels' is int -3136"),
@@ -189,7 +203,7 @@ def test_unfinished_runs_keep_their_error(tmp_path, status):
 
 def test_an_unfinished_run_need_not_have_all_keys(tmp_path):
     (tmp_path / "run.json").write_text(
-        json.dumps({"schema": 1, "status": "failed", "method": "pas", "error": None})
+        json.dumps({"schema": 2, "status": "failed", "method": "pas", "error": None})
     )
     assert refusal(tmp_path).field == "status"
 

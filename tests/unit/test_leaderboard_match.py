@@ -646,7 +646,7 @@ def test_a_baseline_that_no_run_has_is_answered_with_those_there_are(tmp_path):
 
 def write_as_the_runner(folder, method, group, **changes):
     """Write a run whose counts and digests are those of the code that writes run.json."""
-    from tempeval.run.record import TaskFacts, digest, task_record
+    from tempeval.run.counting import TaskFacts, digest, task_record
 
     facts = TaskFacts(TASK, 1, len(group), "score", "video_id", True, None)
     task = task_record(facts, digest(group), f"20260101_120000_samples_{TASK}.jsonl", group)

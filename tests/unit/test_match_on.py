@@ -7,17 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+import recorded
 
 from tempeval.errors import InvalidSetting, RunFailed, TempevalError, UnknownName
 from tempeval.run.match_on import rerun_baselines
-from tempeval.run.record import SCHEMA
 from tempeval.run.spec import RunSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-COUNTS = {"expected": 4, "answered": 4, "failed": 0, "unparsed": 0}
 
 
 def write_run(
@@ -26,14 +23,7 @@ def write_run(
     """Write a run of four questions with one cost, and failed ones that cost nothing."""
     folder.mkdir(parents=True)
     costs = {"frames": 8, **costs}
-    record = {
-        "schema": SCHEMA,
-        "status": "complete",
-        "method_fingerprint": method,
-        "method": method,
-        "request": {"visual_token_budget": budget},
-        "tasks": {"t": {"samples_file": "s.jsonl", **COUNTS}},
-    }
+    record = recorded.record({"t": recorded.task()}, method, visual_token_budget=budget)
     (folder / "run.json").write_text(json.dumps(record))
     lines = [{"token_counts": [{**costs, "error": None}]}] * 4
     lines += [{"token_counts": [dict.fromkeys(costs, 0) | {"error": "BadVideo: x"}]}] * failed

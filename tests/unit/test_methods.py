@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from probes import DropEarlyFrames, KnockOutPositions
 
 from tempeval.engine.plan import EnginePlan, LayerPlan
-from tempeval.engine.usage import temporal_step
+from tempeval.engine.plan_costs import temporal_step
 from tempeval.errors import ConflictingMethods, InvalidSetting, UnknownName, UnsupportedModel
 from tempeval.methods.base import Chain, Method
 from tempeval.methods.pas import PAS

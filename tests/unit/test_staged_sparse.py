@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tempeval.engine.plan import make_plan
-from tempeval.engine.usage import text_flops
+from tempeval.engine.plan_costs import text_flops
 from tempeval.errors import ConflictingMethods, InvalidSetting
 from tempeval.families.sequence_layout import SequenceLayoutBuilder, grid_run
 from tempeval.methods.base import Chain

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+sys.path.append(str(Path(__file__).resolve().parents[2] / "helpers"))
+import recorded
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 TASKS = ("tempeval_mini_action", "tempeval_mini_direction", "tempeval_mini_order")
 VIDEOS, PER_VIDEO = 40, 3
@@ -97,61 +101,26 @@ def write_run(
         counts = [line["token_counts"] for line in lines]
         failed = sum(isinstance(c, list) and any((x or {}).get("error") for x in c) for c in counts)
         shown = {str(line.get("video_id")) for line in lines}
-        records[task] = {
-            "version": 1,
-            "prompt_hash": f"sha256:{hashlib.sha256(task.encode()).hexdigest()}",
-            "dataset_digest": "sha256:" + "5e" * 32,
-            "expected": len(lines),
-            "answered": len(lines) - failed,
-            "failed": failed,
-            "unparsed": 0,
-            "skipped": 0,
-            "skipped_digest": None,
-            "videos": {
-                "total": len(shown),
-                "damaged": 0,
-                "flags": {},
-            },
-            "damaged": 0,
-            "samples_file": f"20260101_120000_samples_{task}.jsonl",
-            "score_key": "score",
-            "cluster_key": "video_id",
-            "higher_is_better": True,
-            "group": "tempeval_mini",
-        } | dict(task_changes or {})
+        records[task] = recorded.task(
+            prompt_hash=f"sha256:{hashlib.sha256(task.encode()).hexdigest()}",
+            expected=len(lines),
+            answered=len(lines) - failed,
+            failed=failed,
+            videos={"total": len(shown), "damaged": 0, "flags": {}},
+            samples_file=f"20260101_120000_samples_{task}.jsonl",
+            group="tempeval_mini",
+        ) | dict(task_changes or {})
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (folder / f"20260101_120000_samples_{task}.jsonl").write_text(text, encoding="utf-8")
-    record = {
-        "schema": 1,
-        "tempeval_version": "0.1.0",
-        "status": "complete",
-        "error": None,
-        "method": method,
-        "method_settings": {"methods": method.split("+")},
-        "method_fingerprint": f"sha256:{hashlib.sha256(method.encode()).hexdigest()}",
-        "method_label": method,
-        "model": "mini",
-        "model_revision": "sha256:" + "ab12" * 16,
-        "family": "qwen_vl",
-        "tasks": records,
-        "frame_policy": {"rule": "uniform", "num_frames": 8, "fps": None},
-        "visual_token_budget": None,
-        "min_pixels": 3136,
-        "max_pixels": 50176,
-        "position_rule": "original",
-        "dtype": "float32",
-        "attention_kernel": "cpu_flash",
-        "device": "cpu",
-        "gpu": None,
-        "world_size": 1,
-        "seed": 0,
-        "limit": None,
-        "packages": {"lmms_eval": "0.7.3", "torch": "2.15.0", "transformers": "5.23.0"},
-        "started": "2026-01-01T12:00:00+00:00",
-        "finished": "2026-01-01T12:03:00+00:00",
-        "wall_seconds": 180.0,
-        "command": f"tempeval run --method {method}",
-    } | changes
+    record = (
+        recorded.record(
+            records,
+            method,
+            method_settings={"methods": method.split("+")},
+            method_fingerprint=f"sha256:{hashlib.sha256(method.encode()).hexdigest()}",
+        )
+        | changes
+    )
     (folder / "run.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     return folder
 
@@ -213,16 +182,15 @@ def write_scene(root: Path) -> Path:
     write_run(root / "bad" / "stock", "stock", tasks={TASKS[0]: unknown})
     broken = root / "bad" / "syntax"
     broken.mkdir()
-    (broken / "run.json").write_text('{"schema": 1,\n "status": ', encoding="utf-8")
+    (broken / "run.json").write_text('{"schema": 2,\n "status": ', encoding="utf-8")
     newer = root / "bad" / "newer"
     newer.mkdir()
-    (newer / "run.json").write_text('{"schema": 2}', encoding="utf-8")
+    (newer / "run.json").write_text('{"schema": 3}', encoding="utf-8")
     return root
 
 
 if __name__ == "__main__":  # rewrites the golden files; read the difference before keeping it
     import tempfile
-    from pathlib import Path
 
     from tempeval.leaderboard import board, build
 
