@@ -88,6 +88,7 @@ readme: $(STAMP)
 	$(BIN)/python .ci/benchmark_docs.py
 	$(BIN)/python .ci/leaderboard_docs.py
 	$(BIN)/python .ci/options_docs.py
+	$(BIN)/python .ci/record_docs.py
 readme-table: $(STAMP)
 	$(BIN)/python .ci/readme.py --table $(QUICKSTART)/leaderboard/leaderboard.md
 

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 
 from tempeval.leaderboard.errors import RunsNotFound
 from tempeval.leaderboard.walk import Unreadable, walk
-from tempeval.run.record import BadRecord, parse_object
+from tempeval.run.record import FILE_NAME, BadRecord, parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-RECORD = "run.json"
-# What lmms-eval calls its results: the time, in the time zone it was told, and this ending.
+# What lmms-eval calls its results: the time, in the time zone it was told, and this ending. The
+# record of a run of its own command has that time, too: several runs may share a folder.
 _RESULTS = re.compile(r"(\d{8}_\d{6})_results\.json")
+_RECORDS = re.compile(rf"(\d{{8}}_\d{{6}}_)?{re.escape(FILE_NAME)}")
+_ENDINGS = re.compile(rf"_results\.json$|_{re.escape(FILE_NAME)}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +64,9 @@ def find(paths: Sequence[Path]) -> Found:
 
     Returns:
         The files, and what stands in their place. A name is the folder relative to what all have
-        in common, for stock results with the time in the file's name. A file that is found twice,
-        also by another spelling of its path, is there once, by a way without links if there is
-        one.
+        in common, for runs of lmms-eval with the time in the file's name. A file that is found
+        twice, also by another spelling of its path, is there once, by a way without links if there
+        is one.
 
     Raises:
         RunsNotFound: a path does not exist or cannot be read, or there is neither kind of file
@@ -75,7 +77,7 @@ def find(paths: Sequence[Path]) -> Found:
     for path in paths:
         below = list(_below(path))
         if not below:
-            raise RunsNotFound(path, f"no {RECORD} and no *_results.json in it or below it")
+            raise RunsNotFound(path, f"no {FILE_NAME} and no *_results.json in it or below it")
         for found in below:
             if isinstance(found, Unreadable):
                 problems[found.folder, found.file] = (found.reason, found.action)
@@ -84,12 +86,12 @@ def find(paths: Sequence[Path]) -> Found:
             files[place] = min(files.get(place, found), found, key=_linked)
     if not files and not problems:
         raise RunsNotFound(Path(), "no run was given")
-    records = sorted(path for path in files.values() if path.name == RECORD)
-    stock = sorted(path for path in files.values() if path.name != RECORD and not _owned(path))
+    records = sorted(path for path in files.values() if is_record(path))
+    stock = sorted(p for p in files.values() if not is_record(p) and _owner(p) is None)
     folders = {path.parent for path in (*records, *stock)}
     common = _common(folders | {folder for folder, _ in problems})
     return Found(
-        tuple(sorted(((_relative(p.parent, common), p) for p in records), key=_order)),
+        tuple(sorted(((_joined(_relative(p.parent, common), p), p) for p in records), key=_order)),
         tuple(sorted(((_joined(_relative(p.parent, common), p), p) for p in stock), key=_order)),
         tuple(
             Odd(_relative(folder, common), file, *why)
@@ -103,9 +105,9 @@ def _below(path: Path) -> Iterator[Path | Unreadable]:
         raise RunsNotFound(path, "no such file or folder")
     if not path.is_dir():
         if not _wanted(path.name):
-            raise RunsNotFound(path, f"neither a folder nor a {RECORD} nor a *_results.json")
+            raise RunsNotFound(path, f"neither a folder nor a {FILE_NAME} nor a *_results.json")
         file = path.parent.resolve() / path.name
-        yield file.with_name(RECORD) if _owned(file) else file
+        yield _owner(file) or file
         return
     root = path.resolve()
     for found in walk(root, _wanted):
@@ -114,8 +116,13 @@ def _below(path: Path) -> Iterator[Path | Unreadable]:
         yield found
 
 
+def is_record(path: Path) -> bool:
+    """Return True if a file is named as the record of a run."""
+    return _RECORDS.fullmatch(path.name) is not None
+
+
 def _wanted(name: str) -> bool:
-    return name == RECORD or _RESULTS.fullmatch(name) is not None
+    return any(pattern.fullmatch(name) for pattern in (_RECORDS, _RESULTS))
 
 
 def _place(file: Path) -> tuple[int, int, str]:
@@ -129,25 +136,31 @@ def _linked(file: Path) -> tuple[bool, Path]:
     return file.parent.resolve() != file.parent, file
 
 
-def _owned(results: Path) -> bool:
-    """Tell whether a results file is of the run whose record lies beside it.
+def _owner(results: Path) -> Path | None:
+    """Return the record of the run that a results file is of; None for none.
 
-    The record names it, or samples files of its time. One that names neither is of a run that did
+    A `run.json` names it, or samples files of its time. One that names neither is of a run that did
     not get so far, or cannot be read: it is listed itself, and what it left is its own.
     """
-    record = results.with_name(RECORD)
-    if results.name == RECORD or not record.is_file():
-        return False
+    if is_record(results):
+        return None
+    own = results.with_name(_ENDINGS.sub(f"_{FILE_NAME}", results.name))
+    if own.is_file():
+        return own
+    record = results.with_name(FILE_NAME)
+    if not record.is_file():
+        return None
     try:
         raw = parse_object(record, record.read_bytes(), "")
     except (BadRecord, OSError):
-        return True
+        return record
     tasks = raw.get("tasks")
     parts = tasks.values() if isinstance(tasks, dict) else ()
     names = [part.get("samples_file") for part in parts if isinstance(part, dict)]
     known = [name for name in (raw.get("results_file"), *names) if isinstance(name, str)]
     time = results.name.removesuffix("_results.json")
-    return not known or any(name.startswith(f"{time}_") for name in known)
+    ours = not known or any(name.startswith(f"{time}_") for name in known)
+    return record if ours else None
 
 
 def _common(folders: Iterable[Path]) -> Path:
@@ -162,7 +175,8 @@ def _relative(folder: Path, common: Path) -> str:
 
 
 def _joined(folder: str, path: Path) -> str:
-    return f"{folder}/{path.name.removesuffix('_results.json')}"
+    """Name a run by its folder, and by the time where several may be in one."""
+    return folder if path.name == FILE_NAME else f"{folder}/{_ENDINGS.sub('', path.name)}"
 
 
 def _order(named: tuple[str, Path]) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from tempeval.leaderboard.eligible import REMEDY, task_refusal
-from tempeval.leaderboard.find import RECORD, find
+from tempeval.leaderboard.find import find, is_record
 from tempeval.leaderboard.records import Entry, Refusal, Run, Source
 from tempeval.leaderboard.run_record import parse_run
 from tempeval.leaderboard.samples import read_all
@@ -147,7 +147,7 @@ def _unreadable(name: str, method: str, tasks: tuple[str, ...], error: BadRecord
         method=method,
         tasks=tasks,
         kind="unreadable",
-        field="samples" if tasks and error.path.name != RECORD else error.path.name,
+        field="samples" if tasks and not is_record(error.path) else error.path.name,
         value=f"{name}/{where}",
         other="",
         reason=error.reason,

@@ -44,6 +44,12 @@ class Tally:
         self.computed += not answered.earlier
         self.kernels.update((answered.outcome.usage.attention_kernel or "").split("+"))
 
+    def join(self, other: Tally) -> None:
+        """Add the answers of another rank."""
+        self.replayed += other.replayed
+        self.computed += other.computed
+        self.kernels |= other.kernels
+
 
 def run_facts(spec: RunSpec, chain: Chain, inference: Inference, tally: Tally) -> RunFacts:
     """Return what a record says about model, method, frames and answers."""

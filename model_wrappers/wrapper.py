@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -86,6 +87,8 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
     fixed_method: ClassVar[str | None] = None
     #: Whether the first chain is checked before it is asked for anything.
     checks_at_once: ClassVar[bool] = True
+    #: When lmms-eval's command began to load it (`time.perf_counter`); None for other callers.
+    command_began: float | None = None
     #: Whether failed samples are summed up in a warning; not where the caller says it.
     says_failures: ClassVar[bool] = True
 
@@ -163,6 +166,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         Raises:
             SystemExit: with status 2, for an argument that is not accepted.
         """
+        began = time.perf_counter()
         given = simple_parse_args_string(arg_string)
         if "seed" not in given:
             # lmms-eval hands its --seed to nobody; it has just seeded torch with it.
@@ -173,6 +177,11 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         except TempevalError as error:
             sys.stderr.write(f"error: {visible(str(error))}\n")
             raise SystemExit(2) from error
+        # Here, because the host's command alone comes this way; `tempeval run` has its own records.
+        from tempeval.run import host_command
+
+        host_command.install()
+        model.command_began = began
         return model
 
     def open_journal(self, folder: Path) -> None:
@@ -326,6 +335,16 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         here how many samples failed on any of them.
         """
         self._say_failures(alone=False)
+        self._join_tallies()
+
+    def _join_tallies(self) -> None:
+        """Add up how the answers of all ranks came about, on the first."""
+        if self._world_size == 1 or not dist.is_initialized():
+            return
+        of_ranks: list[Any] | None = [None] * dist.get_world_size() if self._rank == 0 else None
+        dist.gather_object(self.tally, of_ranks, dst=0)
+        for other in (of_ranks or ())[1:]:
+            self.tally.join(other)
 
     def _say_failures(self, *, alone: bool) -> None:
         """Warn once of the samples that failed since the last time: how many, and why.

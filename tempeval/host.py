@@ -213,6 +213,26 @@ class HostTasks:
         self._video_digests: dict[str, tuple[str, str]] = {}
         self._prompt_hashes: dict[str, str] = {}
 
+    @classmethod
+    def of(cls, tree: dict[Any, Any], names: Sequence[str], limit: int | None) -> HostTasks:
+        """Take tasks that the host has loaded.
+
+        Args:
+            tree: task objects by name, in the host's nested groups.
+            names: tasks and groups as they were asked for.
+            limit: documents per task, at most; None for all.
+        """
+        tasks = cls((), limit)
+        tasks.names = list(names)
+        tasks._show(tree)
+        return tasks
+
+    def build_all(self) -> None:
+        """Build the requests of every document, also where the host asked this rank for some."""
+        with _without_bars():
+            for task in self._loaded.values():
+                task.build_all_requests(limit=self.limit, rank=0, world_size=1)
+
     def load(self) -> dict[str, TaskFacts]:
         """Load data sets and task objects, on the first call.
 

@@ -57,7 +57,7 @@ def save_host_files(
     _check_json(folder / aggregated)
     for task, name in names.items():
         tracker.save_results_samples(task_name=task, samples=_released(samples[task]))
-        _check_lines(folder / name, len(samples[task]))
+        check_lines(folder / name, len(samples[task]))
     bring_to_disk([folder / aggregated, *(folder / name for name in names.values()), folder])
     return aggregated, names
 
@@ -121,7 +121,8 @@ def _check_json(path: Path) -> None:
         ) from error
 
 
-def _check_lines(path: Path, expected: int) -> None:
+def check_lines(path: Path, expected: int) -> None:
+    """Raise RunFailed unless a file has as many lines as it should."""
     written = 0
     if path.is_file():
         with path.open("rb") as file:

@@ -374,14 +374,19 @@ def read_record(folder: Path) -> StartedRecord | RunRecord | None:
     return check_record(path, raw, action)
 
 
-def write_record(folder: Path, record: StartedRecord) -> Path:
-    """Write `run.json` whole or not at all: beside its place, flushed, then renamed.
+def write_record(folder: Path, record: StartedRecord, name: str = FILE_NAME) -> Path:
+    """Write a record whole or not at all: beside its place, flushed, then renamed.
+
+    Args:
+        folder: of the run.
+        record: what it says.
+        name: of the file.
 
     Raises:
         RunFailed: if it cannot be written.
     """
-    path = folder / FILE_NAME
-    part = folder / f".{FILE_NAME}.{os.getpid()}"
+    path = folder / name
+    part = folder / f".{name}.{os.getpid()}"
     try:
         with part.open("w", encoding="utf-8") as file:
             json.dump(record.model_dump(by_alias=True), file, indent=2, ensure_ascii=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tempeval.errors import TempevalError
 from tempeval.host_files import is_whole
 from tempeval.run.counting import differences, status_of
-from tempeval.run.record import RunRecord, read_record, write_record
+from tempeval.run.record import Request, RunRecord, read_record, write_record
 from tempeval.source_digest import foreign_code
 from tempeval.video.clip import FramePlan
 
@@ -47,9 +47,9 @@ def reusable(plans: Sequence[Plan], replace: bool, allowed: Allowed) -> dict[Pat
         if not any(task.answered for task in record.tasks.values()):
             continue  # a run that answered nothing blocks nothing
         complete = status_of(record.tasks, record.videos, allowed) == "complete"
-        old, new = _settings(record.request.model_dump()), _settings(plan.request)
+        old, new = _settings(record.request), _settings(Request(**plan.request))
         if record.left_out:  # what it could not evaluate, it may evaluate now
-            known, now = (request.get("annotations", {}) for request in (old, new))
+            known, now = (request["annotations"] for request in (old, new))
             old["annotations"] = {key: known[key] for key in known.keys() & now.keys()}
             new["annotations"] = {key: now[key] for key in known.keys() & now.keys()}
         if not any(foreign_code(type(m).__module__) for m in plan.chain.parts):
@@ -130,8 +130,8 @@ def keep(folder: Path, record: RunRecord) -> None:
         write_record(folder, record.model_copy(update={"status": "complete", "error": None}))
 
 
-def _settings(request: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in request.items() if key not in _FREE}
+def _settings(request: Request) -> dict[str, Any]:
+    return {key: value for key, value in request.model_dump().items() if key not in _FREE}
 
 
 def _versions(packages: Mapping[str, str]) -> dict[str, str | None]:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from tempeval.host import HostTasks
     from tempeval.host_scores import Scoring
     from tempeval.methods.base import Chain
+    from tempeval.run.counting import Allowed
     from tempeval.run.matrix import Plan
     from tempeval.run.record import RunFacts, Status, VideoCounts
     from tempeval.run.spec import RunSpec
@@ -200,14 +201,7 @@ class Run:
                     "%s: no answer was read in %d of %d texts; they are in %s",
                     *(name, task.unparsed, task.answered, task.samples_file),
                 )
-        allowed = self.options.allowed
-        status = status_of(self.record.tasks, self.record.videos, allowed)
-        reason = counts(self.record)
-        if too_damaged(self.record.videos, allowed):
-            reason += f" (more than max_damaged={allowed.damaged})"
-        failures = self.record.failures
-        reason += next((f"; first failure {k}: {v}" for k, v in failures.items()), "")
-        self.end(status, None if status == "complete" else reason)
+        self.end(*verdict(self.record, self.options.allowed))
 
     def end(self, status: Status, error: str | None) -> None:
         """Write the last record."""
@@ -330,6 +324,23 @@ def scored_record(
         ),
         failures=failures_of(sample for rows in samples.values() for sample in rows),
     )
+
+
+def verdict(record: RunRecord, allowed: Allowed) -> tuple[Status, str | None]:
+    """Say how a run with scores ended, and why it is not complete; None where it is.
+
+    Args:
+        record: with the counts of all tasks.
+        allowed: what a complete run may lack.
+    """
+    status = status_of(record.tasks, record.videos, allowed)
+    if status == "complete":
+        return status, None
+    reason = counts(record)
+    if too_damaged(record.videos, allowed):
+        reason += f" (more than max_damaged={allowed.damaged})"
+    reason += next((f"; first failure {k}: {v}" for k, v in record.failures.items()), "")
+    return status, reason
 
 
 def ended_record(

@@ -65,7 +65,8 @@ def test_members_of_groups_exist() -> None:
 
 
 def test_the_generated_tables_and_pages_are_up_to_date() -> None:
-    for script in ("readme.py", "benchmark_docs.py", "leaderboard_docs.py", "options_docs.py"):
+    pages = ("benchmark", "leaderboard", "options", "record")
+    for script in ("readme.py", *(f"{name}_docs.py" for name in pages)):
         subprocess.run([sys.executable, ROOT / ".ci" / script, "--check"], check=True)
 
 

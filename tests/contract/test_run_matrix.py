@@ -84,7 +84,7 @@ def test_the_record_says_what_ran_and_how_it_went(options: Any) -> None:
     assert name.endswith("_samples_tempeval_tiny_a.jsonl")
     assert task == {
         **task,
-        "version": 3,
+        "version": "3",
         "expected": 4,
         "answered": 4,
         "failed": 0,

@@ -137,7 +137,7 @@ def test_methods_go_to_the_baseline_of_their_budget(tmp_path):
         ("dtype", {"dtype": "bfloat16"}),
         ("limit", {"limit": 60}),
         ("frame_policy", {"frame_policy": {"rule": "uniform", "num_frames": 4, "fps": None}}),
-        ("frame_policy", {"mm_newline_position": "grid"}),
+        ("frame_policy", {"shown": {"mm_newline_position": "grid"}}),
         ("task_version", {"task_changes": {"version": 2}}),
         ("task_version", {"task_changes": {"version": 0}}),
         ("prompt_hash", {"task_changes": {"prompt_hash": "sha256:ef"}}),
@@ -649,7 +649,10 @@ def write_as_the_runner(folder, method, group, **changes):
     from tempeval.run.counting import TaskFacts, digest, task_record
 
     facts = TaskFacts(TASK, 1, len(group), "score", "video_id", True, None)
-    task = task_record(facts, digest(group), f"20260101_120000_samples_{TASK}.jsonl", group)
+    digests = {"prompt_hash": digest(group), "task_digest": "", "videos_digest": ""}
+    digests["video_stamps"] = ""
+    file = f"20260101_120000_samples_{TASK}.jsonl"
+    task = task_record(facts, file, group, digests=digests).model_dump()
     return made["write_run"](folder, method, tasks={TASK: group}, task_changes=task, **changes)
 
 

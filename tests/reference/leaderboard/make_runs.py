@@ -110,6 +110,7 @@ def write_run(
             samples_file=f"20260101_120000_samples_{task}.jsonl",
             group="tempeval_mini",
         ) | dict(task_changes or {})
+        records[task]["version"] = str(records[task]["version"])
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (folder / f"20260101_120000_samples_{task}.jsonl").write_text(text, encoding="utf-8")
     record = (
