@@ -148,6 +148,13 @@ def host_samples(cwd: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def host_record(cwd: Path) -> dict[str, Any]:
+    """Return the record beside the host's results."""
+    (path,) = cwd.glob("out/*/*_run.json")
+    record: dict[str, Any] = json.loads(path.read_text())
+    return record
+
+
 def test_lmms_eval_on_two_ranks(tiny_qwen2_5_vl_folder: Path, tmp_path: Path) -> None:
     arguments = host_command(tiny_qwen2_5_vl_folder)
     with started([sys.executable, *arguments], tmp_path / "one") as command:
@@ -155,6 +162,15 @@ def test_lmms_eval_on_two_ranks(tiny_qwen2_5_vl_folder: Path, tmp_path: Path) ->
     with started(torchrun(2, *arguments), tmp_path / "two") as command:
         command.wait()
     assert host_samples(tmp_path / "two") == host_samples(tmp_path / "one")
+    one, two = (host_record(tmp_path / name) for name in ("one", "two"))
+    assert (one["status"], two["status"]) == ("complete", "complete")
+    assert (one["world_size"], two["world_size"]) == (1, 2)
+    for name in ("code", "frame_policy", "method_label", "model_revision", "generation"):
+        assert one[name] == two[name]
+    assert one["computed"] == two["computed"] > 0
+    for task in TASKS:
+        for name in ("prompt_hash", "dataset_digest", "task_digest", "videos_digest", "expected"):
+            assert one["tasks"][task][name] == two["tasks"][task][name]
 
 
 @pytest.mark.parametrize("dying", [0, 1])
