@@ -15,6 +15,7 @@ import numpy as np
 
 from tempeval.leaderboard.errors import LeaderboardError
 from tempeval.leaderboard.records import MEASURES
+from tempeval.run.record import USAGE_KEY
 
 if TYPE_CHECKING:
     from array import array
@@ -106,8 +107,8 @@ def target(raw: dict[str, Any]) -> str:
 def append_row(rows: array[float], raw: dict[str, Any], score_key: str) -> bool:
     """Append the numbers of a line to a flat array.
 
-    A failed sample (an `error` in token_counts, or a `failure`) has score 0. A question with
-    several requests (one per label) has one token_counts entry for all, in first place, or one for
+    A failed sample (an `error` in its usage, or a `failure`) has score 0. A question with
+    several requests (one per label) has one usage for all, in first place, or one for
     each: they share the video, so tokens, bytes and the decode, encode and prefill times are taken
     once (the largest), and the answer and amortised times are added.
 
@@ -122,7 +123,7 @@ def append_row(rows: array[float], raw: dict[str, Any], score_key: str) -> bool:
     Raises:
         BadLine: no finite score, or something that should be a number is not; `rows` is as it was.
     """
-    entries = raw.get("token_counts")
+    entries = raw.get(USAGE_KEY)
     size = len(rows)
     score = raw.get(score_key)
     usual = isinstance(score, (float, int)) and -_MOST < score < _MOST and FAILURE not in raw
@@ -164,9 +165,9 @@ def _seconds(times: Sequence[Floats]) -> Floats:
 
 
 def _slow_row(raw: dict[str, Any], score_key: str) -> tuple[bool, list[float]]:
-    entries = raw.get("token_counts") or []
+    entries = raw.get(USAGE_KEY) or []
     if not isinstance(entries, list):
-        raise BadLine(f"'token_counts' is {_short(entries)}, not a list")
+        raise BadLine(f"{USAGE_KEY!r} is {_short(entries)}, not a list")
     counts = [entry for entry in entries if isinstance(entry, dict)]
     failed = any(entry.get("error") is not None for entry in (*counts, {"error": raw.get(FAILURE)}))
     if not counts or not isinstance(entries[0], dict):

@@ -16,7 +16,7 @@ from tempeval.leaderboard.costs import summed_up
 from tempeval.leaderboard.records import Refusal, Source
 from tempeval.leaderboard.schema import Costs, ListedScore
 from tempeval.leaderboard.unscored import UNSCORED
-from tempeval.run.record import BadRecord, parse_object
+from tempeval.run.record import USAGE_KEY, BadRecord, parse_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -193,7 +193,7 @@ def _costs(path: Path, task: str, expected: int | None) -> tuple[Costs | None, s
                 lines += 1
                 sample = parse(line)
                 # The score is lmms-eval's; only the counts are read.
-                counts = {"token_counts": sample.get("token_counts"), "score": 0.0}
+                counts = {USAGE_KEY: sample.get(USAGE_KEY), "score": 0.0}
                 failed += append_row(rows, counts, "score")
     except FileNotFoundError:
         return None, ""
