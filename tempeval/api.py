@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tempeval.leaderboard import Refusal
     from tempeval.leaderboard.schema import Document
     from tempeval.methods.base import Method
+    from tempeval.run.record import RunRecord, StartedRecord
     from tempeval.verification.report import Check, Verification
 
 
@@ -32,8 +33,8 @@ class Evaluation:
     folders: tuple[Path, ...]
 
     @property
-    def records(self) -> list[dict[str, Any]]:
-        """What each run's `run.json` says.
+    def records(self) -> list[StartedRecord | RunRecord]:
+        """What each run's `run.json` says, typed (docs/records.md).
 
         Raises:
             TempevalError: if one cannot be read.
@@ -56,25 +57,26 @@ class Evaluation:
 
         rows = []
         for folder, record in zip(self.folders, self.records, strict=True):
-            for name, task in record["tasks"].items():
+            for name, task in record.tasks.items():
                 rows += [
-                    {"method": record["method"], "run": str(folder), "task": name, **line}
-                    for line in _lines(folder / task["samples_file"])
+                    {"method": record.method, "run": str(folder), "task": name, **line}
+                    for line in _lines(folder / task.samples_file)
                 ]
         return pandas.DataFrame(rows)
 
     def _rows(self) -> Iterator[dict[str, Any]]:
+        from tempeval.run.record import RunRecord
+
         for folder, record in zip(self.folders, self.records, strict=True):
-            request = record["request"]
             said = {
-                "method": record["method"],
-                "label": record.get("method_label") or request["method"],
-                "budget": request.get("visual_token_budget"),
-                "status": record["status"],
+                "method": record.method,
+                "label": record.method_label if isinstance(record, RunRecord) else record.method,
+                "budget": record.request.model_dump().get("visual_token_budget"),
+                "status": record.status,
                 "run": str(folder),
             }
-            for name, task in record["tasks"].items():
-                yield {**said, "task": name, **_flat(task)}
+            for name, task in record.tasks.items():
+                yield {**said, "task": name, **_flat(task.model_dump())}
 
 
 @dataclass(frozen=True)
@@ -205,14 +207,12 @@ def verify(
     return verify_method(method, family=family, report=report, **settings)
 
 
-def _record(folder: Path) -> dict[str, Any]:
-    from tempeval.run.record import FILE_NAME
+def _record(folder: Path) -> StartedRecord | RunRecord:
+    from tempeval.run.record import read_record
 
-    path = folder / FILE_NAME
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TempevalError(f"{path} cannot be read: {error}") from error
+    found = read_record(folder)
+    if found is None:
+        raise TempevalError(f"{folder} has no record of a run; evaluate it again")
     return found
 
 
