@@ -17,9 +17,9 @@ from tempeval.engine.attach import Attachment
 from tempeval.engine.encoder import DecodeOptions
 from tempeval.engine.inference import Inference
 from tempeval.engine.plan import make_plan
+from tempeval.engine.plan_costs import temporal_step
 from tempeval.engine.prefix import prefill
 from tempeval.engine.question import Question
-from tempeval.engine.usage import temporal_step
 from tempeval.errors import ConflictingMethods, InfeasibleBudget, UnsupportedModel
 from tempeval.families.frame_choice import fit_frames
 from tempeval.families.llava_onevision_budget import FixedFrames
