@@ -11,7 +11,7 @@ import torch
 
 from tempeval.accepted import refuse_all
 from tempeval.engine.plan import make_plan
-from tempeval.engine.usage import text_flops
+from tempeval.engine.plan_costs import text_flops
 from tempeval.errors import InvalidSetting, TempevalError
 from tempeval.run.runner import JOURNAL_NAME, prepare
 from tempeval.run.scoring import counts
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tempeval.engine.work import Item, VideoWork
     from tempeval.host import HostTasks
     from tempeval.run.matrix import Plan
+    from tempeval.run.record import RunRecord
     from tempeval.run.spec import RunSpec
 
     Report = Callable[[str], None]
@@ -151,7 +152,7 @@ def _estimate(inference: Inference, resolved: ResolvedChain, item: Item) -> tupl
     return plan.token_layers, text_flops(plan, family.geometry, len(tail))
 
 
-def _state(plan: Plan, spec: RunSpec, kept: dict[Path, dict[str, Any]]) -> str:
+def _state(plan: Plan, spec: RunSpec, kept: dict[Path, RunRecord]) -> str:
     """Say what of a run is there already."""
     if plan.folder in kept:
         return f"complete already, would be reused ({counts(kept[plan.folder])})"

@@ -6,7 +6,7 @@ import importlib
 import tempfile
 import time
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tempeval.benchmarks.roots import use_root
 from tempeval.errors import InvalidSetting, RunFailed, TempevalError
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tempeval.run.matrix import Plan
+    from tempeval.run.record import RunRecord
     from tempeval.run.scoring import ChainModel
     from tempeval.run.spec import RunSpec
 
@@ -109,7 +110,7 @@ class Prepared(NamedTuple):
 
     plans: list[Plan]
     tasks: HostTasks
-    kept: dict[Path, dict[str, Any]]
+    kept: dict[Path, RunRecord]
 
 
 def prepare(options: RunSpec, report: Report, place: Callable[[Path], None]) -> Prepared:
