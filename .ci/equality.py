@@ -80,7 +80,10 @@ RUNS = {
 #: What was called otherwise on one side, by the name that both are compared under.
 RENAMED = {"token_counts": "usage", "costs": "usage", "ledger": "usage", "measures": "usage"}
 #: Measured times, and names of code, records and moments: they differ from run to run.
-UNLIKE = ("_ms", "seconds", "peak_memory_bytes", "schema", "digest", "code", "time", "date")
+UNLIKE = (
+    *("_ms", "seconds", "peak_memory_bytes", "schema", "digest", "code", "commit", "time", "date"),
+    *("started", "finished", "samples_file", "results_file"),
+)
 
 
 def main() -> int:
