@@ -7,6 +7,7 @@ in the other, and a change to either needs both.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import re
 from dataclasses import dataclass, fields, replace
@@ -123,6 +124,13 @@ class Method:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        for stage in STAGES:
+            # A field of that name would take the stage's place: each instance has it as a value.
+            if stage in inspect.get_annotations(cls):
+                raise InvalidSetting(
+                    f"{cls.__name__}.{stage}: a setting may not have the name of a stage "
+                    f"({', '.join(STAGES)}); give it another"
+                )
         if "name" not in vars(cls):  # a subclass of a method is another method
             words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__)
             cls.name = words.lower()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tempeval.methods.base import Method
+from tempeval.methods.base import STAGES, Method
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
@@ -17,7 +17,6 @@ NAMED = re.compile(
     r"`((?:tempeval|tasks|model_wrappers|leaderboard|tests|docs|\.ci)/[\w/.\-]*)`"
     r"|\]\(([^)#:\s]+)(?:#[^)]*)?\)"
 )
-STAGES = ("frames", "tokens", "positions", "attention", "prune", "kv_cache")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import MISSING, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import get_type_hints
 
 import pytest
@@ -96,6 +96,14 @@ def test_a_setting_may_not_be_given_twice_or_to_nobody():
         parse_chain("pas[unit=bin]", {"pas": {"unit": "bin"}})
     with pytest.raises(InvalidSetting, match="not part of"):
         parse_chain("pas", {"temporal_exit": {"layer": 3}})
+
+
+def test_a_setting_may_not_have_the_name_of_a_stage():
+    with pytest.raises(InvalidSetting, match=r"Renumbering.positions: .* name of a stage"):
+
+        @dataclass(frozen=True)
+        class Renumbering(Method):
+            positions: str = "original"
 
 
 def test_methods_that_modify_the_same_are_both_named():
