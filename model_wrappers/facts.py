@@ -10,7 +10,7 @@ import torch
 from tempeval.engine.generation import recorded
 from tempeval.families.quantization import dtype_text, quantization_record
 from tempeval.run.counting import method_label
-from tempeval.run.record import FramePolicy, RunFacts
+from tempeval.run.record import FramePolicy, ModelFacts
 from tempeval.versions import versions
 
 if TYPE_CHECKING:
@@ -51,14 +51,14 @@ class Tally:
         self.kernels |= other.kernels
 
 
-def run_facts(spec: RunSpec, chain: Chain, inference: Inference, tally: Tally) -> RunFacts:
+def run_facts(spec: RunSpec, chain: Chain, inference: Inference, tally: Tally) -> ModelFacts:
     """Return what a record says about model, method, frames and answers."""
     family = inference.family
     cuda = family.device.type == "cuda"
     resolved = inference.resolve(chain)
     notes = chain.labels(resolved.facts)
     of_family: dict[str, Any] = {**family.adapted, **family.pixel_limits()}
-    return RunFacts(
+    return ModelFacts(
         # What tables print; the method's identity is its fingerprint.
         method_label=method_label(chain.spec, notes),
         method_notes=list(notes),

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from tempeval.engine.work import VideoWork
     from tempeval.methods.base import Chain
     from tempeval.model_wrappers.requests import Reader
-    from tempeval.run.record import RunFacts
+    from tempeval.run.record import ModelFacts
 
 #: Failed samples whose reasons a warning quotes.
 MAX_QUOTED = 3
@@ -273,7 +273,7 @@ class TempevalModel(lmms):  # type: ignore[misc]  # lmms-eval is untyped here
         chains = [chain_with_settings(method, {}, ()) for method in methods]
         return chains, self.inference.plan(questions)
 
-    def run_facts(self) -> RunFacts:
+    def run_facts(self) -> ModelFacts:
         """Return what a record says about model, method and frames."""
         return run_facts(self.spec, self.chain, self.inference, self.tally)
 

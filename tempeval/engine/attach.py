@@ -372,11 +372,13 @@ class Attachment:
         if isinstance(self._cache, TailCache):
             return self._attend_tail(self._cache, layer, query, key, value, scale)
         plan = self.narrowed.layers[layer]
-        query = self._shift_prefix(query, layer)
+        last = layer == len(self.plan.layers) - 1
+        if not last or plan.eviction is not None:  # nothing else reads the last layer's queries
+            query = self._shift_prefix(query, layer)
         held = self._held(layer, query, key, value)
         if held is not None and isinstance(self._cache, PrefixCache):
             self._cache.hold(layer, *held, keep_exact=self.plan.exact_prefill)
-        if layer == len(self.plan.layers) - 1:
+        if last:
             raise PrefixFilled
         self._see_prefix_rows(layer, query, key)
         out, kernel = attend_prefix(query, key, value, plan, scale=scale)

@@ -31,9 +31,9 @@ __all__ = [
     "FileFacts",
     "FramePolicy",
     "GitState",
+    "ModelFacts",
     "RecordHead",
     "Request",
-    "RunFacts",
     "RunRecord",
     "StartedRecord",
     "Status",
@@ -182,7 +182,7 @@ class Request(_Part):
     annotations: dict[Text, Text] = _about("digests of the benchmark's files, by name", default={})
 
 
-class RunFacts(_Part):
+class ModelFacts(_Part):
     """What the loaded model says of itself, its method and its frames."""
 
     method_label: Text = _about("what tables print: the chain, and what a reader must know of it")
@@ -250,7 +250,7 @@ class StartedRecord(_Part):
     git: GitState | None = _about("the package's checkout; null where it is installed")
 
 
-class RunRecord(RunFacts, StartedRecord):
+class RunRecord(ModelFacts, StartedRecord):
     """A run with scores."""
 
     results_file: Text = _about("lmms-eval's results, beside the record")

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from tempeval.methods.base import Chain
     from tempeval.run.counting import Allowed
     from tempeval.run.matrix import Plan
-    from tempeval.run.record import RunFacts, Status, VideoCounts
+    from tempeval.run.record import ModelFacts, Status, VideoCounts
     from tempeval.run.spec import RunSpec
 
 LOG_NAME = "host.log"
@@ -70,7 +70,7 @@ class ChainModel(Protocol):
     def set_budget(self, visual_token_budget: int | None) -> None:
         """Change the visual-token budget."""
 
-    def run_facts(self) -> RunFacts:
+    def run_facts(self) -> ModelFacts:
         """Return the model, method and frames part of a record."""
 
     def open_journal(self, folder: Path) -> None:
@@ -262,7 +262,7 @@ def started_record(
 
 def scored_record(
     started: StartedRecord,
-    facts: RunFacts,
+    facts: ModelFacts,
     chain: Chain,
     tasks: HostTasks,
     scoring: Mapping[str, Scoring],

@@ -26,6 +26,7 @@ from tempeval.model_wrappers.chain import Tempeval
 from tempeval.model_wrappers.intp import TempevalINTP
 from tempeval.run.calibrate import CalibrateOptions, calibrate
 from tempeval.run.calibration_clips import MINI
+from tempeval.run.spec import RunSpec
 from tempeval.verification.dense import dense_generate, dense_logits
 from tempeval.verification.through_engine import laid_out, stepwise_logits
 from tempeval.verification.tiny_llava_onevision import load_llava_onevision
@@ -296,25 +297,24 @@ def test_many_frames_within_one_config_line(short_original, videos, frames):
     arguments = f"pretrained={short_original},num_frames={frames},device=cpu"
     model = TempevalINTP.create_from_arg_string(arguments)
     facts = model.run_facts()
-    assert facts["method"] == "intp"
-    assert facts["method_resolved"]["rearrange"]["num_groups"] == frames // 8
-    scale = facts["method_resolved"]["rope_scale"]["scale"]
+    assert model.chain.name == "intp"
+    assert facts.method_resolved["rearrange"]["num_groups"] == frames // 8
+    scale = facts.method_resolved["rope_scale"]["scale"]
     assert scale == (frames * PER_FRAME + 512) / (16 * PER_FRAME - 1)
-    assert facts["method_label"] == f"intp (rope_scale: scale {scale:.4g})"
+    assert facts.method_label == f"intp (rope_scale: scale {scale:.4g})"
     outcomes = run(model.inference, [model.chain], ask(videos[:1]))[model.chain.spec]
     for outcome in outcomes.values():
         assert outcome.usage.error is None
         assert outcome.usage.visual_tokens == frames * PER_FRAME
         assert outcome.usage.frames == frames
-    json.dumps(facts)
+    assert json.loads(facts.model_dump_json())["family"] == facts.family
 
 
 def test_deployed_in_two_bits_with_a_calibration_of_its_own(short_original, videos, tmp_path):
     """`intp` as the paper deploys it; ranges of another scale are refused."""
     path = str(tmp_path / "ranges.safetensors")
-    ranges = CalibrateOptions(
-        tmp_path / "ranges.safetensors", MINI, 2, str(short_original), "intp", num_frames=16
-    )
+    run_of = RunSpec(pretrained=str(short_original), method="intp", num_frames=16)
+    ranges = CalibrateOptions(tmp_path / "ranges.safetensors", MINI, 2, run=run_of)
     calibrate(ranges)
     arguments = {"num_frames": 16, "device": "cpu", "kv_bits": 2, "calibration": path}
     model = TempevalINTP(str(short_original), **arguments)
@@ -322,7 +322,7 @@ def test_deployed_in_two_bits_with_a_calibration_of_its_own(short_original, vide
     for outcome in outcomes.values():
         assert outcome.usage.error is None
         assert outcome.usage.quantised_fraction == 1.0
-    resolved = model.run_facts()["method_resolved"]
+    resolved = model.run_facts().method_resolved
     assert list(resolved) == ["rearrange", "rope_scale", "kv_quant"]
     assert "rope_scale[scale=" in resolved["kv_quant"]["calibration_chain"]
     with pytest.raises(InvalidSetting, match="was made under method"):
@@ -367,9 +367,9 @@ def test_the_wrapper_compares_methods_at_one_budget(tiny_llava_onevision_folder)
         model.set_method(spec)
         plan = model.inference.resolve(model.chain).frames
         frames[spec] = plan.sampling.num_frames
-        policy = model.run_facts()["frame_policy"]
-        assert policy["num_frames"] == frames[spec]
-        policies.add(policy.get("base_num_frames", policy["num_frames"]))
+        policy = model.run_facts().frame_policy
+        assert policy.num_frames == frames[spec]
+        policies.add(policy.base_num_frames or policy.num_frames)
     assert frames["baseline"] == 16
     assert frames["slowfast"] == frames["slowfast+pas"] > 16
     assert policies == {16}

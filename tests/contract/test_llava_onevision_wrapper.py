@@ -69,9 +69,9 @@ def test_answers_equal_stock_generation(tiny_llava_onevision_folder, docs, posit
         texts.append([result.text for result in results])
     assert texts[0] == texts[1]
     facts = model.run_facts()
-    assert facts["family"] == "llava_onevision"
-    assert facts["mm_newline_position"] == position
-    assert facts["min_pixels"] == facts["max_pixels"] == TILE * TILE
+    assert facts.family == "llava_onevision"
+    assert facts.family_settings["mm_newline_position"] == position
+    assert facts.min_pixels == facts.max_pixels == TILE * TILE
     if position == "one_token":
         assert texts[0] == [stock_answer(model.family, doc) for doc in docs]
 
@@ -104,7 +104,7 @@ def test_choices_are_scored(tiny_llava_onevision_folder, docs):
 def test_a_budget_chooses_the_frames(tiny_llava_onevision_folder, docs):
     folder = str(tiny_llava_onevision_folder)
     model = TempevalBaseline(folder, device="cpu", visual_token_budget=56)
-    assert model.run_facts()["frame_policy"]["num_frames"] == 6
+    assert model.run_facts().frame_policy.num_frames == 6
     (result,) = model.generate_until(instances(model, docs[:1]))
     assert result.token_counts.to_dict()["visual_tokens"] == 55
     with pytest.raises(InfeasibleBudget, match=r"Nearest feasible: 55"):

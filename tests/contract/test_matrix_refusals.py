@@ -15,6 +15,7 @@ from tempeval.errors import InfeasibleBudget, InvalidSetting, PromptTooLong, Tem
 from tempeval.methods.registry import METHODS, MethodEntry
 from tempeval.model_wrappers.baseline import TempevalBaseline
 from tempeval.model_wrappers.chain import Tempeval
+from tempeval.run.record import FramePolicy
 from tempeval.run.runner import IncompleteRuns, load_model, run_matrix
 from tempeval.run.spec import RunSpec
 from tempeval.verification.tiny_video_llava import PER_FRAME, save_tiny_original
@@ -109,7 +110,7 @@ def test_a_budget_is_not_judged_by_the_chain_before(
     with pytest.raises(InfeasibleBudget, match="no multiple of 64 frames"):
         model.set_method("rearrange[frames_per_group=64]")
     model.set_method("baseline")
-    assert model.run_facts()["method"] == "baseline"
+    assert model.chain.name == "baseline"
 
 
 def test_a_budget_that_only_pooling_meets(options: Any, tiny_video_llava_folder: Path) -> None:
@@ -137,8 +138,8 @@ def test_free_frames_are_chosen_in_whole_groups(
     plan = model.inference.resolve(model.chain).frames
     assert plan.sampling.num_frames % size == 0
     assert plan.num_groups == plan.sampling.num_frames // size
-    policy = model.run_facts()["frame_policy"]
-    assert policy["num_frames"] == plan.sampling.num_frames
+    policy = model.run_facts().frame_policy
+    assert policy.num_frames == plan.sampling.num_frames
     # Frames that are given stay as they are.
     with pytest.raises(TempevalError, match="num_frames=10"):
         Tempeval(folder, method=spec, num_frames=10, visual_token_budget=budget, device="cpu")
@@ -160,17 +161,19 @@ def test_the_record_says_how_many_frames_the_chain_saw(
     policies = {}
     for spec in ("baseline", "slowfast"):
         model.set_method(spec)
-        policies[spec] = model.run_facts()["frame_policy"]
-    assert policies["baseline"] == {"rule": "uniform", "num_frames": 8, "fps": None}
-    frames = policies["slowfast"].pop("num_frames")
+        policies[spec] = model.run_facts().frame_policy
+    assert policies["baseline"] == FramePolicy(rule="uniform", num_frames=8, fps=None)
+    frames = policies["slowfast"].num_frames
     assert frames > 8
-    assert policies["slowfast"] == {"rule": "uniform", "base_num_frames": 8, "fps": None}
+    assert policies["slowfast"] == FramePolicy(
+        rule="uniform", num_frames=frames, base_num_frames=8, fps=None
+    )
 
 
 def test_newline_tokens_are_an_option_of_a_run(
     options: Any, tiny_llava_onevision_folder: Path, tiny_qwen2_5_vl_folder: Path
 ) -> None:
     chosen = options(pretrained=str(tiny_llava_onevision_folder), mm_newline_position="grid")
-    assert load_model(chosen).run_facts()["mm_newline_position"] == "grid"
+    assert load_model(chosen).run_facts().family_settings["mm_newline_position"] == "grid"
     with pytest.raises(InvalidSetting, match="no newline tokens"):
         load_model(options(pretrained=str(tiny_qwen2_5_vl_folder), mm_newline_position="grid"))

@@ -213,9 +213,9 @@ def test_before_training_the_wrapper_equals_the_baseline_bit_for_bit(
         ):
             assert getattr(mine, name) == getattr(other, name)
         assert other.prefill_flops > mine.prefill_flops
-    facts = models[1].run_facts()
-    assert "untrained patch, adds nothing" in facts["method_notes"]
-    assert len(facts["method_settings"]["pave"]["adapter_digest"]) == 64
+    facts, settings = models[1].run_facts(), models[1].chain.settings()
+    assert "untrained patch, adds nothing" in facts.method_notes
+    assert len(settings["pave"]["adapter_digest"]) == 64
     # The same arguments, a trained adapter: other scores.
     trained = TempevalSimple(
         folder,
@@ -243,7 +243,7 @@ def test_newlines_lie_where_they_lay_in_training(
     def loaded(adapter, folder=tiny_llava_onevision_folder, **arguments):
         arguments |= {"adapter": adapter, "pave.side_channel": "tiny", "device": "cpu"}
         model = TempevalPAVESimple(str(folder), num_frames=4, **arguments)
-        return model.family.settings, model.run_facts()["method_notes"]
+        return model.family.settings, model.run_facts().method_notes
 
     grid, one = ({"mm_newline_position": name} for name in ("grid", "one_token"))
     other = "mm_newline_position one_token, trained with grid"

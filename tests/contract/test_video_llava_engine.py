@@ -165,7 +165,7 @@ def test_the_lmms_eval_model_end_to_end(request, docs, name):
         assert all(r.token_counts.usage.error is None for r in results)
         assert {r.token_counts.usage.visual_tokens for r in results} == {16 * PER_FRAME}
         facts = model.run_facts()
-        assert (facts["family"], facts["min_pixels"]) == ("video_llava", 56 * 56)
+        assert (facts.family, facts.min_pixels) == ("video_llava", 56 * 56)
         simple = TempevalSimple(
             folder, method=method, device="cpu", num_frames=16, decode_workers=0
         )

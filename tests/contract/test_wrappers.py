@@ -20,6 +20,7 @@ from tempeval.model_wrappers.pas import TempevalPAS
 from tempeval.model_wrappers.requests import visuals_of
 from tempeval.model_wrappers.results import ChoiceLoss
 from tempeval.model_wrappers.staged_sparse import TempevalStagedSparse
+from tempeval.run.record import FramePolicy
 from tempeval.tasks.choice_task import choose
 from tempeval.tasks.failed import Failure
 from tempeval.video.clip import VideoPath
@@ -81,7 +82,7 @@ def test_chat_and_simple_paths_agree(tiny_qwen2_5_vl_folder, docs):
         singles = [model.generate_until([one])[0].text for one in instances(model, mixed)]
         assert [r.text for r in results] == singles  # in the order of the requests
         assert all(r.token_counts.to_dict()["error"] is None for r in results)
-        recorded = model.run_facts()["generation"]
+        recorded = model.run_facts().generation
         assert (recorded["max_new_tokens"], recorded["until"]) == (4, ["\n\n"])
         assert recorded["do_sample"] is False
         assert model.family.tokenizer.eos_token_id in recorded["eos_token_id"]
@@ -124,7 +125,7 @@ def test_methods_differ_and_set_method_equals_a_fresh_model(tiny_qwen2_5_vl_fold
         (TempevalBaseline, "baseline", {}),
     ):
         fresh = cls(folder, **PIXELS, **settings)
-        assert fresh.run_facts()["method"] == spec
+        assert fresh.chain.name == spec
         shared.set_method("staged_sparse[strategies=3]" if settings else spec)
         got = [
             [loss for loss, _ in model.loglikelihood(instances(model, docs, "loglikelihood"))]
@@ -313,7 +314,7 @@ def test_settings_reach_the_method(tiny_qwen2_5_vl_folder):
     one = TempevalPAS(folder, unit="position", **PIXELS)
     two = Tempeval(folder, method="pas[unit=position]", **PIXELS)
     three = Tempeval(folder, method="pas", **PIXELS, **{"pas.unit": "position"})
-    prints = {m.run_facts()["method_fingerprint"] for m in (one, two, three)}
+    prints = {m.chain.fingerprint for m in (one, two, three)}
     assert len(prints) == 1
 
 
@@ -326,7 +327,7 @@ def test_clean_keeps_the_weights(tiny_qwen2_5_vl_folder, docs):
 
 def test_a_rate_without_a_number_of_frames_is_not_cut_to_eight(tiny_qwen2_5_vl_folder):
     model = TempevalBaseline(str(tiny_qwen2_5_vl_folder), fps=4.0, **PIXELS)
-    assert model.run_facts()["frame_policy"] == {"rule": "fps", "num_frames": 32, "fps": 4.0}
+    assert model.run_facts().frame_policy == FramePolicy(rule="fps", num_frames=32, fps=4.0)
 
 
 def test_palette_images_of_equal_bytes_are_told_apart():

@@ -8,7 +8,7 @@ from typing import Any
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 
-from tempeval.run.record import FramePolicy, RunFacts
+from tempeval.run.record import FramePolicy, ModelFacts
 
 
 @dataclass
@@ -58,8 +58,8 @@ class FakeModel(lmms):
     def set_budget(self, visual_token_budget: int | None) -> None:
         self.budget = visual_token_budget
 
-    def run_facts(self) -> RunFacts:
-        return RunFacts(
+    def run_facts(self) -> ModelFacts:
+        return ModelFacts(
             method_label=self.method,
             method_notes=[],
             method_resolved={},

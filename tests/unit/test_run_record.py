@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 PARTS: list[type[BaseModel]] = [
     *(RunRecord, StartedRecord, record.TaskRecord, record.VideoCounts, record.FramePolicy),
-    *(record.FileFacts, record.GitState, record.Request, record.RunFacts),
+    *(record.FileFacts, record.GitState, record.Request, record.ModelFacts),
 ]
 
 
