@@ -205,11 +205,12 @@ def test_a_run_says_whether_the_checkpoint_knows_the_positions(tiny_qwen2_5_vl_f
     config = json.loads((trained / "config.json").read_text())
     (trained / "config.json").write_text(json.dumps({**config, "trained_with": "vrope"}))
     options = {"device": "cpu", "min_pixels": 784, "max_pixels": 9408}
-    facts = {}
+    models = {}
     for name, folder in (("stock", tiny_qwen2_5_vl_folder), ("trained", trained)):
-        facts[name, "vrope"] = TempevalVRoPE(str(folder), **options).run_facts()
-        facts[name, "pas"] = Tempeval(str(folder), method="pas", **options).run_facts()
-    assert {key: (f["method_label"], f["method_notes"]) for key, f in facts.items()} == {
+        models[name, "vrope"] = TempevalVRoPE(str(folder), **options)
+        models[name, "pas"] = Tempeval(str(folder), method="pas", **options)
+    facts = {key: model.run_facts() for key, model in models.items()}
+    assert {key: (f.method_label, f.method_notes) for key, f in facts.items()} == {
         ("stock", "vrope"): ("vrope (swap, untrained)", ["swap, untrained"]),
         ("trained", "vrope"): ("vrope", []),
         ("stock", "pas"): ("pas", []),
@@ -219,9 +220,9 @@ def test_a_run_says_whether_the_checkpoint_knows_the_positions(tiny_qwen2_5_vl_f
         ),
     }
     for method in ("vrope", "pas"):
-        one, other = facts["stock", method], facts["trained", method]
-        assert one["method"] == other["method"] == method
-        assert one["method_fingerprint"] == other["method_fingerprint"]
+        one, other = models["stock", method].chain, models["trained", method].chain
+        assert one.name == other.name == method
+        assert one.fingerprint == other.fingerprint
 
 
 def test_a_probe_without_effect_is_refused_before_any_video(tiny_qwen2_5_vl_folder):
