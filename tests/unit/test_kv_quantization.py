@@ -31,7 +31,7 @@ from tempeval.mini.rendering import ANNOTATIONS, file_digest
 from tempeval.mini.scene import make_scene
 from tempeval.mini.suite import SEED, suite_clips
 from tempeval.run.calibration_clips import find_clips
-from tempeval.stages import Geometry, RotaryPlan, RunFacts, Segments, Tail
+from tempeval.stages import Geometry, PrefixTokens, RotaryPlan, RunFacts, Segments, Tail
 from tempeval.verification.kivi import after_tokens, few_bits
 
 GOLDEN = load_file(Path(__file__).parents[1] / "reference" / "kivi" / "kivi.safetensors")
@@ -293,7 +293,7 @@ def attended(codec, case, *, exact=False):
     rotary = RotaryPlan(torch.zeros(length, dim // 2), torch.zeros(0), torch.zeros(0), 0.0, None)
     plan = EnginePlan(
         None,
-        Segments(0, 1),
+        PrefixTokens.one_each(Segments(0, 1)),
         (LayerPlan(None, layout_segment, None, codec, rotary),),
         exact_prefill=exact,
     )

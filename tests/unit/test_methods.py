@@ -332,7 +332,7 @@ def step_plan(runs, *, axes, fastest=1.0):
     visual = index[:, 0] >= 0
     layout = Layout(index[:, 0], visual, visual.long(), index, rotary, tuple(grids), 1)
     layer = LayerPlan(None, layout.segment, None, None, rotary)
-    return EnginePlan(layout, Segments(1, 1), (layer,))
+    return EnginePlan(layout, PrefixTokens.one_each(Segments(1, 1)), (layer,))
 
 
 @pytest.mark.parametrize(
