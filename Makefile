@@ -12,8 +12,8 @@ STAMP := $(VENV)/.installed
 QUICKSTART := results/quickstart
 # On two cores; `PYTEST_ARGS=` is one test after the other.
 PYTEST_ARGS ?= -n 2
-# Which tests `make test` runs. `make test MARKERS="not gpu"` adds the slow ones.
-MARKERS ?= not slow and not gpu
+# Which tests `make test` runs. `make test MARKERS="not long and not gpu"` adds the slow ones.
+MARKERS ?= not slow and not long and not gpu
 
 # Data and weights come from the package; a test that asks a hub for anything is a bug.
 export HF_HUB_OFFLINE := 1
@@ -56,7 +56,7 @@ pytest: $(STAMP)
 	$(BIN)/python -m pytest -m "$(MARKERS)" $(PYTEST_ARGS)
 
 slow: $(STAMP)
-	$(BIN)/python -m pytest -m "slow and not gpu" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "slow and not long and not gpu" $(PYTEST_ARGS)
 
 gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)

@@ -1,6 +1,6 @@
 """How often intervals hold the truth and tests find what is not there, on simulated answers.
 
-The default suite has small versions; the slow ones are those of docs/statistics.md.
+The default suite has small versions; the long ones are those of docs/statistics.md.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def test_the_page_has_every_figure():
 SAME = 0.0006
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("place", range(len(c.CALIBRATED)), ids=map(by_text, c.CALIBRATED))
 def test_intervals_hold_the_truth(place):
     found = c.coverage(c.CALIBRATED[place], c.SIMULATIONS)
@@ -94,7 +94,7 @@ def test_intervals_hold_the_truth(place):
     assert found == pytest.approx(share(rows_of("coverage")[place][-1]), abs=SAME)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("place", range(len(c.REPORTED)), ids=map(by_text, c.REPORTED))
 def test_reported_intervals_are_as_the_page_says(place):
     found = c.coverage(c.REPORTED[place], c.SIMULATIONS)
@@ -102,7 +102,7 @@ def test_reported_intervals_are_as_the_page_says(place):
     assert found == pytest.approx(share(row[-1]), abs=SAME)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("place", range(len(c.NO_EFFECT)), ids=map(by_text, c.NO_EFFECT))
 def test_the_test_finds_nothing_where_nothing_is(place):
     found = c.rejections(c.NO_EFFECT[place], c.SIMULATIONS)
@@ -112,7 +112,7 @@ def test_the_test_finds_nothing_where_nothing_is(place):
     assert found["mcnemar"] == pytest.approx(share(row[-1]), abs=SAME)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", c.FAMILIES)
 def test_tables_find_nothing_where_nothing_is(name):
     found = c.family_errors(c.FAMILIES[name], c.METHODS, c.SIMULATIONS)
@@ -121,7 +121,7 @@ def test_tables_find_nothing_where_nothing_is(name):
     assert found["holm"] == pytest.approx(share(row[-1]), abs=SAME)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("design", c.POWER, ids=by_text)
 def test_the_detectable_effect_is_detected(design):
     found = c.power_at_detectable(design, c.SIMULATIONS)
